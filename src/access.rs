@@ -1,0 +1,1 @@
+//! L1: who asks, and what a rule lets them do.

@@ -1,0 +1,1 @@
+//! L4: the only place that knows actix and status codes.

@@ -1,0 +1,90 @@
+//! Every bound in the system, in one place, with the relations between them asserted at compile time.
+//!
+//! Keeps true: a queue, page, body, depth or retry without a line here does not exist.
+//! Does not do: configuration. Where a bound can be configured, this is its default or its ceiling.
+
+/// Largest JSON request body, bytes.
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest multipart request body, bytes.
+pub const MULTIPART_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Deepest nesting of a JSON body.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Largest URL query string, bytes.
+pub const QUERY_BYTES_MAX: usize = 16 * 1024;
+
+/// Characters in a filter (PocketBase: 3,500).
+pub const FILTER_CHARS_MAX: usize = 3_500;
+/// Comparisons in a filter (PocketBase: 200).
+pub const FILTER_EXPRESSIONS_MAX: usize = 200;
+/// Nesting of parentheses in a filter.
+pub const FILTER_DEPTH_MAX: usize = 32;
+/// Characters in an access rule.
+pub const RULE_CHARS_MAX: usize = 10_000;
+/// Fields in a sort (PocketBase: 8).
+pub const SORT_FIELDS_MAX: usize = 8;
+/// Relations in one path (PocketBase: 6).
+pub const PATH_DEPTH_MAX: usize = 6;
+/// Distinct joins one statement may need.
+pub const JOINS_MAX: usize = 24;
+/// Entries in a field selection.
+pub const FIELDS_MAX: usize = 200;
+/// Entries in an expand.
+pub const EXPAND_MAX: usize = 50;
+
+/// Records per page when nothing is asked for.
+pub const PAGE_LEN_DEFAULT: usize = 30;
+/// Records per page at most.
+pub const PAGE_LEN_MAX: usize = 1_000;
+/// Change records per page at most.
+pub const CHANGES_PAGE_MAX: usize = 1_000;
+/// Requests in a batch at most.
+pub const BATCH_LEN_MAX: usize = 500;
+
+/// Collections in a tenant.
+pub const COLLECTIONS_MAX: usize = 500;
+/// Fields ever made in one collection.
+pub const FIELDS_PER_COLLECTION_MAX: usize = 400;
+/// Indexes on one collection.
+pub const INDEXES_PER_COLLECTION_MAX: usize = 64;
+/// Default ceiling of a text field, characters (PocketBase: 5,000).
+pub const TEXT_CHARS_DEFAULT: usize = 5_000;
+/// Default ceiling of a JSON or editor field, bytes.
+pub const JSON_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// Requests waiting for the writer of one tenant.
+pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
+/// Requests that share one commit.
+pub const GROUP_COMMIT_LEN_MAX: usize = 256;
+/// Operations in one transaction.
+pub const TX_OPS_MAX: usize = 100_000;
+/// Tenants with an open database handle.
+pub const OPEN_TENANTS_DEFAULT: usize = 512;
+/// Read connections per tenant.
+pub const READERS_PER_TENANT_MAX: u32 = 4;
+/// Milliseconds a read statement may take.
+pub const READ_DEADLINE_MS: u64 = 10_000;
+/// Virtual-machine steps of the first try on the request's own thread.
+pub const READ_INLINE_STEPS: u64 = 200_000;
+/// Virtual-machine steps a read statement may take.
+pub const READ_STEPS_MAX: u64 = 500_000_000;
+/// Prepared statements kept per connection.
+pub const STATEMENT_CACHE_LEN: usize = 1_024;
+/// Query plans kept per tenant.
+pub const PLAN_CACHE_LEN: usize = 1_024;
+
+/// Password hashes computed at the same time.
+pub const HASH_CONCURRENCY_MAX: usize = 2;
+/// Password hashes waiting at most.
+pub const HASH_QUEUE_LEN_MAX: usize = 256;
+/// Bytes in a password (argon2 input bound; OWASP asks for at least 64 characters).
+pub const PASSWORD_BYTES_MAX: usize = 128;
+
+/// Connections the listener accepts at the same time, per worker.
+pub const CONNECTIONS_MAX: usize = 12_000;
+/// Milliseconds a client may take to send its request head.
+pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
+
+const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
+const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
+const _: () = assert!(PAGE_LEN_DEFAULT <= PAGE_LEN_MAX);
+const _: () = assert!(READ_INLINE_STEPS < READ_STEPS_MAX);

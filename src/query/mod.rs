@@ -1,0 +1,1 @@
+//! L1: the query language (parser → resolver → SQL or evaluator).

@@ -1,0 +1,1 @@
+//! Blueprints: publish, apply, roll back.

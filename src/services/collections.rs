@@ -1,0 +1,1 @@
+//! Collection changes on a live tenant.

@@ -1,0 +1,1 @@
+//! L2: logs and metrics.
