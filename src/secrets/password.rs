@@ -1,0 +1,377 @@
+//! Password hashing: argon2id with a bound on how many run and how many wait.
+//!
+//! Keeps true: at most `concurrency_max` hashes hold memory at a time, even when callers give up (the permit travels with
+//! the work); checking a password costs the same whether or not there is a user; a stored hash cannot make the node do
+//! more work than [`CEILING`] allows.
+//! Does not do: judging password strength beyond length, throttling by caller, storing anything.
+
+use super::Secret;
+use crate::kernel::error::{Code, Detail, Fault};
+use crate::kernel::limits::{HASH_CONCURRENCY_MAX, HASH_QUEUE_LEN_MAX, PASSWORD_BYTES_MAX};
+use crate::kernel::random::Random;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{CustomizedPasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
+
+/// What one hash costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordCost {
+    /// Memory, KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl PasswordCost {
+    /// OWASP Password Storage Cheat Sheet: argon2id, m=19456 (19 MiB), t=2, p=1.
+    pub const OWASP: Self = Self { memory_kib: 19_456, passes: 2, lanes: 1 };
+}
+
+/// The most that a stored hash may ask for; above it the hash is refused, not computed.
+pub const CEILING: PasswordCost = PasswordCost { memory_kib: 65_536, passes: 8, lanes: 4 };
+
+const SALT_LEN: usize = 16;
+const OUTPUT_LEN: usize = 32;
+
+/// How the hasher is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct PasswordOptions {
+    /// Cost of new hashes.
+    pub cost: PasswordCost,
+    /// Hashes computed at the same time.
+    pub concurrency_max: usize,
+    /// Callers that may wait for their turn.
+    pub queue_len_max: usize,
+}
+
+impl Default for PasswordOptions {
+    fn default() -> Self {
+        Self {
+            cost: PasswordCost::OWASP,
+            concurrency_max: HASH_CONCURRENCY_MAX,
+            queue_len_max: HASH_QUEUE_LEN_MAX,
+        }
+    }
+}
+
+/// Why a password could not be hashed or checked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PasswordError {
+    /// More bytes than argon2 is given.
+    #[error("the password is longer than {PASSWORD_BYTES_MAX} bytes")]
+    TooLong,
+    /// Too many callers wait already.
+    #[error("the password queue is full")]
+    Busy,
+    /// The hash could not be computed.
+    #[error("the password could not be hashed: {0}")]
+    Failed(String),
+}
+
+impl Fault for PasswordError {
+    fn code(&self) -> Code {
+        match self {
+            Self::TooLong => Code::ValidationFailed,
+            Self::Busy => Code::Busy,
+            Self::Failed(_) => Code::Internal,
+        }
+    }
+
+    fn public(&self) -> Cow<'_, str> {
+        match self {
+            Self::TooLong => Cow::Owned(format!("The password may have at most {PASSWORD_BYTES_MAX} bytes.")),
+            Self::Busy => Cow::Borrowed("Too many logins are under way; try again shortly."),
+            Self::Failed(_) => Cow::Borrowed(Code::Internal.explanation()),
+        }
+    }
+
+    fn details(&self) -> Vec<Detail> {
+        match self {
+            Self::TooLong => {
+                vec![Detail::new("password", "validation_length_out_of_range", self.public().into_owned())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u32> {
+        matches!(self, Self::Busy).then_some(1)
+    }
+}
+
+/// The outcome of checking a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the one.
+    Match {
+        /// The stored hash was made at another cost; hash again and store the result.
+        needs_rehash: bool,
+    },
+    /// It is not, or there was nothing to compare with.
+    Mismatch,
+}
+
+/// Hashes and checks passwords; cheap to clone, one per node.
+#[derive(Debug, Clone)]
+pub struct PasswordHasher(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: PasswordOptions,
+    params: Params,
+    random: Arc<dyn Random>,
+    /// Bound: `concurrency_max` permits, each moved into the closure that computes.
+    slots: Arc<Semaphore>,
+    /// Callers between arrival and permit; bound: `queue_len_max`.
+    waiting: AtomicUsize,
+    /// What an unknown user's password is compared with.
+    dummy: String,
+}
+
+impl PasswordHasher {
+    /// Prepares a hasher; computes one hash for the comparison with unknown users.
+    pub fn new(options: PasswordOptions, random: Arc<dyn Random>) -> Result<Self, PasswordError> {
+        let PasswordCost { memory_kib, passes, lanes } = options.cost;
+        let params = Params::new(memory_kib, passes, lanes, Some(OUTPUT_LEN)).map_err(failed)?;
+        let mut nobody = [0_u8; 32];
+        random.fill(&mut nobody);
+        let dummy = hash_with(&params, &nobody, &salt(random.as_ref()))?;
+        Ok(Self(Arc::new(Shared {
+            options,
+            params,
+            random,
+            slots: Arc::new(Semaphore::new(options.concurrency_max.max(1))),
+            waiting: AtomicUsize::new(0),
+            dummy,
+        })))
+    }
+
+    /// Hashes `password` into a PHC string with a fresh salt.
+    pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(PasswordError::TooLong);
+        }
+        let params = self.0.params.clone();
+        let salt = salt(self.0.random.as_ref());
+        self.run(move || hash_with(&params, password.expose().as_bytes(), &salt)).await?
+    }
+
+    /// Hashes on the calling thread, outside the queue. For command-line use and bulk sample data only.
+    pub fn hash_blocking(&self, password: &Secret) -> Result<String, PasswordError> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            return Err(PasswordError::TooLong);
+        }
+        hash_with(&self.0.params, password.expose().as_bytes(), &salt(self.0.random.as_ref()))
+    }
+
+    /// Compares `password` with `stored`; with no stored hash, or one that is unusable, the same work ends in
+    /// [`Verdict::Mismatch`].
+    pub async fn verify(&self, password: Secret, stored: Option<&str>) -> Result<Verdict, PasswordError> {
+        if password.len() > PASSWORD_BYTES_MAX {
+            // A hash of such a password cannot exist; refusing before the work tells nothing about any user.
+            return Ok(Verdict::Mismatch);
+        }
+        let usable = stored.filter(|text| is_usable(text));
+        let compared = usable.unwrap_or(&self.0.dummy).to_owned();
+        let known = usable.is_some();
+        let current = self.0.options.cost;
+        self.run(move || {
+            let matched = matches(password.expose().as_bytes(), &compared);
+            match (matched, known) {
+                (true, true) => Verdict::Match { needs_rehash: cost_of(&compared) != Some(current) },
+                _ => Verdict::Mismatch,
+            }
+        })
+        .await
+    }
+
+    /// Whether `stored` was made at another cost than new hashes are.
+    pub fn needs_rehash(&self, stored: &str) -> bool {
+        cost_of(stored) != Some(self.0.options.cost)
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
+        let place = Place::take(&self.0)?;
+        let permit = Arc::clone(&self.0.slots).acquire_owned().await.map_err(failed)?;
+        drop(place);
+        tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        })
+        .await
+        .map_err(failed)
+    }
+}
+
+/// One place in the queue; given back when dropped, also by a caller that went away.
+struct Place<'shared>(&'shared Shared);
+
+impl<'shared> Place<'shared> {
+    fn take(shared: &'shared Shared) -> Result<Self, PasswordError> {
+        let place = Self(shared);
+        let before = shared.waiting.fetch_add(1, Ordering::AcqRel);
+        if before >= shared.options.queue_len_max {
+            return Err(PasswordError::Busy);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> PasswordError {
+    PasswordError::Failed(error.to_string())
+}
+
+fn salt(random: &dyn Random) -> [u8; SALT_LEN] {
+    let mut salt = [0_u8; SALT_LEN];
+    random.fill(&mut salt);
+    salt
+}
+
+fn hash_with(params: &Params, password: &[u8], salt: &[u8]) -> Result<String, PasswordError> {
+    let hash: PasswordHash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+        .hash_password_customized(password, salt, None, None, params.clone())
+        .map_err(failed)?;
+    Ok(hash.to_string())
+}
+
+fn matches(password: &[u8], stored: &str) -> bool {
+    PasswordHash::new(stored).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+}
+
+fn is_usable(stored: &str) -> bool {
+    cost_of(stored).is_some_and(|cost| {
+        cost.memory_kib <= CEILING.memory_kib && cost.passes <= CEILING.passes && cost.lanes <= CEILING.lanes
+    })
+}
+
+/// The cost a stored argon2id hash names; `None` for anything else.
+fn cost_of(stored: &str) -> Option<PasswordCost> {
+    let hash = PasswordHash::new(stored).ok()?;
+    if hash.algorithm.as_str() != "argon2id" || hash.hash.is_none() || hash.salt.is_none() {
+        return None;
+    }
+    let params = Params::try_from(&hash).ok()?;
+    Some(PasswordCost { memory_kib: params.m_cost(), passes: params.t_cost(), lanes: params.p_cost() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::random::SeededRandom;
+
+    const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
+
+    fn hasher(options: PasswordOptions) -> PasswordHasher {
+        PasswordHasher::new(options, Arc::new(SeededRandom::new(7))).unwrap()
+    }
+
+    fn cheap() -> PasswordHasher {
+        hasher(PasswordOptions { cost: CHEAP, ..PasswordOptions::default() })
+    }
+
+    #[tokio::test]
+    async fn the_default_cost_is_owasps_and_in_the_stored_text() {
+        let stored = hasher(PasswordOptions::default()).hash("hunter2hunter2".into()).await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_matches() {
+        let hasher = cheap();
+        let stored = hasher.hash("hunter2hunter2".into()).await.unwrap();
+        assert_ne!(stored, hasher.hash("hunter2hunter2".into()).await.unwrap(), "salts differ");
+        for (password, against, expected) in [
+            ("hunter2hunter2", Some(stored.as_str()), Verdict::Match { needs_rehash: false }),
+            ("hunter2hunter3", Some(stored.as_str()), Verdict::Mismatch),
+            ("", Some(stored.as_str()), Verdict::Mismatch),
+            ("hunter2hunter2", None, Verdict::Mismatch),
+            ("hunter2hunter2", Some(""), Verdict::Mismatch),
+            ("hunter2hunter2", Some("$2a$10$notargon"), Verdict::Mismatch),
+        ] {
+            assert_eq!(hasher.verify(password.into(), against).await.unwrap(), expected, "{password:?} {against:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_another_cost_matches_and_asks_to_be_made_again() {
+        let stored = cheap().hash("hunter2hunter2".into()).await.unwrap();
+        let dearer = hasher(PasswordOptions {
+            cost: PasswordCost { memory_kib: 128, passes: 1, lanes: 1 },
+            ..PasswordOptions::default()
+        });
+        assert_eq!(
+            dearer.verify("hunter2hunter2".into(), Some(&stored)).await.unwrap(),
+            Verdict::Match { needs_rehash: true }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_planted_hash_cannot_ask_for_more_than_the_ceiling() {
+        let stored = cheap().hash("hunter2hunter2".into()).await.unwrap();
+        for planted in ["m=4194304,t=1,p=1", "m=64,t=1000000,p=1"] {
+            let planted = stored.replace("m=64,t=1,p=1", planted);
+            assert!(!is_usable(&planted));
+            assert_eq!(cheap().verify("hunter2hunter2".into(), Some(&planted)).await.unwrap(), Verdict::Mismatch);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_above_the_bound_is_refused() {
+        let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
+        assert!(matches!(cheap().hash(long.as_str().into()).await, Err(PasswordError::TooLong)));
+        let stored = cheap().hash("x".repeat(PASSWORD_BYTES_MAX).into()).await.unwrap();
+        assert_eq!(cheap().verify(long.into(), Some(&stored)).await.unwrap(), Verdict::Mismatch);
+    }
+
+    #[tokio::test]
+    async fn past_the_queue_bound_callers_are_refused_at_once() {
+        let hasher = hasher(PasswordOptions { cost: CHEAP, concurrency_max: 1, queue_len_max: 2 });
+        let held = Arc::clone(&hasher.0.slots).acquire_owned().await.unwrap();
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let hasher = hasher.clone();
+                tokio::spawn(async move { hasher.hash("hunter2hunter2".into()).await })
+            })
+            .collect();
+        while hasher.0.waiting.load(Ordering::Acquire) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(hasher.hash("hunter2hunter2".into()).await, Err(PasswordError::Busy)));
+        drop(held);
+        for waiter in waiters {
+            assert!(waiter.await.unwrap().is_ok());
+        }
+        assert_eq!(hasher.0.waiting.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_while_waiting_frees_its_place() {
+        let hasher = hasher(PasswordOptions { cost: CHEAP, concurrency_max: 1, queue_len_max: 1 });
+        let held = Arc::clone(&hasher.0.slots).acquire_owned().await.unwrap();
+        let waiter = {
+            let hasher = hasher.clone();
+            tokio::spawn(async move { hasher.hash("hunter2hunter2".into()).await })
+        };
+        while hasher.0.waiting.load(Ordering::Acquire) < 1 {
+            tokio::task::yield_now().await;
+        }
+        waiter.abort();
+        assert!(waiter.await.unwrap_err().is_cancelled());
+        drop(held);
+        assert!(hasher.hash("hunter2hunter2".into()).await.is_ok());
+    }
+}
