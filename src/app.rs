@@ -1,1 +1,143 @@
-//! Composition root.
+//! L5: the composition root. Open → wire observers → start → drain → close, in that written order.
+//!
+//! Keeps true: every part gets exactly the handles it needs, built once here; nothing below imports this module.
+//! Does not do: any work of its own. [`Parts`] is the one door through which tests replace the world.
+
+mod folder;
+
+pub use folder::{FolderError, load_or_create_key};
+
+use crate::config::Config;
+use crate::http::{self, OpsPart, ServeOptions, ServerHandle};
+use crate::kernel::clock::{Clock, SystemClock};
+use crate::kernel::random::{Random, SystemRandom};
+use crate::telemetry::metrics::{HttpMetrics, MetricSource};
+use folder::FolderLock;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// What tests may replace.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom::default()) }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The address.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// What the machine said.
+        source: std::io::Error,
+    },
+    /// The machine refused something else.
+    #[error("the node cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A node that answers. Dropping it without [`RunningNode::stop`] leaves the sockets to the process's end.
+#[derive(Debug)]
+pub struct RunningNode {
+    addr: SocketAddr,
+    draining: Arc<AtomicBool>,
+    server: ServerHandle,
+    /// Ends when the server has stopped; awaited by `stop`.
+    served: JoinHandle<std::io::Result<()>>,
+    lock: FolderLock,
+}
+
+impl RunningNode {
+    /// The address it listens on; the port is the real one even if 0 was asked for.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://` and the address.
+    pub fn url(&self) -> String {
+        url_of(self.addr)
+    }
+
+    /// Stops: refuses new connections, lets requests under way finish, commits, checkpoints, closes.
+    pub async fn stop(self) -> std::io::Result<()> {
+        self.draining.store(true, Ordering::Relaxed);
+        self.server.stop(true).await;
+        let served = self.served.await.map_err(std::io::Error::other)?;
+        drop(self.lock);
+        served
+    }
+}
+
+/// Opens the folder, wires the parts and starts to answer.
+pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartError> {
+    // Open.
+    let mut lock = FolderLock::take(&config.data.dir)?;
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
+    let addr = listener.local_addr()?;
+    let _key = load_or_create_key(&config.data.dir, parts.random.as_ref())?;
+
+    // Wire.
+    let draining = Arc::new(AtomicBool::new(false));
+    let metrics = Arc::new(HttpMetrics::default());
+    let handlers = http::Parts {
+        ops: OpsPart {
+            clock: Arc::clone(&parts.clock),
+            health: Vec::new(),
+            metrics: vec![Arc::clone(&metrics) as Arc<dyn MetricSource>],
+            metrics_token: Some(config.http.metrics_token.clone()).filter(|token| !token.is_empty()),
+            draining: Arc::clone(&draining),
+        },
+        metrics,
+        random: Arc::clone(&parts.random),
+    };
+
+    // Start.
+    let (server, handle) = http::serve(listener, handlers, &serve_options(&config))?;
+    let served = tokio::spawn(server);
+    lock.announce(&url_of(addr))?;
+    tracing::info!(http.listen = %addr, "listening on {addr}");
+    Ok(RunningNode { addr, draining, server: handle, served, lock })
+}
+
+/// Where this machine reaches the node; an unspecified address is reached by loopback.
+fn url_of(addr: SocketAddr) -> String {
+    let mut addr = addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    format!("http://{addr}")
+}
+
+fn serve_options(config: &Config) -> ServeOptions {
+    let http = &config.http;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ServeOptions {
+        workers: if http.workers == 0 { cores } else { http.workers },
+        connections_max: http.connections_max,
+        head_timeout: Duration::from_millis(http.head_timeout_ms),
+        body_timeout: Duration::from_millis(http.body_timeout_ms),
+        keep_alive: Duration::from_secs(http.keep_alive_s),
+        drain_timeout: Duration::from_secs(http.drain_timeout_s),
+        json_bytes_max: http.body_bytes_max,
+        multipart_bytes_max: http.multipart_bytes_max,
+        access_log: config.log.access,
+    }
+}

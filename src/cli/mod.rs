@@ -1,1 +1,54 @@
-//! The command line.
+//! L5: the command line. What was typed becomes a request to the node that serves the folder.
+//!
+//! Keeps true: every command goes through the same HTTP routes as any other client, so nothing can be done here that is
+//! not checked there. If no node serves the folder, one is started on a loopback port for the length of the command;
+//! the folder's lock keeps two apart. Does not do: opening databases.
+
+mod args;
+mod client;
+mod commands;
+mod demo;
+mod outcome;
+
+use args::{Args, Command};
+use clap::{CommandFactory, Parser};
+use outcome::Failure;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub use outcome::EXIT_CODES;
+
+/// Runs the command line and says how it went; see [`EXIT_CODES`].
+pub fn run(typed: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(typed) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are not failures; clap knows which stream each belongs to.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { outcome::USAGE } else { outcome::OK });
+        }
+    };
+    match dispatch(args) {
+        Ok(()) => ExitCode::from(outcome::OK),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<(), Failure> {
+    if let Command::Completions { shell } = args.command {
+        clap_complete::generate(shell, &mut Args::command(), "tenantry", &mut std::io::stdout());
+        return Ok(());
+    }
+    let config = args.config()?;
+    if matches!(args.command, Command::Config { .. }) {
+        print!("{}", config.to_toml());
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(commands::run(args.command, config));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}

@@ -1,1 +1,234 @@
-//! Configuration: raw → validated.
+//! L5: configuration. What was typed, in layers, becomes one validated [`Config`].
+//!
+//! Precedence: defaults < TOML file < `TENANTRY__SECTION__KEY` < flags. Keeps true: a [`Config`] exists only if every
+//! key is known and in range, and all mistakes are reported together, each with its key and where it was written.
+//! Does not do: settings that change while the node runs; those live in the control database.
+
+mod sections;
+mod value;
+
+pub use sections::{CacheConfig, Config, DataConfig, HttpConfig, Key, LogConfig};
+pub use value::{Cidr, LogFormat};
+
+use sections::RENAMED;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The prefix of environment variables that are keys.
+pub const ENV_PREFIX: &str = "TENANTRY__";
+
+/// One value as it was typed, before anything is known about its key.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// `section.key`.
+    pub path: String,
+    /// What was written.
+    pub value: Value,
+    /// Where: file name, variable or flag.
+    pub source: String,
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The key at fault, or the file that could not be read.
+    pub path: String,
+    /// Where it was written.
+    pub source: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {} problem(s){}", .0.len(), .0.iter().map(line).collect::<String>())]
+pub struct ConfigError(pub Vec<ConfigProblem>);
+
+fn line(problem: &ConfigProblem) -> String {
+    format!("\n  {}: {} ({})", problem.path, problem.message, problem.source)
+}
+
+/// The layers above the defaults, weakest first.
+#[derive(Debug, Default)]
+pub struct RawConfig {
+    entries: Vec<Entry>,
+    problems: Vec<ConfigProblem>,
+}
+
+impl RawConfig {
+    /// Adds a TOML file.
+    #[must_use]
+    pub fn with_file(self, path: &Path) -> Self {
+        let source = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.with_toml(&text, &source),
+            Err(error) => self.with_problem(&source, &source, format!("cannot be read: {error}")),
+        }
+    }
+
+    /// Adds TOML text; `source` is what problems call it.
+    #[must_use]
+    pub fn with_toml(mut self, text: &str, source: &str) -> Self {
+        let table = match text.parse::<Table>() {
+            Ok(table) => table,
+            Err(error) => return self.with_problem(source, source, format!("is not TOML: {}", error.message())),
+        };
+        for (section, value) in table {
+            match value {
+                Value::Table(keys) => self.entries.extend(keys.into_iter().map(|(key, value)| Entry {
+                    path: format!("{section}.{key}"),
+                    value,
+                    source: source.to_owned(),
+                })),
+                value => self.entries.push(Entry { path: section, value, source: source.to_owned() }),
+            }
+        }
+        self
+    }
+
+    /// Adds the variables that begin with [`ENV_PREFIX`]; others are ignored.
+    #[must_use]
+    pub fn with_env(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        for (name, text) in variables {
+            if let Some(path) = name.strip_prefix(ENV_PREFIX) {
+                let path = path.to_ascii_lowercase().replacen("__", ".", 1);
+                self.entries.push(Entry { path, value: Value::String(text), source: name });
+            }
+        }
+        self
+    }
+
+    /// Adds one flag.
+    #[must_use]
+    pub fn with_flag(mut self, flag: &str, path: &str, value: impl Into<Value>) -> Self {
+        self.entries.push(Entry { path: path.to_owned(), value: value.into(), source: flag.to_owned() });
+        self
+    }
+
+    fn with_problem(mut self, path: &str, source: &str, message: String) -> Self {
+        self.problems.push(ConfigProblem { path: path.to_owned(), source: source.to_owned(), message });
+        self
+    }
+
+    /// Checks every entry, the strongest layer last, and reports all mistakes together.
+    pub fn validate(self) -> Result<Config, ConfigError> {
+        let mut config = Config::default();
+        let mut problems = self.problems;
+        for entry in self.entries {
+            let message = match config.set(&entry.path, &entry.value) {
+                Some(Ok(())) => continue,
+                Some(Err(message)) => message,
+                None => unknown(&entry.path),
+            };
+            problems.push(ConfigProblem { path: entry.path, source: entry.source, message });
+        }
+        problems.extend(contradictions(&config));
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+}
+
+fn contradictions(config: &Config) -> Vec<ConfigProblem> {
+    let mut problems = Vec::new();
+    if config.http.body_bytes_max > config.http.multipart_bytes_max {
+        problems.push(ConfigProblem {
+            path: "http.multipart_bytes_max".to_owned(),
+            source: "together with http.body_bytes_max".to_owned(),
+            message: "must not be smaller than http.body_bytes_max".to_owned(),
+        });
+    }
+    problems
+}
+
+fn unknown(path: &str) -> String {
+    if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == path) {
+        return format!("was renamed to {new}");
+    }
+    let nearest = Config::keys().into_iter().map(|key| (distance(path, key.path), key.path)).min();
+    match nearest {
+        Some((distance, near)) if distance <= 3 => format!("is not a key; did you mean {near}?"),
+        _ => "is not a key; `tenantry config print` shows all keys".to_owned(),
+    }
+}
+
+/// Edit distance (Levenshtein, 1966), for suggestions.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (to, above) in b.iter().zip(row.iter_mut().skip(1)) {
+            let cost = (diagonal + usize::from(from != *to)).min(left + 1).min(*above + 1);
+            diagonal = std::mem::replace(above, cost);
+            left = cost;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// The README table of keys, in Markdown.
+pub fn keys_markdown() -> String {
+    let mut out = String::from("| key | type | default | meaning |\n|---|---|---|---|\n");
+    for key in Config::keys() {
+        out.push_str(&format!("| `{}` | {} | `{}` | {} |\n", key.path, key.kind, key.default, key.doc));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let config = RawConfig::default()
+            .with_toml("[http]\nworkers = 2\nkeep_alive_s = 5\n[data]\ndir = 'a'", "t.toml")
+            .with_env(env(&[("TENANTRY__HTTP__WORKERS", "3"), ("TENANTRY__DATA__DIR", "b"), ("HOME", "x")]))
+            .with_flag("--data-dir", "data.dir", "c")
+            .validate()
+            .unwrap();
+        assert_eq!((config.http.workers, config.http.keep_alive_s), (3, 5));
+        assert_eq!(config.data.dir, Path::new("c"));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_with_its_key() {
+        let error = RawConfig::default()
+            .with_toml("[http]\nworkers = -1\nlissten = 'x'\naddress = 'y'\n[log]\nformat = 'xml'", "t.toml")
+            .with_env(env(&[("TENANTRY__HTTP__LISTEN", "here"), ("TENANTRY__HTTP__KEEP_ALIVE_S", "0")]))
+            .validate()
+            .unwrap_err();
+        let paths: Vec<_> = error.0.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            ["http.workers", "http.lissten", "http.address", "log.format", "http.listen", "http.keep_alive_s"]
+        );
+        let text = error.to_string();
+        assert!(text.contains("did you mean http.listen?") && text.contains("was renamed to http.listen"), "{text}");
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same() {
+        let config = RawConfig::default()
+            .with_toml("[http]\ntrusted_proxies = ['10.0.0.0/8']\nmetrics_token = 'sesame'", "t.toml")
+            .validate()
+            .unwrap();
+        let printed = config.to_toml();
+        assert!(!printed.contains("sesame"), "{printed}");
+        let again = RawConfig::default().with_toml(&printed, "printed").validate().unwrap();
+        assert_eq!(again.to_toml(), printed);
+    }
+
+    #[test]
+    fn defaults_are_within_their_own_ranges() {
+        let printed = Config::default().to_toml();
+        assert_eq!(RawConfig::default().with_toml(&printed, "defaults").validate().unwrap().to_toml(), printed);
+    }
+}

@@ -1,1 +1,88 @@
-//! L4: the only place that knows actix and status codes.
+//! L4: the HTTP edge. The only room that knows actix and status codes.
+//!
+//! Keeps true: a handler extracts, calls one service and responds; everything it may touch comes in its own small part.
+//! Does not do: rules, queries or storage; and it keeps no state of its own beyond counters.
+
+pub mod problem;
+pub mod routes;
+mod body;
+mod handlers;
+mod middleware;
+mod respond;
+
+pub(crate) use actix_web::dev::ServerHandle;
+pub(crate) use handlers::ops::OpsPart;
+
+use crate::kernel::random::Random;
+use crate::telemetry::metrics::HttpMetrics;
+use actix_web::dev::Server;
+use actix_web::http::KeepAlive;
+use actix_web::{App, HttpServer, web};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The bounds of the listener.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Open connections per worker.
+    pub connections_max: usize,
+    /// Time for the head of a request.
+    pub head_timeout: Duration,
+    /// Time for a JSON body.
+    pub body_timeout: Duration,
+    /// Idle time of a kept-alive connection.
+    pub keep_alive: Duration,
+    /// Time that requests under way get when stopping.
+    pub drain_timeout: Duration,
+    /// Largest JSON body.
+    pub json_bytes_max: usize,
+    /// Largest multipart body.
+    pub multipart_bytes_max: usize,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+/// The handles of all handler parts, each registered on its own so that a handler sees only its own part.
+pub(crate) struct Parts {
+    pub(crate) ops: OpsPart,
+    pub(crate) metrics: Arc<HttpMetrics>,
+    pub(crate) random: Arc<dyn Random>,
+}
+
+/// Starts answering on `listener`. The returned future ends when the handle stops the server.
+pub(crate) fn serve(listener: TcpListener, parts: Parts, options: &ServeOptions) -> std::io::Result<(Server, ServerHandle)> {
+    let edge = web::Data::new(middleware::Edge {
+        ids: middleware::RequestIds::new(parts.random.as_ref()),
+        metrics: parts.metrics,
+        access_log: options.access_log,
+    });
+    let limits = web::Data::new(body::BodyLimits {
+        json_bytes_max: options.json_bytes_max,
+        multipart_bytes_max: options.multipart_bytes_max,
+        timeout: options.body_timeout,
+    });
+    let ops = web::Data::new(parts.ops);
+    // The factory runs once per worker; the parts above are shared by all of them.
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(edge.clone())
+            .app_data(limits.clone())
+            .app_data(ops.clone())
+            .configure(routes::configure)
+            .wrap(actix_web::middleware::from_fn(middleware::around))
+    })
+    .workers(options.workers)
+    .max_connections(options.connections_max)
+    .client_request_timeout(options.head_timeout)
+    .client_disconnect_timeout(Duration::from_secs(2))
+    .keep_alive(KeepAlive::Timeout(options.keep_alive))
+    .shutdown_timeout(options.drain_timeout.as_secs())
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    Ok((server, handle))
+}

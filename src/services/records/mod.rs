@@ -1,7 +1,1 @@
 //! Records: what a caller may do.
-
-mod batch_request;
-mod plan_cache;
-mod references;
-mod selection;
-mod transfer;

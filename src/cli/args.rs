@@ -1,0 +1,235 @@
+//! What can be typed.
+//!
+//! Keeps true: help shows an example for every command. Does not do: anything; `commands` acts.
+
+use super::outcome::EXIT_CODES;
+use crate::config::{Config, ConfigError, RawConfig};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The multi-tenant backend in one binary.
+///
+/// Every customer gets a database of their own. Start with `tenantry serve --demo`.
+#[derive(Debug, Parser)]
+#[command(name = "tenantry", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(super) struct Args {
+    /// Folder with everything the node keeps [default: data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Configuration file in TOML; `tenantry config print` shows all keys
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve the folder until SIGTERM or SIGINT
+    #[command(after_help = "Examples:\n  tenantry serve --demo\n  tenantry serve --listen 0.0.0.0:80 --data-dir /var/lib/tenantry\n  TENANTRY__LOG__FORMAT=json tenantry serve")]
+    Serve(ServeArgs),
+    /// Create, list and change tenants, with or without a running node
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Create superusers and give them new passwords
+    #[command(subcommand)]
+    Superuser(SuperuserCommand),
+    /// Look at and move collections
+    #[command(subcommand)]
+    Collection(CollectionCommand),
+    /// Open every tenant and check its file, its log and the space left
+    #[command(after_help = "Examples:\n  tenantry doctor --data-dir /var/lib/tenantry")]
+    Doctor,
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:\n  tenantry completions bash > /etc/bash_completion.d/tenantry\n  tenantry completions zsh > ~/.zfunc/_tenantry")]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ServeArgs {
+    /// Address and port [default: 127.0.0.1:8090]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Make a superuser, an empty tenant `main` and a tenant `demo-org` with sample data, if they are not there
+    #[arg(long)]
+    pub(super) demo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the effective configuration, secrets hidden
+    #[command(after_help = "Examples:\n  tenantry config print\n  TENANTRY__HTTP__WORKERS=4 tenantry config print --config node.toml")]
+    Print,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SuperuserCommand {
+    /// Create a superuser, who may do everything on this node
+    #[command(after_help = "Examples:\n  tenantry superuser create ada@example.com --password-stdin < password.txt")]
+    Create(SuperuserArgs),
+    /// Give a superuser a new password and end every session
+    #[command(after_help = "Examples:\n  tenantry superuser reset ada@example.com --password-stdin < password.txt")]
+    Reset(SuperuserArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct SuperuserArgs {
+    /// The e-mail address to log in with
+    pub(super) email: String,
+    /// Read the password from the first line of the standard input; without it a password is made and printed once
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TenantCommand {
+    /// Create a tenant
+    #[command(after_help = "Examples:\n  tenantry tenant create acme\n  tenantry tenant create acme --name \"Acme Ltd\" --blueprint tournament")]
+    Create {
+        /// The name in URLs: a-z, 0-9 and -
+        slug: String,
+        /// The name for people [default: the slug]
+        #[arg(long)]
+        name: Option<String>,
+        /// Start from this blueprint
+        #[arg(long)]
+        blueprint: Option<String>,
+    },
+    /// List all tenants
+    List,
+    /// Show one tenant
+    Show {
+        /// Slug or id
+        tenant: String,
+    },
+    /// Change the slug or the name
+    #[command(after_help = "Examples:\n  tenantry tenant rename acme --slug acme-inc --name \"Acme Inc\"")]
+    Rename {
+        /// Slug or id
+        tenant: String,
+        /// The new slug
+        #[arg(long, required_unless_present = "name")]
+        slug: Option<String>,
+        /// The new name
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Refuse every request to a tenant until it is resumed
+    Suspend {
+        /// Slug or id
+        tenant: String,
+    },
+    /// Let a suspended tenant answer again
+    Resume {
+        /// Slug or id
+        tenant: String,
+    },
+    /// Copy a tenant with all its data into a new one
+    #[command(after_help = "Examples:\n  tenantry tenant clone acme acme-staging")]
+    Clone {
+        /// Slug or id of the original
+        tenant: String,
+        /// Slug of the copy
+        slug: String,
+        /// Name of the copy [default: its slug]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Write a tenant into one file
+    #[command(after_help = "Examples:\n  tenantry tenant export acme --out acme.tenant")]
+    Export {
+        /// Slug or id
+        tenant: String,
+        /// The file to write; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make a tenant from an exported file
+    #[command(after_help = "Examples:\n  tenantry tenant import acme-copy --from acme.tenant")]
+    Import {
+        /// Slug of the new tenant
+        slug: String,
+        /// Name of the new tenant [default: the slug]
+        #[arg(long)]
+        name: Option<String>,
+        /// The exported file
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+    },
+    /// Delete a tenant with all its data
+    #[command(after_help = "Examples:\n  tenantry tenant delete acme --yes")]
+    Delete {
+        /// Slug or id
+        tenant: String,
+        /// Really
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CollectionCommand {
+    /// List the collections of a tenant
+    List {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+    },
+    /// Write the definitions of a tenant's collections as JSON
+    #[command(after_help = "Examples:\n  tenantry collection export --tenant acme > collections.json")]
+    Export {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+    },
+    /// Make a tenant's collections as a JSON file says
+    #[command(after_help = "Examples:\n  tenantry collection import collections.json --tenant acme")]
+    Import {
+        /// What `collection export` wrote
+        file: PathBuf,
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// Also delete collections and fields that the file does not have
+        #[arg(long)]
+        delete_missing: bool,
+    },
+}
+
+impl Args {
+    /// Defaults < file < environment < flags.
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
+        let mut raw = RawConfig::default();
+        if let Some(path) = &self.config {
+            raw = raw.with_file(path);
+        }
+        raw = raw.with_env(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+        if let Some(dir) = &self.data_dir {
+            raw = raw.with_flag("--data-dir", "data.dir", dir.display().to_string());
+        }
+        if let Command::Serve(ServeArgs { listen: Some(listen), .. }) = &self.command {
+            raw = raw.with_flag("--listen", "http.listen", listen.to_string());
+        }
+        raw.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Args::command().debug_assert();
+    }
+}

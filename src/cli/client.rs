@@ -1,0 +1,107 @@
+//! The client of the command line: finds the node that serves the folder, or serves it for the moment.
+//!
+//! Keeps true: a node started here listens on loopback only and is stopped cleanly before the command ends.
+//! Does not do: knowing routes; `commands` does.
+
+use super::outcome::Failure;
+use crate::app::{self, FolderError, Parts, RunningNode, StartError};
+use crate::config::Config;
+use crate::kernel::random::SystemRandom;
+use crate::secrets::Secret;
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Tries to learn the address of a node that has the lock but has not announced itself yet.
+const ADDRESS_TRIES: u32 = 40;
+const ADDRESS_PAUSE: Duration = Duration::from_millis(50);
+
+/// A way to the node.
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: String,
+    key: Secret,
+    /// The node this command started, if none was running.
+    own: Option<RunningNode>,
+}
+
+impl Client {
+    /// Finds the running node, or starts one.
+    pub(super) async fn connect(mut config: Config) -> Result<Self, Failure> {
+        let folder = config.data.dir.clone();
+        config.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.http.workers = 1;
+        config.log.access = false;
+        for _ in 0..ADDRESS_TRIES {
+            match app::start(config.clone(), Parts::default()).await {
+                Ok(node) => return Self::new(node.url(), &folder, Some(node)),
+                Err(StartError::Folder(FolderError::InUse { url: Some(url), .. })) => {
+                    return Self::new(url, &folder, None);
+                }
+                Err(StartError::Folder(FolderError::InUse { url: None, .. })) => {
+                    tokio::time::sleep(ADDRESS_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StartError::Folder(FolderError::InUse { folder, url: None }).into())
+    }
+
+    /// A client of a node whose address is known.
+    pub(super) fn new(url: String, folder: &std::path::Path, own: Option<RunningNode>) -> Result<Self, Failure> {
+        let key = app::load_or_create_key(folder, &SystemRandom::default())?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        Ok(Self { http, url, key, own })
+    }
+
+    /// Begins a request as the node's administrator.
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        request.header("authorization", format!("Node {}", self.key.expose()))
+    }
+
+    /// `GET`, answered with JSON.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        read_json(self.request(Method::GET, path).send().await?).await
+    }
+
+    /// Sends `body` as JSON.
+    pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
+        read_json(self.request(method, path).json(body).send().await?).await
+    }
+
+    /// Sends nothing.
+    pub(super) async fn send_empty(&self, method: Method, path: &str) -> Result<Value, Failure> {
+        read_json(self.request(method, path).send().await?).await
+    }
+
+    /// Ends the node that this command started.
+    pub(super) async fn close(self) -> Result<(), Failure> {
+        match self.own {
+            Some(node) => Ok(node.stop().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Turns a problem body into a failure.
+pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body: Value = response.json().await.unwrap_or_default();
+    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Err(Failure::Refused {
+        status: status.as_u16(),
+        code: text("code"),
+        message: text("message"),
+        errors: body.get("errors").and_then(Value::as_array).cloned().unwrap_or_default(),
+    })
+}
+
+async fn read_json(response: Response) -> Result<Value, Failure> {
+    let bytes = accepted(response).await?.bytes().await?;
+    Ok(serde_json::from_slice(&bytes).unwrap_or(json!(null)))
+}

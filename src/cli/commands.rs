@@ -1,0 +1,220 @@
+//! What each command does: one or two requests and a few printed lines.
+//!
+//! Keeps true: results go to the standard output, everything else to the standard error stream.
+//! Does not do: checking; the node checks.
+
+use super::args::{CollectionCommand, Command, ServeArgs, SuperuserArgs, SuperuserCommand, TenantCommand};
+use super::client::{Client, accepted};
+use super::demo;
+use super::outcome::Failure;
+use crate::app::{self, Parts};
+use crate::config::{Config, LogFormat};
+use crate::kernel::random::SystemRandom;
+use crate::secrets::{Secret, opaque};
+use crate::telemetry::{self, LogOptions};
+use futures_util::StreamExt;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Everything but unreserved characters (RFC 3986) is escaped in a path segment.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+/// Runs one command.
+pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure> {
+    if let Command::Serve(args) = command {
+        return serve(args, config).await;
+    }
+    telemetry::install(&LogOptions { filter: "warn".to_owned(), json: false })?;
+    let client = Client::connect(config).await?;
+    let result = match command {
+        Command::Tenant(command) => tenant(&client, command).await,
+        Command::Superuser(SuperuserCommand::Create(args)) => create_superuser(&client, args).await,
+        Command::Superuser(SuperuserCommand::Reset(args)) => reset_superuser(&client, args).await,
+        Command::Collection(command) => collection(&client, command).await,
+        Command::Doctor => doctor(&client).await,
+        Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(()),
+    };
+    client.close().await?;
+    result
+}
+
+async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {
+    telemetry::install(&LogOptions {
+        filter: config.log.filter.clone(),
+        json: config.log.format == LogFormat::Json,
+    })?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let folder = config.data.dir.clone();
+    let node = app::start(config, Parts::default()).await?;
+    if args.demo {
+        demo::prepare(&Client::new(node.url(), &folder, None)?, &node.url()).await?;
+    }
+    eprintln!("Tenantry answers at {}. Stop it with Ctrl-C.", node.url());
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+    }
+    Ok(node.stop().await?)
+}
+
+async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> {
+    let path = |tenant: &str| format!("/api/tenants/{}", segment(tenant));
+    let shown = match command {
+        TenantCommand::Create { slug, name, blueprint } => {
+            let name = name.unwrap_or_else(|| slug.clone());
+            let mut body = json!({ "slug": slug, "name": name });
+            if let Some(blueprint) = blueprint {
+                body["blueprint"] = json!(blueprint);
+            }
+            client.send(Method::POST, "/api/tenants", &body).await?
+        }
+        TenantCommand::List => return list_tenants(client).await,
+        TenantCommand::Show { tenant } => client.get(&path(&tenant)).await?,
+        TenantCommand::Rename { tenant, slug, name } => {
+            let mut body = json!({});
+            slug.into_iter().for_each(|slug| body["slug"] = json!(slug));
+            name.into_iter().for_each(|name| body["name"] = json!(name));
+            client.send(Method::PATCH, &path(&tenant), &body).await?
+        }
+        TenantCommand::Suspend { tenant } => {
+            client.send_empty(Method::POST, &format!("{}/suspend", path(&tenant))).await?
+        }
+        TenantCommand::Resume { tenant } => {
+            client.send_empty(Method::POST, &format!("{}/resume", path(&tenant))).await?
+        }
+        TenantCommand::Clone { tenant, slug, name } => {
+            let name = name.unwrap_or_else(|| slug.clone());
+            let body = json!({ "slug": slug, "name": name });
+            client.send(Method::POST, &format!("{}/clone", path(&tenant)), &body).await?
+        }
+        TenantCommand::Export { tenant, out } => return export_tenant(client, &path(&tenant), &out).await,
+        TenantCommand::Import { slug, name, from } => {
+            let name = name.unwrap_or_else(|| slug.clone());
+            let query = format!("/api/tenants/import?slug={}&name={}", segment(&slug), segment(&name));
+            let file = tokio::fs::File::open(&from).await?;
+            let body = reqwest::Body::wrap_stream(futures_util::stream::try_unfold(file, next_chunk));
+            let request = client.request(Method::POST, &query).header("content-type", "application/octet-stream");
+            accepted(request.body(body).send().await?).await?.json().await?
+        }
+        TenantCommand::Delete { tenant, yes: _ } => {
+            client.send_empty(Method::DELETE, &path(&tenant)).await?;
+            println!("deleted {tenant}");
+            return Ok(());
+        }
+    };
+    println!("{}", serde_json::to_string_pretty(&shown).unwrap_or_default());
+    Ok(())
+}
+
+async fn next_chunk(mut file: tokio::fs::File) -> std::io::Result<Option<(bytes::Bytes, tokio::fs::File)>> {
+    let mut buffer = bytes::BytesMut::with_capacity(256 * 1024);
+    let read = tokio::io::AsyncReadExt::read_buf(&mut file, &mut buffer).await?;
+    Ok((read > 0).then(|| (buffer.freeze(), file)))
+}
+
+async fn list_tenants(client: &Client) -> Result<(), Failure> {
+    let list = client.get("/api/tenants?perPage=1000&skipTotal=1").await?;
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["SLUG", "ID", "STATE", "NAME"]);
+    let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    for item in &items {
+        let text = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        table.add_row([text("slug"), text("id"), text("state"), text("name")]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Failure> {
+    let response = accepted(client.request(Method::GET, &format!("{path}/export")).send().await?).await?;
+    let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).open(out).await?;
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        file.write_all(&chunk?).await?;
+    }
+    file.sync_all().await?;
+    println!("wrote {}", out.display());
+    Ok(())
+}
+
+/// The password of the first line of the standard input, or a new one that is printed once.
+fn password_of(args: &SuperuserArgs) -> Result<Secret, Failure> {
+    if !args.password_stdin {
+        let password = opaque::generate_password(&SystemRandom::default());
+        println!("password: {}", password.expose());
+        return Ok(password);
+    }
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    match line.trim_end_matches(['\r', '\n']) {
+        "" => Err(Failure::Usage("the standard input holds no password".to_owned())),
+        password => Ok(Secret::new(password)),
+    }
+}
+
+async fn create_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Failure> {
+    let password = password_of(&args)?;
+    let body = json!({ "email": args.email, "password": password.expose(), "passwordConfirm": password.expose() });
+    client.send(Method::POST, "/api/collections/_superusers/records", &body).await?;
+    println!("created superuser {}", args.email);
+    Ok(())
+}
+
+async fn reset_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Failure> {
+    let quoted = args.email.replace('\\', "\\\\").replace('\'', "\\'");
+    let filter = segment(&format!("email = '{quoted}'"));
+    let found = client.get(&format!("/api/collections/_superusers/records?filter={filter}")).await?;
+    let id = found.pointer("/items/0/id").and_then(Value::as_str);
+    let id = id.ok_or_else(|| Failure::Usage(format!("there is no superuser {}", args.email)))?;
+    let password = password_of(&args)?;
+    let body = json!({ "password": password.expose(), "passwordConfirm": password.expose() });
+    client.send(Method::PATCH, &format!("/api/collections/_superusers/records/{}", segment(id)), &body).await?;
+    println!("changed the password of {}", args.email);
+    Ok(())
+}
+
+async fn collection(client: &Client, command: CollectionCommand) -> Result<(), Failure> {
+    match command {
+        CollectionCommand::List { tenant } => {
+            let list = client.get(&format!("/t/{}/api/collections?perPage=1000", segment(&tenant))).await?;
+            for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+                let text = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                println!("{}\t{}\t{}", text("name"), text("type"), text("id"));
+            }
+        }
+        CollectionCommand::Export { tenant } => {
+            let list = client.get(&format!("/t/{}/api/collections?perPage=1000", segment(&tenant))).await?;
+            let items = list.get("items").cloned().unwrap_or_default();
+            println!("{}", serde_json::to_string_pretty(&items).unwrap_or_default());
+        }
+        CollectionCommand::Import { file, tenant, delete_missing } => {
+            let text = tokio::fs::read_to_string(&file).await?;
+            let collections: Value = serde_json::from_str(&text)
+                .map_err(|error| Failure::Usage(format!("{} is not JSON: {error}", file.display())))?;
+            let body = json!({ "collections": collections, "deleteMissing": delete_missing });
+            client.send(Method::PUT, &format!("/t/{}/api/collections/import", segment(&tenant)), &body).await?;
+            println!("imported the collections of {}", file.display());
+        }
+    }
+    Ok(())
+}
+
+async fn doctor(client: &Client) -> Result<(), Failure> {
+    let report = client.get("/api/admin/doctor").await?;
+    let mut problems = 0;
+    for check in report.get("checks").and_then(Value::as_array).into_iter().flatten() {
+        let text = |key: &str| check.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let well = text("result") == "ok";
+        problems += usize::from(!well);
+        println!("{} {}: {}", if well { "ok  " } else { "FAIL" }, text("what"), text("result"));
+    }
+    if problems == 0 { Ok(()) } else { Err(Failure::Unhealthy(problems)) }
+}

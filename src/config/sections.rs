@@ -1,0 +1,142 @@
+//! The table of configuration keys: name with unit, type, default, allowed range, one line of documentation.
+//!
+//! Keeps true: this table is the only list; the structs, `config print`, the README table and the check of unknown
+//! keys are generated from it. Does not do: reading files, that is `super`.
+
+use super::value::{Cidr, LogFormat, Setting};
+use crate::kernel::limits;
+use crate::secrets::Secret;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use toml::Value;
+
+/// One key as documentation shows it.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// `section.key`.
+    pub path: &'static str,
+    /// Name of the type.
+    pub kind: &'static str,
+    /// The default, in TOML.
+    pub default: String,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// Keys that were renamed: the old path and what to write instead.
+pub(super) const RENAMED: &[(&str, &str)] = &[("http.address", "http.listen"), ("data.folder", "data.dir")];
+
+fn any<T>(_: &T) -> Result<(), String> {
+    Ok(())
+}
+
+fn within<T: PartialOrd + std::fmt::Display + Copy>(low: T, high: T) -> impl Fn(&T) -> Result<(), String> {
+    move |value| {
+        let inside = (low..=high).contains(value);
+        inside.then_some(()).ok_or_else(|| format!("expected {low} to {high}, found {value}"))
+    }
+}
+
+fn host_names(hosts: &Vec<String>) -> Result<(), String> {
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    match hosts.iter().find(|host| !host.split('.').all(label)) {
+        Some(host) => Err(format!("expected host names such as example.com, found {host:?}")),
+        None => Ok(()),
+    }
+}
+
+macro_rules! sections {
+    ($($section:ident: $type:ident, $about:literal {
+        $($key:ident: $kind:ty = $default:expr, $check:expr, $doc:literal;)*
+    })*) => {
+        $(
+            #[doc = $about]
+            #[derive(Debug, Clone)]
+            pub struct $type { $(#[doc = $doc] pub $key: $kind,)* }
+            impl Default for $type {
+                fn default() -> Self { Self { $($key: $default,)* } }
+            }
+        )*
+
+        /// The validated configuration: every value is in its range.
+        #[derive(Debug, Clone, Default)]
+        pub struct Config { $(#[doc = $about] pub $section: $type,)* }
+
+        impl Config {
+            /// Stores `value` under `path`; `None` if there is no such key.
+            pub(super) fn set(&mut self, path: &str, value: &Value) -> Option<Result<(), String>> {
+                match path {
+                    $($(concat!(stringify!($section), ".", stringify!($key)) => {
+                        let read = <$kind as Setting>::read(value)
+                            .and_then(|value| ($check)(&value).map(|()| self.$section.$key = value));
+                        Some(read)
+                    })*)*
+                    _ => None,
+                }
+            }
+
+            /// The effective configuration as TOML, secrets hidden.
+            pub fn to_toml(&self) -> String {
+                let mut out = String::new();
+                $(
+                    out.push_str(concat!("[", stringify!($section), "]\n"));
+                    $(
+                        out.push_str(concat!(stringify!($key), " = "));
+                        out.push_str(&Setting::show(&self.$section.$key));
+                        out.push('\n');
+                    )*
+                    out.push('\n');
+                )*
+                out.truncate(out.trim_end().len());
+                out.push('\n');
+                out
+            }
+
+            /// Every key with its documentation, in the order of the table.
+            pub fn keys() -> Vec<Key> {
+                let defaults = Self::default();
+                vec![$($(Key {
+                    path: concat!(stringify!($section), ".", stringify!($key)),
+                    kind: <$kind as Setting>::KIND,
+                    default: Setting::show(&defaults.$section.$key),
+                    doc: $doc,
+                },)*)*]
+            }
+        }
+    };
+}
+
+sections! {
+    http: HttpConfig, "The HTTP listener and its bounds." {
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8090)), any, "Address and port to listen on.";
+        workers: usize = 0, within(0, 256), "Worker threads; 0 is one per core.";
+        connections_max: usize = limits::CONNECTIONS_MAX, within(8, 1_000_000), "Open connections per worker; more wait unaccepted.";
+        head_timeout_ms: u64 = limits::REQUEST_HEAD_TIMEOUT_MS, within(100, 600_000), "Time a client has to send the head of a request.";
+        body_timeout_ms: u64 = 30_000, within(100, 3_600_000), "Time a client has to send a JSON body.";
+        keep_alive_s: u64 = 75, within(1, 3_600), "Idle time after which a kept-alive connection is closed.";
+        drain_timeout_s: u64 = 20, within(0, 3_600), "Time that requests under way get when the node stops.";
+        body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1_024, 1 << 30), "Largest JSON body.";
+        multipart_bytes_max: usize = limits::MULTIPART_BYTES_MAX, within(1_024, 1 << 34), "Largest multipart body.";
+        tenant_domains: Vec<String> = vec!["localhost".to_owned()], host_names, "Domains under which a first label names the tenant: `{tenant}.example.com`.";
+        trusted_proxies: Vec<Cidr> = Vec::new(), any, "Peers whose `X-Forwarded-For` is believed.";
+        metrics_token: Secret = Secret::default(), any, "If set, `/metrics` wants `Authorization: Bearer <token>`.";
+    }
+    data: DataConfig, "The data folder." {
+        dir: PathBuf = PathBuf::from("data"), any, "Folder with everything this node keeps.";
+        open_tenants_max: usize = limits::OPEN_TENANTS_DEFAULT, within(1, 100_000), "Tenants with an open database at the same time.";
+        writer_threads: usize = 4, within(1, 256), "Tenants that can write at the same moment.";
+        idle_close_s: u64 = 300, within(1, 86_400), "Idle time after which a tenant's database is closed.";
+        slow_query_ms: u64 = 100, within(1, 600_000), "Statements slower than this are logged with their plan.";
+    }
+    cache: CacheConfig, "The response cache." {
+        enabled: bool = true, any, "Whether responses are cached in memory.";
+        memory_bytes_max: usize = 64 * 1024 * 1024, within(1 << 20, 1 << 40), "Memory for cached responses of all tenants.";
+        disk: bool = true, any, "Whether cached responses survive a restart in `cache/`.";
+        disk_bytes_max: u64 = 256 * 1024 * 1024, within(1 << 20, 1 << 44), "Size of `cache/` at which it is started afresh.";
+    }
+    log: LogConfig, "Logging, to the standard error stream." {
+        format: LogFormat = LogFormat::Text, any, "`text` for people, `json` for machines.";
+        filter: String = "info".to_owned(), any, "What is logged, in the syntax of tracing: `info,tenantry::store=debug`.";
+        access: bool = true, any, "Whether each request is logged.";
+    }
+}

@@ -1,0 +1,158 @@
+//! Request bodies: read under a size and a time bound, checked, and only then parsed.
+//!
+//! Keeps true: a body that is too large is refused before it is buffered, one that is too deep before it is parsed, and
+//! every refusal names what is wrong and where. Does not do: multipart, that is `multipart`; meaning, that is services'.
+
+use crate::http::problem::Problem;
+use crate::kernel::error::Code;
+use crate::kernel::limits;
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpRequest, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// The bounds of bodies, from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyLimits {
+    pub(crate) json_bytes_max: usize,
+    pub(crate) multipart_bytes_max: usize,
+    pub(crate) timeout: Duration,
+}
+
+/// A JSON body of type `T`; an absent body counts as `{}`.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+/// A JSON object, the body of everything that writes records.
+pub(crate) type JsonObject = Json<Map<String, Value>>;
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let payload = payload.take();
+        Box::pin(async move {
+            let bytes = read_all(&request, payload).await?;
+            check_media_type(&request, &bytes)?;
+            parse(&bytes).map(Self)
+        })
+    }
+}
+
+/// Reads the whole body under the JSON bound.
+pub(crate) async fn read_all(request: &HttpRequest, payload: Payload) -> Result<Bytes, Problem> {
+    let limits = request.app_data::<web::Data<BodyLimits>>().ok_or_else(|| Problem::bare(Code::Internal))?;
+    let max = limits.json_bytes_max;
+    refuse_announced(request, max)?;
+    let read = collect(payload, max);
+    let late = |_| {
+        let seconds = limits.timeout.as_secs_f32();
+        Problem::new(Code::RequestTimeout, format!("The body did not arrive within {seconds} seconds."))
+    };
+    tokio::time::timeout(limits.timeout, read).await.map_err(late)?
+}
+
+/// Refuses a body whose announced length is past the bound, before a byte of it is read.
+pub(crate) fn refuse_announced(request: &HttpRequest, max: usize) -> Result<(), Problem> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match announced.and_then(|text| text.parse::<u64>().ok()) {
+        Some(length) if length > max as u64 => Err(too_large(max)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn too_large(max: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("The body is larger than {max} bytes."))
+}
+
+async fn collect(mut payload: Payload, max: usize) -> Result<Bytes, Problem> {
+    let mut all = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}.")))?;
+        if all.len() + chunk.len() > max {
+            return Err(too_large(max));
+        }
+        all.extend_from_slice(&chunk);
+    }
+    Ok(all.freeze())
+}
+
+fn check_media_type(request: &HttpRequest, body: &[u8]) -> Result<(), Problem> {
+    let Some(value) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let media = text.split(';').next().unwrap_or_default().trim();
+    if body.is_empty() || media == "application/json" || media.ends_with("+json") || media == "text/plain" {
+        return Ok(());
+    }
+    let message = format!("The body has the media type {media:?}; send application/json.");
+    Err(Problem::new(Code::RequestInvalid, message))
+}
+
+/// Parses a JSON text; errors say line and column, wrong encoding and too deep nesting by name.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let message = format!("The body is not valid UTF-8; the first wrong byte is at {}.", error.valid_up_to());
+        Problem::new(Code::JsonInvalid, message)
+    })?;
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    if depth(text) > limits::JSON_DEPTH_MAX {
+        let message = format!("The body is nested deeper than {} levels.", limits::JSON_DEPTH_MAX);
+        return Err(Problem::new(Code::JsonInvalid, message));
+    }
+    serde_json::from_str(text)
+        .map_err(|error| Problem::new(Code::JsonInvalid, format!("The body is not the JSON that is expected: {error}.")))
+}
+
+/// The deepest nesting of brackets outside strings.
+fn depth(text: &str) -> usize {
+    let (mut now, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                now += 1;
+                deepest = deepest.max(now);
+            }
+            b']' | b'}' if !in_string => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        for (text, expected) in [("1", 0), ("{}", 1), (r#"{"a":[[1]]}"#, 3), (r#"["[[[", "\"[[[", {}]"#, 2)] {
+            assert_eq!(depth(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_what_is_wrong() {
+        let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+        for (body, said) in [
+            (&b"{\"a\": }"[..], "line 1 column 7"),
+            (b"{\"a\": \"\xff\"}", "not valid UTF-8"),
+            (deep.as_bytes(), "nested deeper"),
+            (b"[1]", "expected a map"),
+        ] {
+            let problem = parse::<Map<String, Value>>(body).unwrap_err();
+            assert_eq!(problem.code(), Code::JsonInvalid);
+            assert!(problem.to_string().contains(said), "{problem}");
+        }
+        assert!(parse::<Map<String, Value>>(b"").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,3 @@
+//! The handlers, by capability. A pure list.
+
+pub(super) mod ops;

@@ -1,3 +1,0 @@
-//! Bringing records in and out in bulk.
-
-mod rows;

@@ -1,0 +1,57 @@
+//! Health, metrics, request ids: what an operator sees.
+
+use crate::support::TestServer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_how_every_part_is() {
+    let server = TestServer::start().await;
+    let health = server.anon().get("/health").await.ok();
+    assert_eq!(health["status"], "ok");
+    assert!(health["timestamp"].as_str().is_some_and(|text| text.ends_with('Z')));
+    assert!(health["checks"].is_object());
+    server.anon().get("/livez").await.ok();
+    server.anon().get("/readyz").await.ok();
+    assert_eq!(server.anon().get("/api/health").await.ok()["code"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_requests_and_can_be_kept_private() {
+    let server = TestServer::start().await;
+    server.anon().get("/livez").await.ok();
+    let text = String::from_utf8(server.anon().get("/metrics").await.has_status(200).body).unwrap();
+    assert!(text.contains("tenantry_http_requests_total{route=\"ops\",method=\"GET\",status=\"2xx\"}"), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("tenantry_") && value.parse::<f64>().is_ok(), "{line}");
+    }
+
+    let clock = std::sync::Arc::new(tenantry::kernel::clock::SystemClock);
+    let private = TestServer::start_with("[http]\nmetrics_token = 'sesame'", clock).await;
+    private.anon().get("/metrics").await.problem("auth_required");
+    private.anon().with_authorization("Bearer wrong").get("/metrics").await.problem("token_invalid");
+    private.anon().with_authorization("Bearer sesame").get("/metrics").await.has_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_keeps_a_well_formed_id_and_gets_one_otherwise() {
+    let server = TestServer::start().await;
+    let kept = server.anon().with_header("x-request-id", "trace-0123.abc").get("/livez").await;
+    assert_eq!(kept.header("x-request-id"), Some("trace-0123.abc"));
+    for bad in ["short", "has space in it", "quote\"quote\"quote", &"x".repeat(65)] {
+        let made = server.anon().with_header("x-request-id", bad).get("/livez").await;
+        assert_ne!(made.header("x-request-id"), Some(bad));
+        assert!(made.header("x-request-id").is_some_and(|id| id.len() >= 8));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_and_methods_say_so() {
+    let server = TestServer::start().await;
+    server.anon().get("/api/nothing/here").await.has_status(404).problem("route_not_found");
+    let refused = server.anon().delete("/health").await.has_status(405);
+    assert_eq!(refused.header("allow"), Some("GET"));
+    refused.problem("method_not_allowed");
+    let head = reqwest::Method::HEAD;
+    let answer = server.anon().send_raw(head, "/api/health", "").await.has_status(200);
+    assert!(answer.body.is_empty());
+}

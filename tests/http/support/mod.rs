@@ -1,0 +1,14 @@
+//! The harness: a node per test, typed actors, assertions that point at the caller, and a `Drop` that fails on any
+//! ERROR log nobody expected.
+
+mod actor;
+mod answer;
+mod logs;
+mod raw;
+mod server;
+
+pub(crate) use actor::Actor;
+pub(crate) use answer::Answer;
+pub(crate) use logs::expect_error;
+pub(crate) use raw::RawConnection;
+pub(crate) use server::TestServer;
