@@ -39,6 +39,20 @@ pub const PAGE_LEN_MAX: usize = 1_000;
 pub const CHANGES_PAGE_MAX: usize = 1_000;
 /// Requests in a batch at most.
 pub const BATCH_LEN_MAX: usize = 500;
+/// Records of a back-relation that one expand shows per record (PocketBase: 1,000).
+pub const EXPAND_BACK_LEN_MAX: usize = 1_000;
+/// Records that one expand may load over all its levels.
+pub const EXPAND_RECORDS_MAX: usize = 50_000;
+/// Characters in an idempotency key.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+/// Milliseconds for which a receipt answers repetitions.
+pub const RECEIPT_AGE_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Records that an import writes in one transaction.
+pub const IMPORT_CHUNK_LEN: usize = 1_000;
+/// Bytes in one line of an import.
+pub const IMPORT_LINE_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// Refused lines that an import reports one by one.
+pub const IMPORT_ERRORS_MAX: usize = 100;
 
 /// Collections in a tenant.
 pub const COLLECTIONS_MAX: usize = 500;

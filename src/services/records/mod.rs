@@ -1,1 +1,7 @@
 //! Records: what a caller may do.
+
+mod batch_request;
+mod plan_cache;
+mod references;
+mod selection;
+mod transfer;

@@ -1,0 +1,3 @@
+//! Bringing records in and out in bulk.
+
+mod rows;
