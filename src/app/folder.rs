@@ -52,7 +52,8 @@ impl FolderLock {
         let refused = |source| FolderError::Io { folder: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(refused)?;
         let path = folder.join(LOCK_FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(refused)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(refused)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => {

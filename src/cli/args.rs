@@ -27,7 +27,9 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Serve the folder until SIGTERM or SIGINT
-    #[command(after_help = "Examples:\n  tenantry serve --demo\n  tenantry serve --listen 0.0.0.0:80 --data-dir /var/lib/tenantry\n  TENANTRY__LOG__FORMAT=json tenantry serve")]
+    #[command(
+        after_help = "Examples:\n  tenantry serve --demo\n  tenantry serve --listen 0.0.0.0:80 --data-dir /var/lib/tenantry\n  TENANTRY__LOG__FORMAT=json tenantry serve"
+    )]
     Serve(ServeArgs),
     /// Create, list and change tenants, with or without a running node
     #[command(subcommand)]
@@ -45,7 +47,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Print a completion script for a shell
-    #[command(after_help = "Examples:\n  tenantry completions bash > /etc/bash_completion.d/tenantry\n  tenantry completions zsh > ~/.zfunc/_tenantry")]
+    #[command(
+        after_help = "Examples:\n  tenantry completions bash > /etc/bash_completion.d/tenantry\n  tenantry completions zsh > ~/.zfunc/_tenantry"
+    )]
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
@@ -65,7 +69,9 @@ pub(super) struct ServeArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print the effective configuration, secrets hidden
-    #[command(after_help = "Examples:\n  tenantry config print\n  TENANTRY__HTTP__WORKERS=4 tenantry config print --config node.toml")]
+    #[command(
+        after_help = "Examples:\n  tenantry config print\n  TENANTRY__HTTP__WORKERS=4 tenantry config print --config node.toml"
+    )]
     Print,
 }
 
@@ -91,7 +97,9 @@ pub(super) struct SuperuserArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum TenantCommand {
     /// Create a tenant
-    #[command(after_help = "Examples:\n  tenantry tenant create acme\n  tenantry tenant create acme --name \"Acme Ltd\" --blueprint tournament")]
+    #[command(
+        after_help = "Examples:\n  tenantry tenant create acme\n  tenantry tenant create acme --name \"Acme Ltd\" --blueprint tournament"
+    )]
     Create {
         /// The name in URLs: a-z, 0-9 and -
         slug: String,
@@ -210,9 +218,9 @@ impl Args {
         if let Some(path) = &self.config {
             raw = raw.with_file(path);
         }
-        raw = raw.with_env(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }));
+        raw = raw.with_env(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        );
         if let Some(dir) = &self.data_dir {
             raw = raw.with_flag("--data-dir", "data.dir", dir.display().to_string());
         }

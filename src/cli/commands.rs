@@ -47,10 +47,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
 }
 
 async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {
-    telemetry::install(&LogOptions {
-        filter: config.log.filter.clone(),
-        json: config.log.format == LogFormat::Json,
-    })?;
+    telemetry::install(&LogOptions { filter: config.log.filter.clone(), json: config.log.format == LogFormat::Json })?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let folder = config.data.dir.clone();
     let node = app::start(config, Parts::default()).await?;

@@ -49,7 +49,11 @@ pub(super) enum Failure {
 
 fn fields(errors: &[Value]) -> String {
     let line = |error: &Value| {
-        format!("\n  {}: {}", error["field"].as_str().unwrap_or_default(), error["message"].as_str().unwrap_or_default())
+        format!(
+            "\n  {}: {}",
+            error["field"].as_str().unwrap_or_default(),
+            error["message"].as_str().unwrap_or_default()
+        )
     };
     errors.iter().map(line).collect()
 }

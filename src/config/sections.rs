@@ -136,7 +136,7 @@ sections! {
     }
     log: LogConfig, "Logging, to the standard error stream." {
         format: LogFormat = LogFormat::Text, any, "`text` for people, `json` for machines.";
-        filter: String = "info".to_owned(), any, "What is logged, in the syntax of tracing: `info,tenantry::store=debug`.";
+        filter: String = "info,actix_server=warn,actix_http=off".to_owned(), any, "What is logged, in the syntax of tracing: `info,tenantry::store=debug`.";
         access: bool = true, any, "Whether each request is logged.";
     }
 }

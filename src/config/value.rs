@@ -184,7 +184,8 @@ impl Setting for Vec<Cidr> {
     const KIND: &'static str = "list of address ranges";
     fn read(value: &Value) -> Result<Self, String> {
         list(value, |text| {
-            Cidr::parse(text).ok_or_else(|| format!("expected an address or a range such as 10.0.0.0/8, found {text:?}"))
+            Cidr::parse(text)
+                .ok_or_else(|| format!("expected an address or a range such as 10.0.0.0/8, found {text:?}"))
         })
     }
     fn show(&self) -> String {

@@ -75,7 +75,8 @@ pub(crate) fn too_large(max: usize) -> Problem {
 async fn collect(mut payload: Payload, max: usize) -> Result<Bytes, Problem> {
     let mut all = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}.")))?;
+        let chunk =
+            chunk.map_err(|error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}.")))?;
         if all.len() + chunk.len() > max {
             return Err(too_large(max));
         }
@@ -106,8 +107,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let message = format!("The body is nested deeper than {} levels.", limits::JSON_DEPTH_MAX);
         return Err(Problem::new(Code::JsonInvalid, message));
     }
-    serde_json::from_str(text)
-        .map_err(|error| Problem::new(Code::JsonInvalid, format!("The body is not the JSON that is expected: {error}.")))
+    serde_json::from_str(text).map_err(|error| {
+        Problem::new(Code::JsonInvalid, format!("The body is not the JSON that is expected: {error}."))
+    })
 }
 
 /// The deepest nesting of brackets outside strings.

@@ -53,7 +53,11 @@ pub(crate) struct Parts {
 }
 
 /// Starts answering on `listener`. The returned future ends when the handle stops the server.
-pub(crate) fn serve(listener: TcpListener, parts: Parts, options: &ServeOptions) -> std::io::Result<(Server, ServerHandle)> {
+pub(crate) fn serve(
+    listener: TcpListener,
+    parts: Parts,
+    options: &ServeOptions,
+) -> std::io::Result<(Server, ServerHandle)> {
     let edge = web::Data::new(middleware::Edge {
         ids: middleware::RequestIds::new(parts.random.as_ref()),
         metrics: parts.metrics,

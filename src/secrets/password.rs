@@ -52,11 +52,7 @@ pub struct PasswordOptions {
 
 impl Default for PasswordOptions {
     fn default() -> Self {
-        Self {
-            cost: PasswordCost::OWASP,
-            concurrency_max: HASH_CONCURRENCY_MAX,
-            queue_len_max: HASH_QUEUE_LEN_MAX,
-        }
+        Self { cost: PasswordCost::OWASP, concurrency_max: HASH_CONCURRENCY_MAX, queue_len_max: HASH_QUEUE_LEN_MAX }
     }
 }
 

@@ -31,7 +31,9 @@ async fn a_thousand_silent_connections_do_not_slow_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_on_the_wire_is_refused() {
     let server = TestServer::start().await;
-    for nonsense in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0\r\n\r\n"] {
+    for nonsense in
+        [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0\r\n\r\n"]
+    {
         let mut raw = RawConnection::open(&server.url()).await;
         raw.send(nonsense).await;
         let said = raw.read_all(Duration::from_millis(500)).await;

@@ -34,7 +34,8 @@ pub(crate) async fn get_health(part: web::Data<OpsPart>) -> HttpResponse {
     for source in &part.health {
         let said = source.check();
         well &= said.is_ok();
-        checks.insert(source.name().to_owned(), said.map_or_else(|why| json!(format!("error: {why}")), |()| json!("ok")));
+        checks
+            .insert(source.name().to_owned(), said.map_or_else(|why| json!(format!("error: {why}")), |()| json!("ok")));
     }
     let status = if well { "ok" } else { "degraded" };
     let timestamp = datetime::format_ms(part.clock.now_ms());

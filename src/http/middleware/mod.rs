@@ -16,6 +16,7 @@ use crate::kernel::error::Code;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
@@ -58,8 +59,15 @@ pub(crate) async fn around(
     edge.metrics.begin();
     let mut in_flight = InFlight(&edge.metrics, false);
     let mut response = match prefix::strip(&mut request) {
-        Ok(()) => guarded(request, next, &edge, &id).await?,
-        Err(problem) => request.into_response(HttpResponse::from_error(problem)),
+        Ok(()) => match guarded(request, next, &edge, &id).await {
+            Ok(response) => response,
+            Err(error) => {
+                in_flight.1 = true;
+                return Err(error);
+            }
+        },
+        // Not `into_response`, which would lose the problem inside.
+        Err(problem) => ServiceResponse::new(request.into_parts().0, HttpResponse::from_error(problem)),
     };
     if response.response().error().is_some() {
         response = with_problem_body(response, &edge, &id);
@@ -71,22 +79,26 @@ pub(crate) async fn around(
 }
 
 /// Runs the handler; a panic becomes the answer 500 and is counted.
+///
+/// The request went with the panic, so this answer is finished here instead of at the end of the chain.
 async fn guarded(
     request: ServiceRequest,
     next: Next<BoxBody>,
     edge: &Edge,
     id: &RequestId,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let copy = request.request().clone();
+    let (method, class) = (request.method().clone(), class_of(request.path()));
     match AssertUnwindSafe(next.call(request)).catch_unwind().await {
         Ok(result) => result,
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             edge.metrics.count_panic();
-            tracing::error!(request.id = id.as_str(), panic = said, "request {} panicked", id.as_str());
-            let response = HttpResponse::from_error(Problem::bare(Code::Internal));
-            Ok(ServiceResponse::new(copy, response))
+            edge.metrics.finish(class, method.as_str(), 500, 0);
+            tracing::error!({ request.id = id.as_str(), panic = said }, "request {} panicked", id.as_str());
+            let mut response = problem_response(&Problem::bare(Code::Internal), id);
+            decorate(response.headers_mut(), id);
+            Err(InternalError::from_response("the handler panicked", response).into())
         }
     }
 }
@@ -105,9 +117,17 @@ fn with_problem_body(response: ServiceResponse<BoxBody>, edge: &Edge, id: &Reque
     if problem.code() == Code::Internal {
         edge.metrics.count_internal_error();
         if let Some(chain) = problem.chain() {
-            tracing::error!(request.id = id.as_str(), error = chain, "request {} failed inside", id.as_str());
+            tracing::error!({ request.id = id.as_str(), error = chain }, "request {} failed inside", id.as_str());
         }
     }
+    let mut answer = problem_response(problem, id);
+    for allow in response.headers().get_all(header::ALLOW) {
+        answer.headers_mut().append(header::ALLOW, allow.clone());
+    }
+    ServiceResponse::new(request, answer)
+}
+
+fn problem_response(problem: &Problem, id: &RequestId) -> HttpResponse {
     let mut answer = HttpResponse::build(problem.status());
     answer.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).insert_header((header::CACHE_CONTROL, "no-store"));
     if let Some(seconds) = problem.retry_after_s() {
@@ -120,11 +140,7 @@ fn with_problem_body(response: ServiceResponse<BoxBody>, edge: &Edge, id: &Reque
         // The rest of the body is not wanted; without this the connection would wait for it.
         answer.force_close();
     }
-    for allow in response.headers().get_all(header::ALLOW) {
-        answer.append_header((header::ALLOW, allow.clone()));
-    }
-    let body = problem.to_json(id.as_str()).to_string();
-    ServiceResponse::new(request, answer.body(body))
+    answer.body(problem.to_json(id.as_str()).to_string())
 }
 
 /// Failures of the framework itself: damaged chunks, unreadable paths.

@@ -86,7 +86,11 @@ impl BatchRequest {
         }
         let items = requests.into_iter().enumerate().map(|(index, request)| {
             serde_json::from_value(request).map_err(|error| {
-                Detail::new(format!("requests.{index}"), "validation_invalid_request", format!("Malformed request: {error}."))
+                Detail::new(
+                    format!("requests.{index}"),
+                    "validation_invalid_request",
+                    format!("Malformed request: {error}."),
+                )
             })
         });
         Ok(Self { items: items.collect::<Result<_, _>>()?, transactional })
@@ -108,11 +112,8 @@ impl ItemRequest {
             _ => return Err(format!("{} {} is not possible in a batch", self.method, self.url)),
         };
         let parameters = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let if_match = self
-            .headers
-            .into_iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("if-match"))
-            .map(|(_, value)| value);
+        let if_match =
+            self.headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("if-match")).map(|(_, value)| value);
         Ok(Item { verb, collection, record, parameters, if_match, body: self.body })
     }
 }
@@ -137,7 +138,9 @@ fn parse_path(path: &str) -> Result<(String, Option<String>), String> {
         .map_err(|_| refused())?;
     match segments.as_slice() {
         [collection, records] if records == "records" => Ok((collection.clone(), None)),
-        [collection, records, id] if records == "records" && !id.is_empty() => Ok((collection.clone(), Some(id.clone()))),
+        [collection, records, id] if records == "records" && !id.is_empty() => {
+            Ok((collection.clone(), Some(id.clone())))
+        }
         _ => Err(refused()),
     }
 }

@@ -39,9 +39,8 @@ struct Entry<P> {
 
 impl<K: Hash + Eq, P> PlanCache<K, P> {
     pub(super) fn new() -> Self {
-        let shards = (0..SHARDS)
-            .map(|_| RwLock::new(Generations { young: HashMap::new(), old: HashMap::new() }))
-            .collect();
+        let shards =
+            (0..SHARDS).map(|_| RwLock::new(Generations { young: HashMap::new(), old: HashMap::new() })).collect();
         Self { shards, hasher: RandomState::new() }
     }
 

@@ -46,9 +46,9 @@ fn parse(text: &str) -> Option<Reference<'_>> {
     let (index, path) = text.strip_prefix('$')?.split_once('.')?;
     let digits = (1..=4).contains(&index.len()) && index.bytes().all(|byte| byte.is_ascii_digit());
     let named = !path.is_empty()
-        && path.split('.').all(|part| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        });
+        && path
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
     let index = index.parse().ok()?;
     (digits && named).then_some(Reference { index, path })
 }
@@ -88,10 +88,7 @@ mod tests {
     fn whole_strings_are_replaced_and_parts_are_not() {
         let mut body = json!({"a": "$0.id", "b": ["$0.tags.1", "see $0.id"], "c": "$0.n", "d": "$$0.id", "e": "$5", "f": "$0.expand.o.id"});
         resolve_body(&mut body, &answers()).expect("resolves");
-        assert_eq!(
-            body,
-            json!({"a": "abc", "b": ["y", "see $0.id"], "c": 5, "d": "$0.id", "e": "$5", "f": "deep"})
-        );
+        assert_eq!(body, json!({"a": "abc", "b": ["y", "see $0.id"], "c": 5, "d": "$0.id", "e": "$5", "f": "deep"}));
     }
 
     #[test]

@@ -256,7 +256,9 @@ fn plain_text(html: &str) -> String {
 
 fn finish(mut out: String) -> String {
     out.truncate(out.trim_end().len());
-    for (entity, letter) in [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&")] {
+    for (entity, letter) in
+        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&")]
+    {
         if out.contains(entity) {
             out = out.replace(entity, letter);
         }
@@ -320,14 +322,19 @@ mod tests {
             Some("text,json.y"),
             json!({"id": "a", "title": "T", "json": {"x": 1}, "expand": {"author": {"id": "u"}}}),
         );
-        check(None, Some("text,json,expand.author.name"), json!({"id": "a", "title": "T", "expand": {"author": {"id": "u"}}}));
+        check(
+            None,
+            Some("text,json,expand.author.name"),
+            json!({"id": "a", "title": "T", "expand": {"author": {"id": "u"}}}),
+        );
         check(Some("text:excerpt(7,true)"), None, json!({"text": "One two..."}));
         check(Some("text:excerpt(70)"), None, json!({"text": "One two three"}));
     }
 
     #[test]
     fn refusals_point() {
-        for (text, position) in [("a,b:cut(3)", 2), ("a,,b..c", 3), ("a:excerpt(3", 11), ("a)", 1), ("a:excerpt(0)", 0)] {
+        for (text, position) in [("a,b:cut(3)", 2), ("a,,b..c", 3), ("a:excerpt(3", 11), ("a)", 1), ("a:excerpt(0)", 0)]
+        {
             assert_eq!(Selection::parse(Some(text), None).map_err(|error| error.position), Err(position), "{text}");
         }
     }

@@ -40,7 +40,10 @@ impl TestServer {
 
     fn config(toml: &str, folder: &std::path::Path) -> Config {
         RawConfig::default()
-            .with_toml("[http]\nlisten = '127.0.0.1:0'\nworkers = 2\ndrain_timeout_s = 2\n[log]\naccess = false", "suite")
+            .with_toml(
+                "[http]\nlisten = '127.0.0.1:0'\nworkers = 2\ndrain_timeout_s = 2\n[log]\naccess = false",
+                "suite",
+            )
             .with_flag("--data-dir", "data.dir", folder.display().to_string())
             .with_toml(toml, "test")
             .validate()
