@@ -1,1 +1,0 @@
-//! Tenant registry and lifecycle.

@@ -1,0 +1,4 @@
+//! The registry of tenants and their lifecycle.
+
+pub mod directory;
+pub mod system;
