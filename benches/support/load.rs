@@ -1,0 +1,307 @@
+//! A keep-alive HTTP/1.1 load generator that costs little: one thread, raw sockets, no allocation per request.
+//!
+//! Closed loop: each connection sends the next request when the answer to the last is complete, so N connections are
+//! N requests in flight. Keeps true: every answer's status is checked, and a run with wrong answers is an error.
+//! Does not do: pipelining, TLS, open-model arrival (that is what `tenantry load` is for).
+
+use super::histogram::Histogram;
+use super::rng::Rng;
+use anyhow::{Context, bail};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Appends one complete request to the buffer and says which status its answer must have.
+pub(crate) type Fill = Rc<dyn Fn(&mut Rng, &mut Vec<u8>) -> u16>;
+
+/// How hard and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// Keep-alive connections, each with one request in flight.
+    pub(crate) connections: usize,
+    /// Run-in that is not counted.
+    pub(crate) warmup: Duration,
+    /// The counted window.
+    pub(crate) window: Duration,
+    /// Where the choice of requests starts.
+    pub(crate) seed: u64,
+}
+
+/// What one run measured.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome {
+    /// Answers per second in the window.
+    pub(crate) per_second: f64,
+    /// Latencies in microseconds.
+    pub(crate) p50_us: f64,
+    /// 95th percentile.
+    pub(crate) p95_us: f64,
+    /// 99th percentile.
+    pub(crate) p99_us: f64,
+    /// Every request sent, run-in included; divides the server's processor time.
+    pub(crate) sent: u64,
+    /// Bytes received per answer, heads included.
+    pub(crate) bytes_per_answer: f64,
+}
+
+/// One answer, for set-up and checks.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// Status code.
+    pub(crate) status: u16,
+    /// Status line and header lines.
+    pub(crate) head: String,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header, if it is there.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> anyhow::Result<serde_json::Value> {
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("answer {} is not JSON: {}", self.status, String::from_utf8_lossy(&self.body)))
+    }
+}
+
+/// Renders a request; `headers` are complete lines without line ends.
+pub(crate) fn render(method: &str, path: &str, headers: &[String], body: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_request(&mut out, method, path, headers, body);
+    out
+}
+
+/// Appends a request to `out`.
+pub(crate) fn write_request(out: &mut Vec<u8>, method: &str, path: &str, headers: &[String], body: Option<&str>) {
+    for part in [method, " ", path, " HTTP/1.1\r\nHost: localhost\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    for header in headers {
+        out.extend_from_slice(header.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(body) = body {
+        out.extend_from_slice(
+            format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()).as_bytes(),
+        );
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body.unwrap_or_default().as_bytes());
+}
+
+/// Sends one request on a fresh connection and returns the answer.
+pub(crate) fn fetch(addr: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
+    on_this_thread(async {
+        let mut connection = Connection::open(addr).await?;
+        let framing = tokio::time::timeout(Duration::from_secs(60), connection.exchange(request)).await??;
+        let head = String::from_utf8_lossy(&connection.buffer[..framing.head_len]).into_owned();
+        let body = &connection.buffer[framing.head_len..framing.total_len];
+        let body = if framing.chunked { unchunk(body)? } else { body.to_vec() };
+        Ok(Answer { status: framing.status, head, body })
+    })
+}
+
+/// Runs the load against `addr`.
+pub(crate) fn drive(addr: SocketAddr, fill: &Fill, plan: Plan) -> anyhow::Result<Outcome> {
+    on_this_thread(async {
+        let started = Instant::now();
+        let from = started + plan.warmup;
+        let span = Span { from, until: from + plan.window };
+        let tasks: Vec<_> = (0..plan.connections)
+            .map(|at| {
+                let rng = Rng::new(plan.seed.wrapping_mul(1_000_003).wrapping_add(at as u64));
+                tokio::task::spawn_local(one_connection(addr, Rc::clone(fill), rng, span))
+            })
+            .collect();
+        let mut all = Tally::default();
+        for task in tasks {
+            all.add(&task.await??);
+        }
+        Ok(all.outcome(plan.window))
+    })
+}
+
+/// Runs a future on a single-threaded runtime of its own.
+pub(crate) fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: Instant,
+    until: Instant,
+}
+
+struct Tally {
+    latencies: Histogram,
+    sent: u64,
+    bytes: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { latencies: Histogram::new(), sent: 0, bytes: 0 }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.latencies.merge(&other.latencies);
+        self.sent += other.sent;
+        self.bytes += other.bytes;
+    }
+
+    fn outcome(&self, window: Duration) -> Outcome {
+        Outcome {
+            per_second: self.latencies.count() as f64 / window.as_secs_f64(),
+            p50_us: self.latencies.quantile_us(0.50),
+            p95_us: self.latencies.quantile_us(0.95),
+            p99_us: self.latencies.quantile_us(0.99),
+            sent: self.sent,
+            bytes_per_answer: self.bytes as f64 / self.sent.max(1) as f64,
+        }
+    }
+}
+
+async fn one_connection(addr: SocketAddr, fill: Fill, mut rng: Rng, span: Span) -> anyhow::Result<Tally> {
+    let mut connection = Connection::open(addr).await?;
+    let mut tally = Tally::default();
+    let mut request = Vec::with_capacity(1024);
+    loop {
+        request.clear();
+        let expected = fill(&mut rng, &mut request);
+        let sent_at = Instant::now();
+        if sent_at >= span.until {
+            return Ok(tally);
+        }
+        let framing = connection.exchange(&request).await?;
+        let done_at = Instant::now();
+        if framing.status != expected {
+            bail!(
+                "expected {expected}, got {}\n{}\n--\n{}",
+                framing.status,
+                String::from_utf8_lossy(&request),
+                String::from_utf8_lossy(&connection.buffer[..framing.total_len.min(2_000)])
+            );
+        }
+        tally.sent += 1;
+        tally.bytes += framing.total_len as u64;
+        if sent_at >= span.from && done_at <= span.until {
+            tally.latencies.record(done_at - sent_at);
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Framing {
+    status: u16,
+    head_len: usize,
+    total_len: usize,
+    chunked: bool,
+}
+
+impl Connection {
+    async fn open(addr: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(addr).await.with_context(|| format!("connect {addr}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: vec![0; 64 * 1024], filled: 0 })
+    }
+
+    /// Sends `request` and reads exactly one answer into the start of the buffer.
+    async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Framing> {
+        self.stream.write_all(request).await?;
+        self.filled = 0;
+        let mut head = None;
+        loop {
+            if self.filled == self.buffer.len() {
+                self.buffer.resize(self.buffer.len() * 2, 0);
+            }
+            let read = self.stream.read(&mut self.buffer[self.filled..]).await?;
+            if read == 0 {
+                bail!("the server closed the connection after {} bytes", self.filled);
+            }
+            self.filled += read;
+            let seen = &self.buffer[..self.filled];
+            if head.is_none() {
+                head = parse_head(seen)?;
+            }
+            if let Some(framing) = head.and_then(|head: Head| head.complete(seen)) {
+                return Ok(framing);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    status: u16,
+    len: usize,
+    body_len: Option<usize>,
+}
+
+impl Head {
+    fn complete(self, seen: &[u8]) -> Option<Framing> {
+        let framing = |total_len, chunked| Framing { status: self.status, head_len: self.len, total_len, chunked };
+        match self.body_len {
+            Some(body_len) if seen.len() >= self.len + body_len => Some(framing(self.len + body_len, false)),
+            // One request is in flight, so the final chunk is the last thing to arrive.
+            None if seen.ends_with(b"0\r\n\r\n") => Some(framing(seen.len(), true)),
+            _ => None,
+        }
+    }
+}
+
+/// Reads status and framing once the head is complete; `body_len` is `None` for a chunked body.
+fn parse_head(seen: &[u8]) -> anyhow::Result<Option<Head>> {
+    let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let head = &seen[..end];
+    let status: u16 =
+        head.get(9..12).and_then(|code| std::str::from_utf8(code).ok()).context("no status line")?.parse()?;
+    let mut body_len = Some(0);
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        if let Some(value) = value_of(line, b"content-length:") {
+            body_len = Some(std::str::from_utf8(value)?.trim().parse()?);
+        } else if value_of(line, b"transfer-encoding:").is_some() {
+            body_len = None;
+        }
+    }
+    if status == 304 || status == 204 {
+        body_len = Some(0);
+    }
+    Ok(Some(Head { status, len: end + 4, body_len }))
+}
+
+fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {
+    let (key, value) = line.split_at_checked(name.len())?;
+    key.eq_ignore_ascii_case(name).then_some(value)
+}
+
+fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(rest.len());
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n").context("a chunk without a size")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end])?.trim(), 16)?;
+        if size == 0 {
+            return Ok(body);
+        }
+        let chunk = rest.get(end + 2..end + 2 + size).context("a chunk cut short")?;
+        body.extend_from_slice(chunk);
+        rest = rest.get(end + 2 + size + 2..).context("no chunk after a chunk")?;
+    }
+}
