@@ -1,0 +1,168 @@
+//! The program as people run it: exit codes, help, mistakes in the configuration, a folder in use.
+#![allow(missing_docs)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+fn tenantry(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
+    command.args(args).current_dir(folder).env("NO_COLOR", "1");
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    tenantry(folder, args).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn code(output: &Output, expected: i32) -> String {
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(expected), "{said}");
+    said
+}
+
+/// A running `serve`, stopped by SIGTERM.
+struct Node {
+    child: Child,
+    url: String,
+}
+
+impl Node {
+    fn start(folder: &Path) -> Self {
+        let mut child = tenantry(folder, &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said =
+            lines.find_map(|line| Some(line.unwrap().split_once("answers at ")?.1.to_owned())).expect("an address");
+        // Keeps the pipe from filling up.
+        std::thread::spawn(move || lines.for_each(drop));
+        let url = said.split(". ").next().unwrap().to_owned();
+        Self { child, url }
+    }
+
+    fn stop(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let folder = TempDir::new().unwrap();
+    let help = code(&run(folder.path(), &["--help"]), 0);
+    for word in ["serve", "tenant", "superuser", "doctor", "config", "completions", "Exit codes"] {
+        assert!(help.contains(word), "{word}\n{help}");
+    }
+    for command in [&["serve", "--help"][..], &["tenant", "create", "--help"], &["superuser", "create", "--help"]] {
+        assert!(code(&run(folder.path(), command), 0).contains("Examples:"), "{command:?}");
+    }
+    assert!(code(&run(folder.path(), &["--version"]), 0).starts_with("tenantry "));
+}
+
+#[test]
+fn nonsense_is_a_usage_error() {
+    let folder = TempDir::new().unwrap();
+    for args in [&["fly"][..], &[], &["serve", "--listen", "here"], &["tenant", "delete", "main"]] {
+        code(&run(folder.path(), args), 2);
+    }
+}
+
+#[test]
+fn every_configuration_mistake_is_listed_and_secrets_are_not_printed() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "[http]\nlissten = 'x'\nworkers = 'many'\n[log]\nformat = 'xml'")
+        .unwrap();
+    let said = code(&run(folder.path(), &["serve", "--config", "bad.toml"]), 3);
+    for key in ["http.lissten", "did you mean http.listen?", "http.workers", "log.format", "bad.toml"] {
+        assert!(said.contains(key), "{key}\n{said}");
+    }
+    let missing = code(&run(folder.path(), &["config", "print", "--config", "none.toml"]), 3);
+    assert!(missing.contains("none.toml"), "{missing}");
+    let output = tenantry(folder.path(), &["config", "print", "--data-dir", "elsewhere"])
+        .env("TENANTRY__HTTP__METRICS_TOKEN", "sesame")
+        .env("TENANTRY__HTTP__KEEP_ALIVE_S", "9")
+        .output()
+        .unwrap();
+    let printed = code(&output, 0);
+    assert!(printed.contains("keep_alive_s = 9") && printed.contains("dir = \"elsewhere\""), "{printed}");
+    assert!(!printed.contains("sesame"), "{printed}");
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    let folder = TempDir::new().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(code(&run(folder.path(), &["completions", shell]), 0).contains("tenantry"), "{shell}");
+    }
+}
+
+#[test]
+fn two_nodes_never_share_a_folder_and_stopping_is_clean() {
+    let folder = TempDir::new().unwrap();
+    let node = Node::start(folder.path());
+    let said = code(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"]), 4);
+    assert!(said.contains("in use") && said.contains(&node.url), "{said}");
+    assert_eq!(node.stop(), Some(0));
+    let again = Node::start(folder.path());
+    assert_eq!(again.stop(), Some(0));
+}
+
+/// Runs a command that must succeed, with text on its standard input.
+#[track_caller]
+fn fed(folder: &Path, args: &[&str], input: &str) -> String {
+    let mut child =
+        tenantry(folder, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    code(&child.wait_with_output().unwrap(), 0)
+}
+
+fn lifecycle(folder: &Path) {
+    let data = |args: &[&str]| {
+        let mut all = args.to_vec();
+        all.extend(["--data-dir", "data"]);
+        run(folder, &all)
+    };
+    code(&data(&["tenant", "create", "acme", "--name", "Acme Ltd"]), 0);
+    assert!(code(&data(&["tenant", "create", "acme"]), 5).contains("tenant_exists"));
+    assert!(code(&data(&["tenant", "list"]), 0).contains("Acme Ltd"));
+    code(&data(&["tenant", "rename", "acme", "--slug", "acme-inc"]), 0);
+    assert!(code(&data(&["tenant", "show", "acme"]), 5).contains("tenant_not_found"));
+    assert!(code(&data(&["tenant", "suspend", "acme-inc"]), 0).contains("suspended"));
+    assert!(code(&data(&["tenant", "resume", "acme-inc"]), 0).contains("active"));
+    code(&data(&["tenant", "clone", "acme-inc", "acme-copy"]), 0);
+    code(&data(&["tenant", "export", "acme-copy", "--out", "acme.tenant"]), 0);
+    code(&data(&["tenant", "import", "acme-again", "--from", "acme.tenant"]), 0);
+    for slug in ["acme-inc", "acme-copy", "acme-again"] {
+        code(&data(&["tenant", "delete", slug, "--yes"]), 0);
+    }
+    std::fs::remove_file(folder.join("acme.tenant")).unwrap();
+    fed(
+        folder,
+        &["superuser", "create", "ada@example.com", "--password-stdin", "--data-dir", "data"],
+        "correct horse\n",
+    );
+    fed(
+        folder,
+        &["superuser", "reset", "ada@example.com", "--password-stdin", "--data-dir", "data"],
+        "battery staple\n",
+    );
+    code(&data(&["doctor"]), 0);
+}
+
+#[test]
+fn tenants_live_and_die_without_a_running_node() {
+    lifecycle(TempDir::new().unwrap().path());
+}
+
+#[test]
+fn tenants_live_and_die_beside_a_running_node() {
+    let folder = TempDir::new().unwrap();
+    let node = Node::start(folder.path());
+    lifecycle(folder.path());
+    assert_eq!(node.stop(), Some(0));
+}
