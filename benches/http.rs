@@ -5,24 +5,50 @@
 
 mod support;
 
-use anyhow::ensure;
 use std::path::Path;
-use std::rc::Rc;
+use std::time::Duration;
 use support::args::Args;
-use support::load::{self, Fill, Plan};
-use support::process::Server;
+use support::load::Plan;
 use support::report::{Report, count, time_us};
-use support::rng::Rng;
 use support::rounds::{self, Contestant};
-use support::{bare, tournament};
+use support::site::{Ask, Form, Site};
+use support::{bare, process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CONNECTIONS: usize = 32;
-/// Requests choose among this many players, pages and tournaments.
-const HOT_PLAYERS: usize = 2_000;
-const HOT_PAGES: usize = 10;
+
+/// One line of the table in DESIGN.md 11.
+struct Work {
+    name: &'static str,
+    ask: Ask,
+    form: Form,
+    /// Whether both sides answer from memory.
+    cached: bool,
+    /// The least ratio to the yardstick.
+    target: f64,
+}
+
+const fn work(name: &'static str, ask: Ask, form: Form, cached: bool, target: f64) -> Work {
+    Work { name, ask, form, cached, target }
+}
+
+const WORKS: [Work; 13] = [
+    work("read by id", Ask::Get, Form::Plain, false, 0.9),
+    work("list 20 of 20,000 with total", Ask::List, Form::Plain, false, 0.9),
+    work("leaderboard of 50", Ask::Leaderboard, Form::Plain, false, 0.9),
+    work("read by id, cached", Ask::Get, Form::Plain, true, 0.9),
+    work("list, cached", Ask::List, Form::Plain, true, 0.9),
+    work("leaderboard, cached", Ask::Leaderboard, Form::Plain, true, 0.9),
+    work("read by id, 304", Ask::Get, Form::Conditional, true, 1.0),
+    work("list, 304", Ask::List, Form::Conditional, true, 1.0),
+    work("list, cached, compressed", Ask::List, Form::Compressed, true, 0.9),
+    work("leaderboard, cached, compressed", Ask::Leaderboard, Form::Compressed, true, 0.9),
+    work("durable create", Ask::Create, Form::Plain, false, 0.7),
+    work("durable create, cache on", Ask::Create, Form::Plain, true, 0.7),
+    work("mix 10/45/25/20", Ask::Mix, Form::Plain, true, 0.8),
+];
 
 fn main() -> anyhow::Result<()> {
     let Some(args) = Args::read() else { return Ok(()) };
@@ -34,132 +60,72 @@ fn main() -> anyhow::Result<()> {
 
 fn measure(args: &Args) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let site = Bare::start(dir.path())?;
-    let columns = ["work", "bare", "bare cached", "ratio", "p50/p99 bare", "p50/p99 cached", "CPU/request", "bytes"];
+    let mut sides = [Sides::start(args, dir.path(), false)?, Sides::start(args, dir.path(), true)?];
+    let columns = ["work", "yardstick", "Tenantry", "ratio", "target", "p50 / p99", "CPU per request", "bytes"];
     let mut report = Report::new("http", &columns, args);
-    for work in Work::ALL.into_iter().filter(|work| args.wants(work.name())) {
-        let plan = Plan { connections: CONNECTIONS, warmup: args.warmup(), window: args.window(), seed: 7 };
-        let contestants = [
-            Contestant { name: "bare", server: &site.plain, fill: site.requests(work) },
-            Contestant { name: "bare cached", server: &site.cached, fill: site.requests(work) },
-        ];
-        let results = rounds::run(&contestants, args.rounds, plan)?;
-        let (a, b) = (&results[0], &results[1]);
-        let quantiles =
-            |r: &rounds::Result| format!("{} / {}", time_us(r.median(|o| o.p50_us)), time_us(r.median(|o| o.p99_us)));
-        report.row(vec![
-            work.name().to_owned(),
-            count(a.median(|o| o.per_second)),
-            count(b.median(|o| o.per_second)),
-            format!("{:.2}", b.ratio_to(a)),
-            quantiles(a),
-            quantiles(b),
-            format!("{} / {}", time_us(a.cpu_median_us()), time_us(b.cpu_median_us())),
-            count(a.median(|o| o.bytes_per_answer)),
-        ]);
+    for work in WORKS.iter().filter(|work| args.wants(work.name)) {
+        let [plain, cached] = &sides;
+        measure_work(args, work, if work.cached { cached } else { plain }, &mut report)?;
+    }
+    if let [_, Sides { tenantry: site @ Some(_), .. }] = &mut sides {
+        measure_process(site, &mut report)?;
     }
     report.finish()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Get,
-    List,
-    Leaderboard,
-    Create,
-    Mix,
+/// The yardstick and the real binary, both with or both without cached reads.
+struct Sides {
+    bare: Site,
+    tenantry: Option<Site>,
 }
 
-impl Work {
-    const ALL: [Self; 5] = [Self::Get, Self::List, Self::Leaderboard, Self::Create, Self::Mix];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Get => "read by id",
-            Self::List => "list 20 of 20,000 with total",
-            Self::Leaderboard => "leaderboard of 50",
-            Self::Create => "durable create",
-            Self::Mix => "mix 10/45/25/20",
-        }
+impl Sides {
+    fn start(args: &Args, dir: &Path, cached: bool) -> anyhow::Result<Self> {
+        let name = |side: &str| dir.join(format!("{side}-{}", if cached { "cached" } else { "plain" }));
+        let bare = Site::start_bare(name("bare"), cached)?;
+        let tenantry = if args.bare_only { None } else { Some(Site::start_tenantry(name("tenantry"), cached)?) };
+        Ok(Self { bare, tenantry })
     }
 }
 
-struct Bare {
-    plain: Server,
-    cached: Server,
-    ids: tournament::Ids,
-    headers: Vec<String>,
+fn measure_work(args: &Args, work: &Work, sides: &Sides, report: &mut Report) -> anyhow::Result<()> {
+    let mut contestants = Vec::new();
+    for site in [Some(&sides.bare), sides.tenantry.as_ref()].into_iter().flatten() {
+        contestants.push(Contestant { server: &site.server, fill: site.requests(work.ask, work.form)? });
+    }
+    let plan = Plan { connections: CONNECTIONS, warmup: args.warmup(), window: args.window(), seed: 7 };
+    let results = rounds::run(&contestants, args.rounds, plan)?;
+    let both = |figure: &dyn Fn(&rounds::Rounds) -> String| results.iter().map(figure).collect::<Vec<_>>().join(" · ");
+    let rate = |at: usize| results.get(at).map_or("-".to_owned(), |side| count(side.median(|o| o.per_second)));
+    let ratio = match &results[..] {
+        [bare, tenantry] => format!("{:.2}", tenantry.ratio_to(bare)),
+        _ => "-".to_owned(),
+    };
+    report.row(vec![
+        work.name.to_owned(),
+        rate(0),
+        rate(1),
+        ratio,
+        format!("{:.1}", work.target),
+        both(&|side| format!("{} / {}", time_us(side.median(|o| o.p50_us)), time_us(side.median(|o| o.p99_us)))),
+        both(&|side| time_us(side.cpu_median_us())),
+        both(&|side| count(side.median(|o| o.bytes_per_answer))),
+    ]);
+    Ok(())
 }
 
-impl Bare {
-    fn start(dir: &Path) -> anyhow::Result<Self> {
-        let (plain_dir, cached_dir) = (dir.join("plain"), dir.join("cached"));
-        std::fs::create_dir_all(&plain_dir)?;
-        std::fs::create_dir_all(&cached_dir)?;
-        let ids = tournament::create(&plain_dir.join("bare.db"))?;
-        std::fs::copy(plain_dir.join("bare.db"), cached_dir.join("bare.db"))?;
-        let (plain, cached) = (Server::start_bare(&plain_dir, false)?, Server::start_bare(&cached_dir, true)?);
-        let site = Self { plain, cached, ids, headers: vec![format!("Authorization: {}", bare::token())] };
-        for server in [&site.plain, &site.cached] {
-            site.check(server)?;
-        }
-        Ok(site)
-    }
-
-    /// Wrong answers are fast; so they are ruled out first.
-    fn check(&self, server: &Server) -> anyhow::Result<()> {
-        let get = |path: &str| load::fetch(server.addr, &load::render("GET", path, &self.headers, None));
-        let refused = load::fetch(server.addr, &load::render("GET", "/players?page=1", &[], None))?;
-        ensure!(refused.status == 401, "a request without a token got {}", refused.status);
-        for (path, items) in
-            [("/players?page=1".to_owned(), 20), (format!("/leaderboards/{}", self.ids.tournaments[0]), 50)]
-        {
-            let list = get(&path)?.json()?;
-            ensure!(list["items"].as_array().map(Vec::len) == Some(items), "{path}: {list}");
-        }
-        let player = get(&format!("/players/{}", self.ids.players[0]))?.json()?;
-        ensure!(player["id"] == self.ids.players[0].as_str(), "{player}");
-        Ok(())
-    }
-
-    fn requests(&self, work: Work) -> Fill {
-        let (ids, headers) = (self.ids.clone(), self.headers.clone());
-        let get = |path: String| load::render("GET", &path, &headers, None);
-        let gets: Vec<_> = ids.players.iter().take(HOT_PLAYERS).map(|id| get(format!("/players/{id}"))).collect();
-        let lists: Vec<_> = (1..=HOT_PAGES).map(|page| get(format!("/players?page={page}"))).collect();
-        let boards: Vec<_> = ids.tournaments.iter().map(|id| get(format!("/leaderboards/{id}"))).collect();
-        Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
-            match work.draw(rng) {
-                Work::List => out.extend_from_slice(rng.pick::<Vec<u8>>(&lists)),
-                Work::Leaderboard => out.extend_from_slice(rng.pick::<Vec<u8>>(&boards)),
-                Work::Create => {
-                    let body = new_player(rng, &ids);
-                    load::write_request(out, "POST", "/players", &headers, Some(&body));
-                }
-                Work::Get | Work::Mix => out.extend_from_slice(rng.pick::<Vec<u8>>(&gets)),
-            }
-            200
-        })
-    }
-}
-
-impl Work {
-    /// One of the four requests; only the mix draws.
-    fn draw(self, rng: &mut Rng) -> Self {
-        match (self, rng.below(100)) {
-            (Self::Mix, 0..10) => Self::Create,
-            (Self::Mix, 10..55) => Self::Get,
-            (Self::Mix, 55..80) => Self::List,
-            (Self::Mix, _) => Self::Leaderboard,
-            (work, _) => work,
-        }
-    }
-}
-
-fn new_player(rng: &mut Rng, ids: &tournament::Ids) -> String {
-    let (tournament, user, number) = (rng.pick(&ids.tournaments), rng.record_id(), rng.next() % 1_000_000_000);
-    format!(
-        r#"{{"tournament":"{tournament}","user":"{user}","name":"Player Number {number}","email":"p{number}@example.com","status":"registered","chips":{}}}"#,
-        number % 50_000
-    )
+/// Memory after the load, then a restart on the same folder: time to the first answer, memory at rest.
+fn measure_process(slot: &mut Option<Site>, report: &mut Report) -> anyhow::Result<()> {
+    let Some(site) = slot.take() else { return Ok(()) };
+    let mut row = |name: &str, value: String, target: &str| {
+        let empty = String::new;
+        report.row(vec![name.to_owned(), empty(), value, empty(), target.to_owned(), empty(), empty(), empty()]);
+    };
+    let mib = |kib: u64| format!("{:.0} MiB", kib as f64 / 1024.0);
+    row("resident memory after the load", mib(site.server.resident_kib()), "120 MB");
+    let site = site.restart_tenantry(true)?;
+    row("start on an existing folder", time_us(site.server.started_in.as_micros() as f64), "100 ms");
+    process::pause(Duration::from_secs(1));
+    row("resident memory at rest", mib(site.server.resident_kib()), "40 MB");
+    Ok(())
 }

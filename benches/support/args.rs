@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Tenants of the many-tenants run.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) tenants: usize,
+    /// Measure the yardstick alone, to judge the yardstick and the load generator.
+    #[arg(long)]
+    pub(crate) bare_only: bool,
     /// Serve the yardstick from this folder instead of measuring.
     #[arg(long, hide = true)]
     pub(crate) bare: Option<PathBuf>,

@@ -13,4 +13,5 @@ pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod rng;
 pub(crate) mod rounds;
+pub(crate) mod site;
 pub(crate) mod tournament;

@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Asks it to stop and waits up to ten seconds.
-    pub(crate) fn stop(mut self) -> anyhow::Result<Duration> {
+    pub(crate) fn stop(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let id = i32::try_from(self.child.id())?;
         let id = rustix::process::Pid::from_raw(id).context("a child has an id")?;

@@ -8,8 +8,6 @@ use super::process::Server;
 
 /// One server with the requests of one work.
 pub(crate) struct Contestant<'run> {
-    /// As printed.
-    pub(crate) name: &'static str,
     /// The process under load.
     pub(crate) server: &'run Server,
     /// Its requests.
@@ -17,17 +15,15 @@ pub(crate) struct Contestant<'run> {
 }
 
 /// What a contestant reached over all rounds.
-#[derive(Debug, Clone)]
-pub(crate) struct Result {
-    /// As printed.
-    pub(crate) name: &'static str,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rounds {
     /// One outcome per round.
     pub(crate) rounds: Vec<Outcome>,
     /// Server processor time per request and round, microseconds.
     pub(crate) cpu_us: Vec<f64>,
 }
 
-impl Result {
+impl Rounds {
     /// Median of one figure over the rounds.
     pub(crate) fn median(&self, figure: impl Fn(&Outcome) -> f64) -> f64 {
         median(self.rounds.iter().map(figure).collect())
@@ -44,13 +40,10 @@ impl Result {
     }
 }
 
-/// Runs `rounds` rounds of all contestants.
-pub(crate) fn run(contestants: &[Contestant<'_>], rounds: usize, plan: Plan) -> anyhow::Result<Vec<Result>> {
-    let mut results: Vec<Result> = contestants
-        .iter()
-        .map(|contestant| Result { name: contestant.name, rounds: Vec::new(), cpu_us: Vec::new() })
-        .collect();
-    for round in 0..rounds {
+/// Runs `count` rounds of all contestants.
+pub(crate) fn run(contestants: &[Contestant<'_>], count: usize, plan: Plan) -> anyhow::Result<Vec<Rounds>> {
+    let mut results = vec![Rounds::default(); contestants.len()];
+    for round in 0..count {
         let mut order: Vec<usize> = (0..contestants.len()).collect();
         if round % 2 == 1 {
             order.reverse();

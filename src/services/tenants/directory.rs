@@ -182,7 +182,8 @@ impl Directory {
             self.by_slug.change(before.slug.as_str(), None);
         }
         for host in &before.hosts {
-            if after.is_none_or(|after| !after.hosts.contains(host)) && self.by_host.get(host).as_ref() == Some(&before.id)
+            if after.is_none_or(|after| !after.hosts.contains(host))
+                && self.by_host.get(host).as_ref() == Some(&before.id)
             {
                 self.by_host.change(host, None);
             }

@@ -59,8 +59,14 @@ pub fn users(random: &dyn Random, now_ms: i64) -> Collection {
     draft.stamps();
     let mut collection = draft.build(now_ms);
     collection.system = false;
-    collection.rules =
-        Rules { list: own(), view: own(), create: Some(Arc::from("")), update: own(), delete: own(), ..collection.rules };
+    collection.rules = Rules {
+        list: own(),
+        view: own(),
+        create: Some(Arc::from("")),
+        update: own(),
+        delete: own(),
+        ..collection.rules
+    };
     collection
 }
 

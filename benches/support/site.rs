@@ -1,0 +1,323 @@
+//! One server under comparison with everything needed to ask it: address, token, ids, and how its requests look.
+//!
+//! Keeps true: both kinds of site answer the same five questions over data of the same amounts, and are checked to
+//! answer them rightly before anything is measured. Does not do: measuring.
+
+use super::load::{self, Answer, Fill};
+use super::process::{self, Server};
+use super::rng::Rng;
+use super::{bare, tournament};
+use anyhow::{Context, ensure};
+use serde_json::{Map, Value};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Requests choose among this many players.
+const HOT_PLAYERS: usize = 2_000;
+/// Requests choose among this many pages of the list.
+const HOT_PAGES: usize = 10;
+const EMAIL: &str = "bench@example.com";
+const PASSWORD: &str = "a password for one bench run";
+const TENANT: &str = "/t/demo-org";
+
+/// The requests of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// One player by id.
+    Get,
+    /// Twenty players of twenty thousand, with the total.
+    List,
+    /// Fifty players of one tournament, most chips first.
+    Leaderboard,
+    /// One new player.
+    Create,
+    /// 10 % create, 45 % get, 25 % list, 20 % leaderboard.
+    Mix,
+}
+
+/// How reads are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The whole body.
+    Plain,
+    /// With the tag of the answer, so that it is 304.
+    Conditional,
+    /// Accepting brotli.
+    Compressed,
+}
+
+/// A running server and how to ask it.
+pub(crate) struct Site {
+    /// The process.
+    pub(crate) server: Server,
+    /// Its folder.
+    pub(crate) dir: PathBuf,
+    headers: Vec<String>,
+    ids: tournament::Ids,
+    /// What a create sends besides the fields that vary; empty for the yardstick.
+    template: Map<String, Value>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bare,
+    Tenantry,
+}
+
+impl Site {
+    /// Starts the yardstick on fresh sample data in `dir`.
+    pub(crate) fn start_bare(dir: PathBuf, cached: bool) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let ids = tournament::create(&dir.join("bare.db"))?;
+        let server = Server::start_bare(&dir, cached)?;
+        let headers = vec![format!("Authorization: {}", bare::token())];
+        let site = Self { server, dir, headers, ids, template: Map::new(), kind: Kind::Bare };
+        site.check()?;
+        Ok(site)
+    }
+
+    /// Starts the real binary with the demo data in `dir` and logs in.
+    pub(crate) fn start_tenantry(dir: PathBuf, cached: bool) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        create_superuser(&dir)?;
+        let server = serve_tenantry(&dir, cached, &["--demo"])?;
+        let ids = tournament::Ids { tournaments: Vec::new(), players: Vec::new() };
+        let mut site = Self { server, dir, headers: Vec::new(), ids, template: Map::new(), kind: Kind::Tenantry };
+        site.log_in()?;
+        site.await_demo()?;
+        site.ids = tournament::Ids { tournaments: site.list_ids("tournaments")?, players: site.list_ids("players")? };
+        site.template = site.player_template()?;
+        site.check()?;
+        Ok(site)
+    }
+
+    /// The load of one kind of question.
+    pub(crate) fn requests(&self, ask: Ask, form: Form) -> anyhow::Result<Fill> {
+        let wanted = |part: Ask| ask == part || ask == Ask::Mix;
+        let reads = |part: Ask, paths: Vec<String>| -> anyhow::Result<Vec<Vec<u8>>> {
+            if wanted(part) { paths.iter().map(|path| self.read(path, form)).collect() } else { Ok(Vec::new()) }
+        };
+        let hot = self.ids.players.iter().take(HOT_PLAYERS);
+        let gets = reads(Ask::Get, hot.map(|id| self.get_path(id)).collect())?;
+        let lists = reads(Ask::List, (1..=HOT_PAGES).map(|page| self.list_path(page)).collect())?;
+        let boards = reads(Ask::Leaderboard, self.ids.tournaments.iter().map(|id| self.board_path(id)).collect())?;
+        let (path, headers, kind) = (self.create_path(), self.headers.clone(), self.kind);
+        let (ids, template) = (self.ids.clone(), self.template.clone());
+        let read_status = if form == Form::Conditional { 304 } else { 200 };
+        Ok(Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
+            match ask.draw(rng) {
+                Ask::List => out.extend_from_slice(rng.pick::<Vec<u8>>(&lists)),
+                Ask::Leaderboard => out.extend_from_slice(rng.pick::<Vec<u8>>(&boards)),
+                Ask::Get | Ask::Mix => out.extend_from_slice(rng.pick::<Vec<u8>>(&gets)),
+                Ask::Create => {
+                    let body = match kind {
+                        Kind::Bare => bare_player(rng, &ids),
+                        Kind::Tenantry => tenantry_player(rng, &ids, &template),
+                    };
+                    load::write_request(out, "POST", &path, &headers, Some(&body));
+                    return 200;
+                }
+            }
+            read_status
+        }))
+    }
+
+    /// Stops the real binary gracefully and starts it again on its folder.
+    pub(crate) fn restart_tenantry(mut self, cached: bool) -> anyhow::Result<Self> {
+        self.server.stop()?;
+        self.server = serve_tenantry(&self.dir, cached, &[])?;
+        Ok(self)
+    }
+
+    /// Asks once with the token of this site.
+    pub(crate) fn fetch(&self, path: &str) -> anyhow::Result<Answer> {
+        load::fetch(self.server.addr, &load::render("GET", path, &self.headers, None))
+    }
+
+    /// A read in the asked form; a conditional one asks for the tag first.
+    fn read(&self, path: &str, form: Form) -> anyhow::Result<Vec<u8>> {
+        let mut headers = self.headers.clone();
+        match form {
+            Form::Plain => {}
+            Form::Compressed => headers.push("Accept-Encoding: br".to_owned()),
+            Form::Conditional => {
+                let answer = self.fetch(path)?;
+                let tag = answer.header("etag").with_context(|| format!("no ETag on {path}"))?;
+                headers.push(format!("If-None-Match: {tag}"));
+            }
+        }
+        Ok(load::render("GET", path, &headers, None))
+    }
+
+    /// Wrong answers are fast; so they are ruled out first.
+    fn check(&self) -> anyhow::Result<()> {
+        let list = self.fetch(&self.list_path(1))?.json()?;
+        ensure!(list["items"].as_array().map(Vec::len) == Some(20), "list: {list}");
+        ensure!(
+            list["totalItems"].as_u64().unwrap_or(0) >= tournament::PLAYERS as u64,
+            "total: {}",
+            list["totalItems"]
+        );
+        for id in &self.ids.tournaments {
+            let board = self.fetch(&self.board_path(id))?.json()?;
+            ensure!(board["items"].as_array().map(Vec::len) == Some(50), "leaderboard {id}: {board}");
+        }
+        let id = self.ids.players.first().context("no players")?;
+        let player = self.fetch(&self.get_path(id))?.json()?;
+        ensure!(player["id"] == id.as_str(), "{player}");
+        Ok(())
+    }
+
+    fn get_path(&self, id: &str) -> String {
+        match self.kind {
+            Kind::Bare => format!("/players/{id}"),
+            Kind::Tenantry => format!("{TENANT}/api/collections/players/records/{id}"),
+        }
+    }
+
+    fn list_path(&self, page: usize) -> String {
+        match self.kind {
+            Kind::Bare => format!("/players?page={page}"),
+            Kind::Tenantry => format!("{TENANT}/api/collections/players/records?page={page}&perPage=20"),
+        }
+    }
+
+    fn board_path(&self, tournament: &str) -> String {
+        match self.kind {
+            Kind::Bare => format!("/leaderboards/{tournament}"),
+            Kind::Tenantry => format!(
+                "{TENANT}/api/collections/players/records?filter=tournament%3D%27{tournament}%27&sort=-chips&perPage=50&skipTotal=1"
+            ),
+        }
+    }
+
+    fn create_path(&self) -> String {
+        match self.kind {
+            Kind::Bare => "/players".to_owned(),
+            Kind::Tenantry => format!("{TENANT}/api/collections/players/records"),
+        }
+    }
+}
+
+impl Site {
+    fn log_in(&mut self) -> anyhow::Result<()> {
+        let body = serde_json::json!({ "identity": EMAIL, "password": PASSWORD }).to_string();
+        let path = "/api/collections/_superusers/auth-with-password";
+        let answer = load::fetch(self.server.addr, &load::render("POST", path, &[], Some(&body)))?.json()?;
+        let token = answer["token"].as_str().with_context(|| format!("log in: {answer}"))?;
+        self.headers = vec![format!("Authorization: {token}")];
+        Ok(())
+    }
+
+    /// The demo data is written after the node answers; waits until the last collection is full.
+    fn await_demo(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        for (collection, wanted) in [("players", tournament::PLAYERS), ("matches", tournament::MATCHES)] {
+            let path = format!("{TENANT}/api/collections/{collection}/records?perPage=1");
+            loop {
+                let answer = self.fetch(&path)?;
+                let total = answer.json().ok().and_then(|list| list["totalItems"].as_u64()).unwrap_or(0);
+                if total >= wanted as u64 {
+                    break;
+                }
+                ensure!(
+                    began.elapsed() < Duration::from_secs(300),
+                    "{collection}: {total} of {wanted}: {}",
+                    answer.head
+                );
+                process::pause(Duration::from_millis(100));
+            }
+        }
+        Ok(())
+    }
+
+    fn list_ids(&self, collection: &str) -> anyhow::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for page in 1..=HOT_PLAYERS.div_ceil(500) {
+            let path = format!("{TENANT}/api/collections/{collection}/records?perPage=500&page={page}&fields=id");
+            let list = self.fetch(&path)?.json()?;
+            let items = list["items"].as_array().with_context(|| format!("{collection}: {list}"))?;
+            ids.extend(items.iter().filter_map(|item| Some(item["id"].as_str()?.to_owned())));
+        }
+        Ok(ids)
+    }
+
+    /// The writable fields of one sample player.
+    fn player_template(&self) -> anyhow::Result<Map<String, Value>> {
+        let id = self.ids.players.first().context("no players")?;
+        let player = self.fetch(&self.get_path(id))?.json()?;
+        let mut fields = player.as_object().context("a player is an object")?.clone();
+        for made in ["id", "collectionId", "collectionName", "created", "updated", "expand"] {
+            fields.shift_remove(made);
+        }
+        Ok(fields)
+    }
+}
+
+impl Ask {
+    /// One of the four plain questions; only the mix draws.
+    fn draw(self, rng: &mut Rng) -> Self {
+        if self != Self::Mix {
+            return self;
+        }
+        match rng.below(100) {
+            0..10 => Self::Create,
+            10..55 => Self::Get,
+            55..80 => Self::List,
+            _ => Self::Leaderboard,
+        }
+    }
+}
+
+fn bare_player(rng: &mut Rng, ids: &tournament::Ids) -> String {
+    let (tournament, user, number) = (rng.pick(&ids.tournaments), rng.record_id(), rng.next() % 1_000_000_000);
+    format!(
+        r#"{{"tournament":"{tournament}","user":"{user}","name":"Player Number {number}","email":"p{number}@example.com","status":"registered","chips":{}}}"#,
+        number % 50_000
+    )
+}
+
+fn tenantry_player(rng: &mut Rng, ids: &tournament::Ids, template: &Map<String, Value>) -> String {
+    let number = rng.next() % 1_000_000_000;
+    let mut player = template.clone();
+    for (name, value) in player.iter_mut() {
+        match name.as_str() {
+            "tournament" => *value = Value::from(rng.pick(&ids.tournaments).as_str()),
+            "name" => *value = Value::from(format!("Player Number {number}")),
+            "email" => *value = Value::from(format!("p{number}@example.com")),
+            "chips" => *value = Value::from(number % 50_000),
+            _ => {}
+        }
+    }
+    Value::Object(player).to_string()
+}
+
+/// Where cargo put the real binary, built with the profile of this bench.
+fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_tenantry"))
+}
+
+fn create_superuser(dir: &Path) -> anyhow::Result<()> {
+    let mut command = binary();
+    command.args(["superuser", "create", EMAIL, "--password-stdin", "--data-dir"]).arg(dir);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut input = child.stdin.take().context("a piped input")?;
+    writeln!(input, "{PASSWORD}")?;
+    drop(input);
+    ensure!(child.wait()?.success(), "the superuser was not created");
+    Ok(())
+}
+
+fn serve_tenantry(dir: &Path, cached: bool, extra: &[&str]) -> anyhow::Result<Server> {
+    let addr = process::free_address()?;
+    let mut command = binary();
+    command.args(["serve", "--listen", &addr.to_string(), "--data-dir"]).arg(dir).args(extra);
+    command.env("TENANTRY__CACHE__ENABLED", cached.to_string()).env("TENANTRY__HTTP__WORKERS", "2");
+    command.stderr(std::fs::File::create(dir.join("stderr.log"))?);
+    Server::start(command, addr, "/api/health")
+        .with_context(|| std::fs::read_to_string(dir.join("stderr.log")).unwrap_or_default())
+}
