@@ -123,7 +123,8 @@ impl Site {
     }
 }
 
-const COLUMNS: &str = "id, tournament, user, name, email, status, chips, created, updated";
+const COLUMNS: &str =
+    "id, tournament, user, display_name, status, chips, table_no, seat, place, registered_at, created, updated";
 
 async fn get_player(site: Data<Site>, request: HttpRequest, id: web::Path<String>) -> HttpResponse {
     site.answer(
@@ -195,7 +196,7 @@ fn write_players(out: &mut Vec<u8>, list: &mut Statement<'_>, binds: impl rusqli
 }
 
 fn write_player(out: &mut Vec<u8>, row: &Row<'_>) -> rusqlite::Result<()> {
-    out.extend_from_slice(br#"{"collectionId":"pbc_0000000002","collectionName":"players","id":"#);
+    out.extend_from_slice(br#"{"collectionId":"tn_players","collectionName":"players","id":"#);
     write_text(out, row.get_ref(0)?.as_str()?);
     for (at, (name, number)) in PLAYER_COLUMNS.iter().enumerate() {
         out.extend_from_slice(b",\"");
@@ -222,10 +223,13 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 pub(crate) struct NewPlayer {
     tournament: String,
     user: String,
-    name: String,
-    email: String,
+    display_name: String,
     status: String,
     chips: f64,
+    table_no: f64,
+    seat: f64,
+    place: f64,
+    registered_at: String,
 }
 
 async fn create_player(site: Data<Site>, request: HttpRequest, body: Bytes) -> HttpResponse {
@@ -298,13 +302,26 @@ fn write_loop(connection: &Connection, queue: &Receiver<Insert>) {
 fn write_group(connection: &Connection, group: &[Insert]) -> rusqlite::Result<Vec<Vec<u8>>> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let insert_all = || {
-        let sql = format!("INSERT INTO players ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {COLUMNS}");
+        let sql =
+            format!("INSERT INTO players ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {COLUMNS}");
         let mut insert = connection.prepare_cached(&sql)?;
         let mut bodies = Vec::with_capacity(group.len());
         for Insert { id, player: p, now, .. } in group {
             let mut body = Vec::with_capacity(512);
-            let mut rows =
-                insert.query(params![id, p.tournament, p.user, p.name, p.email, p.status, p.chips, now, now])?;
+            let mut rows = insert.query(params![
+                id,
+                p.tournament,
+                p.user,
+                p.display_name,
+                p.status,
+                p.chips,
+                p.table_no,
+                p.seat,
+                p.place,
+                p.registered_at,
+                now,
+                now
+            ])?;
             if let Some(row) = rows.next()? {
                 write_player(&mut body, row)?;
             }

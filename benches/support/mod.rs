@@ -13,5 +13,7 @@ pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod rng;
 pub(crate) mod rounds;
+pub(crate) mod schema;
 pub(crate) mod site;
+pub(crate) mod timing;
 pub(crate) mod tournament;

@@ -8,7 +8,6 @@ use super::process::{self, Server};
 use super::rng::Rng;
 use super::{bare, tournament};
 use anyhow::{Context, ensure};
-use serde_json::{Map, Value};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,8 +56,6 @@ pub(crate) struct Site {
     pub(crate) dir: PathBuf,
     headers: Vec<String>,
     ids: tournament::Ids,
-    /// What a create sends besides the fields that vary; empty for the yardstick.
-    template: Map<String, Value>,
     kind: Kind,
 }
 
@@ -75,7 +72,7 @@ impl Site {
         let ids = tournament::create(&dir.join("bare.db"))?;
         let server = Server::start_bare(&dir, cached)?;
         let headers = vec![format!("Authorization: {}", bare::token())];
-        let site = Self { server, dir, headers, ids, template: Map::new(), kind: Kind::Bare };
+        let site = Self { server, dir, headers, ids, kind: Kind::Bare };
         site.check()?;
         Ok(site)
     }
@@ -86,11 +83,10 @@ impl Site {
         create_superuser(&dir)?;
         let server = serve_tenantry(&dir, cached, &["--demo"])?;
         let ids = tournament::Ids { tournaments: Vec::new(), players: Vec::new() };
-        let mut site = Self { server, dir, headers: Vec::new(), ids, template: Map::new(), kind: Kind::Tenantry };
+        let mut site = Self { server, dir, headers: Vec::new(), ids, kind: Kind::Tenantry };
         site.log_in()?;
         site.await_demo()?;
         site.ids = tournament::Ids { tournaments: site.list_ids("tournaments")?, players: site.list_ids("players")? };
-        site.template = site.player_template()?;
         site.check()?;
         Ok(site)
     }
@@ -105,8 +101,7 @@ impl Site {
         let gets = reads(Ask::Get, hot.map(|id| self.get_path(id)).collect())?;
         let lists = reads(Ask::List, (1..=HOT_PAGES).map(|page| self.list_path(page)).collect())?;
         let boards = reads(Ask::Leaderboard, self.ids.tournaments.iter().map(|id| self.board_path(id)).collect())?;
-        let (path, headers, kind) = (self.create_path(), self.headers.clone(), self.kind);
-        let (ids, template) = (self.ids.clone(), self.template.clone());
+        let (path, headers, ids) = (self.create_path(), self.headers.clone(), self.ids.clone());
         let read_status = if form == Form::Conditional { 304 } else { 200 };
         Ok(Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
             match ask.draw(rng) {
@@ -114,10 +109,7 @@ impl Site {
                 Ask::Leaderboard => out.extend_from_slice(rng.pick::<Vec<u8>>(&boards)),
                 Ask::Get | Ask::Mix => out.extend_from_slice(rng.pick::<Vec<u8>>(&gets)),
                 Ask::Create => {
-                    let body = match kind {
-                        Kind::Bare => bare_player(rng, &ids),
-                        Kind::Tenantry => tenantry_player(rng, &ids, &template),
-                    };
+                    let body = new_player(rng, &ids);
                     load::write_request(out, "POST", &path, &headers, Some(&body));
                     return 200;
                 }
@@ -135,7 +127,25 @@ impl Site {
 
     /// Asks once with the token of this site.
     pub(crate) fn fetch(&self, path: &str) -> anyhow::Result<Answer> {
-        load::fetch(self.server.addr, &load::render("GET", path, &self.headers, None))
+        load::fetch(self.server.addr, &self.render(path))
+    }
+
+    /// A GET with the token of this site.
+    pub(crate) fn render(&self, path: &str) -> Vec<u8> {
+        load::render("GET", path, &self.headers, None)
+    }
+
+    /// The id of some tournament.
+    pub(crate) fn tournament(&self) -> &str {
+        self.ids.tournaments.first().map_or("", String::as_str)
+    }
+
+    /// Up to three relation fields of a collection.
+    pub(crate) fn relations(&self, collection: &str) -> anyhow::Result<Vec<String>> {
+        let collection = self.fetch(&format!("{TENANT}/api/collections/{collection}"))?.json()?;
+        let fields = collection["fields"].as_array().with_context(|| format!("no fields: {collection}"))?;
+        let relations = fields.iter().filter(|field| field["type"] == "relation");
+        Ok(relations.filter_map(|field| Some(field["name"].as_str()?.to_owned())).take(3).collect())
     }
 
     /// A read in the asked form; a conditional one asks for the tag first.
@@ -245,17 +255,6 @@ impl Site {
         }
         Ok(ids)
     }
-
-    /// The writable fields of one sample player.
-    fn player_template(&self) -> anyhow::Result<Map<String, Value>> {
-        let id = self.ids.players.first().context("no players")?;
-        let player = self.fetch(&self.get_path(id))?.json()?;
-        let mut fields = player.as_object().context("a player is an object")?.clone();
-        for made in ["id", "collectionId", "collectionName", "created", "updated", "expand"] {
-            fields.shift_remove(made);
-        }
-        Ok(fields)
-    }
 }
 
 impl Ask {
@@ -273,27 +272,13 @@ impl Ask {
     }
 }
 
-fn bare_player(rng: &mut Rng, ids: &tournament::Ids) -> String {
-    let (tournament, user, number) = (rng.pick(&ids.tournaments), rng.record_id(), rng.next() % 1_000_000_000);
+/// The same new player for both sides; a player without an account is what both indexes and relations allow freely.
+fn new_player(rng: &mut Rng, ids: &tournament::Ids) -> String {
+    let (tournament, number) = (rng.pick(&ids.tournaments), rng.next() % 1_000_000_000);
+    let chips = number % 50_000;
     format!(
-        r#"{{"tournament":"{tournament}","user":"{user}","name":"Player Number {number}","email":"p{number}@example.com","status":"registered","chips":{}}}"#,
-        number % 50_000
+        r#"{{"tournament":"{tournament}","user":"","display_name":"Player Number {number}","status":"registered","chips":{chips},"table_no":4,"seat":7,"place":0,"registered_at":"2026-03-01 18:00:00.000Z"}}"#
     )
-}
-
-fn tenantry_player(rng: &mut Rng, ids: &tournament::Ids, template: &Map<String, Value>) -> String {
-    let number = rng.next() % 1_000_000_000;
-    let mut player = template.clone();
-    for (name, value) in player.iter_mut() {
-        match name.as_str() {
-            "tournament" => *value = Value::from(rng.pick(&ids.tournaments).as_str()),
-            "name" => *value = Value::from(format!("Player Number {number}")),
-            "email" => *value = Value::from(format!("p{number}@example.com")),
-            "chips" => *value = Value::from(number % 50_000),
-            _ => {}
-        }
-    }
-    Value::Object(player).to_string()
 }
 
 /// Where cargo put the real binary, built with the profile of this bench.

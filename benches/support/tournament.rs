@@ -15,33 +15,47 @@ pub(crate) const PLAYERS: usize = 20_000;
 pub(crate) const MATCHES: usize = 20_000;
 
 /// The columns of a player after `id`, in the order of the answer, and whether each is a number.
-pub(crate) const PLAYER_COLUMNS: [(&str, bool); 8] = [
+pub(crate) const PLAYER_COLUMNS: [(&str, bool); 11] = [
     ("tournament", false),
     ("user", false),
-    ("name", false),
-    ("email", false),
+    ("display_name", false),
     ("status", false),
     ("chips", true),
+    ("table_no", true),
+    ("seat", true),
+    ("place", true),
+    ("registered_at", false),
     ("created", false),
     ("updated", false),
 ];
 
 const SCHEMA: &str = "
 CREATE TABLE tournaments (_r INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, status TEXT NOT NULL,
-  start_date TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL) STRICT;
+  starts TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL) STRICT;
 CREATE INDEX tournaments_status ON tournaments(status);
-CREATE INDEX tournaments_start ON tournaments(start_date);
+CREATE INDEX tournaments_starts ON tournaments(starts);
 CREATE TABLE players (_r INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tournament TEXT NOT NULL, user TEXT NOT NULL,
-  name TEXT NOT NULL, email TEXT NOT NULL, status TEXT NOT NULL, chips REAL NOT NULL, created TEXT NOT NULL,
-  updated TEXT NOT NULL) STRICT;
-CREATE INDEX players_tournament_chips ON players(tournament, chips DESC);
+  display_name TEXT NOT NULL, status TEXT NOT NULL, chips REAL NOT NULL, table_no REAL NOT NULL, seat REAL NOT NULL,
+  place REAL NOT NULL, registered_at TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL) STRICT;
 CREATE INDEX players_tournament_status ON players(tournament, status);
-CREATE INDEX players_tournament_user ON players(tournament, user);
+CREATE UNIQUE INDEX players_tournament_user ON players(tournament, user) WHERE user != '';
+CREATE INDEX players_tournament_chips ON players(tournament, chips DESC);
+CREATE INDEX players_chips ON players(chips DESC);
+CREATE INDEX players_tournament_table ON players(tournament, table_no, seat);
+CREATE INDEX players_user ON players(user);
+CREATE VIRTUAL TABLE players_fts USING fts5(display_name, content='players', content_rowid='_r',
+  tokenize='unicode61 remove_diacritics 2');
+CREATE TRIGGER players_fts_insert AFTER INSERT ON players BEGIN
+  INSERT INTO players_fts(rowid, display_name) VALUES (new._r, new.display_name);
+END;
 CREATE TABLE matches (_r INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tournament TEXT NOT NULL, round REAL NOT NULL,
-  table_number REAL NOT NULL, status TEXT NOT NULL, winner TEXT NOT NULL, completed TEXT NOT NULL,
-  created TEXT NOT NULL, updated TEXT NOT NULL) STRICT;
-CREATE INDEX matches_tournament_table ON matches(tournament, table_number);
-CREATE INDEX matches_completed ON matches(completed);
+  table_no REAL NOT NULL, player_a TEXT NOT NULL, player_b TEXT NOT NULL, winner TEXT NOT NULL, status TEXT NOT NULL,
+  completed_at TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL) STRICT;
+CREATE INDEX matches_tournament_table ON matches(tournament, table_no);
+CREATE INDEX matches_completed ON matches(completed_at DESC);
+CREATE INDEX matches_player_a ON matches(player_a);
+CREATE INDEX matches_player_b ON matches(player_b);
+CREATE INDEX matches_winner ON matches(winner);
 ";
 
 /// What the requests of a bench choose from.
@@ -79,7 +93,7 @@ fn insert_tournaments(tx: &Connection, rng: &mut Rng) -> anyhow::Result<Vec<Stri
     let mut ids = Vec::with_capacity(TOURNAMENTS);
     for at in 0..TOURNAMENTS {
         let id = rng.record_id();
-        let status = rng.pick(&["draft", "open", "running", "completed"]);
+        let status = rng.pick(&["registration", "running", "completed"]);
         insert.execute(params![id, format!("City Open {at}"), status, MOMENT, MOMENT, MOMENT])?;
         ids.push(id);
     }
@@ -87,26 +101,28 @@ fn insert_tournaments(tx: &Connection, rng: &mut Rng) -> anyhow::Result<Vec<Stri
 }
 
 fn insert_players(tx: &Connection, rng: &mut Rng, tournaments: &[String]) -> anyhow::Result<Vec<String>> {
-    let mut insert = tx.prepare("INSERT INTO players VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut insert = tx.prepare("INSERT INTO players VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)")?;
     let mut ids = Vec::with_capacity(PLAYERS);
     for at in 0..PLAYERS {
         let (id, user) = (rng.record_id(), rng.record_id());
         let tournament = &tournaments[at % tournaments.len()];
-        let status = rng.pick(&["registered", "seated", "eliminated"]);
+        let status = rng.pick(&["registered", "checked_in", "playing", "eliminated", "withdrawn"]);
         let chips = (rng.below(2_000) * 25) as f64;
-        let (name, email) = (format!("Player Number {at}"), format!("player{at}@example.com"));
-        insert.execute(params![id, tournament, user, name, email, status, chips, MOMENT, MOMENT])?;
+        let (table, seat) = ((1 + at % 12) as f64, (1 + at % 9) as f64);
+        let name = format!("Player Number {at}");
+        insert.execute(params![id, tournament, user, name, status, chips, table, seat, MOMENT, MOMENT, MOMENT])?;
         ids.push(id);
     }
     Ok(ids)
 }
 
 fn insert_matches(tx: &Connection, rng: &mut Rng, tournaments: &[String], players: &[String]) -> anyhow::Result<()> {
-    let mut insert = tx.prepare("INSERT INTO matches VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut insert = tx.prepare("INSERT INTO matches VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
     for at in 0..MATCHES {
-        let (id, tournament, winner) = (rng.record_id(), &tournaments[at % tournaments.len()], rng.pick(players));
+        let (id, tournament) = (rng.record_id(), &tournaments[at % tournaments.len()]);
+        let (one, other) = (rng.pick(players), rng.pick(players));
         let (round, table) = ((at % 7) as f64, (at % 25) as f64);
-        insert.execute(params![id, tournament, round, table, "completed", winner, MOMENT, MOMENT, MOMENT])?;
+        insert.execute(params![id, tournament, round, table, one, other, one, "completed", MOMENT, MOMENT, MOMENT])?;
     }
     Ok(())
 }
