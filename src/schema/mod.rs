@@ -5,6 +5,23 @@
 
 pub mod field;
 pub mod record;
+pub mod error;
+pub mod definition;
+pub mod plan;
+pub mod view;
+pub mod value_check;
+pub mod json;
+pub mod cache_form;
+pub mod field_form;
+pub mod generate;
+mod auth_form;
+mod build;
+mod convert;
+mod ddl;
+mod field_build;
+mod index_sql;
+mod pattern;
+mod storage_form;
 
 use crate::kernel::ident::{CollectionId, CollectionName, FieldId, FieldNumber};
 use field::{Field, FieldKind};

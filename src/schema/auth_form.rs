@@ -1,0 +1,246 @@
+//! Login options of auth collections in JSON: defaults, merging of what a request mentions, wire form without secrets.
+//!
+//! Keeps true: every token kind has a secret of its own, made here and never shown; a request that does not mention a
+//! secret keeps it. Does not do: logging anybody in.
+
+use super::AuthOptions;
+use super::error::Problems;
+use crate::kernel::random::{self, Random};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// The wire members that make up the login options (the two rules apart).
+pub(crate) const MEMBERS: &[&str] = &[
+    "authAlert",
+    "oauth2",
+    "passwordAuth",
+    "mfa",
+    "otp",
+    "authToken",
+    "passwordResetToken",
+    "emailChangeToken",
+    "verificationToken",
+    "fileToken",
+    "verificationTemplate",
+    "resetPasswordTemplate",
+    "confirmEmailChangeTemplate",
+];
+
+/// Token kinds beside `authToken`, with their default lifetime in seconds (PocketBase's).
+const TOKENS: &[(&str, u64)] =
+    &[("passwordResetToken", 1_800), ("emailChangeToken", 1_800), ("verificationToken", 259_200), ("fileToken", 180)];
+
+const SECRET_LEN: usize = 50;
+const TOKEN_SECONDS_DEFAULT: u64 = 604_800;
+const TOKEN_SECONDS_MAX: u64 = 94_670_856;
+
+fn new_secret(source: &dyn Random) -> String {
+    random::from_alphabet(source, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", SECRET_LEN)
+}
+
+/// The options of a fresh auth collection.
+pub(crate) fn defaults(source: &dyn Random) -> AuthOptions {
+    let mut rest = default_rest();
+    for (key, seconds) in TOKENS {
+        rest.insert((*key).to_owned(), json!({"duration": seconds, "secret": new_secret(source)}));
+    }
+    AuthOptions {
+        password_enabled: true,
+        identity_fields: vec![Arc::from("email")],
+        token_secret: Arc::from(new_secret(source)),
+        token_duration_s: TOKEN_SECONDS_DEFAULT,
+        rest,
+    }
+}
+
+fn default_rest() -> Map<String, Value> {
+    let mail = |subject: &str, body: &str| json!({"subject": subject, "body": body});
+    let link = |text: &str, path: &str| {
+        format!(
+            "<p>Hello,</p>\n<p>{text}</p>\n<p><a href=\"{{APP_URL}}/{path}/{{TOKEN}}\">Continue</a></p>\n<p>{{APP_NAME}}</p>"
+        )
+    };
+    let map = json!({
+        "authAlert": {"enabled": true, "emailTemplate": mail("Login from a new location",
+            "<p>Hello,</p>\n<p>Your {APP_NAME} account was used from a new location: {ALERT_INFO}</p>\n<p>If this was not you, change your password now.</p>")},
+        "oauth2": {"enabled": false, "mappedFields": {"id": "", "name": "", "username": "", "avatarURL": ""}, "providers": []},
+        "mfa": {"enabled": false, "duration": 1_800, "rule": ""},
+        "otp": {"enabled": false, "duration": 180, "length": 8, "emailTemplate": mail("Your code for {APP_NAME}",
+            "<p>Hello,</p>\n<p>Your one-time password is <strong>{OTP}</strong>.</p>\n<p>{APP_NAME}</p>")},
+        "verificationTemplate": mail("Verify your {APP_NAME} e-mail address",
+            &link("Please confirm that this address is yours.", "_/#/auth/confirm-verification")),
+        "resetPasswordTemplate": mail("Reset your {APP_NAME} password",
+            &link("Follow the link to choose a new password.", "_/#/auth/confirm-password-reset")),
+        "confirmEmailChangeTemplate": mail("Confirm your new {APP_NAME} e-mail address",
+            &link("Follow the link to use this address from now on.", "_/#/auth/confirm-email-change")),
+    });
+    match map {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Lays the mentioned members over `before`.
+pub(crate) fn merge(before: &AuthOptions, given: &Map<String, Value>, problems: &mut Problems<'_>) -> AuthOptions {
+    let mut next = before.clone();
+    for (key, value) in given {
+        let Some(object) = value.as_object() else {
+            problems.add_at(key, "validation_invalid_type", "Must be an object.");
+            continue;
+        };
+        let mut problems = problems.at(key);
+        match key.as_str() {
+            "passwordAuth" => merge_password(&mut next, object, &mut problems),
+            "authToken" => merge_auth_token(&mut next, object, &mut problems),
+            _ => merge_rest(&mut next.rest, key, object, &mut problems),
+        }
+    }
+    next
+}
+
+fn merge_password(next: &mut AuthOptions, object: &Map<String, Value>, problems: &mut Problems<'_>) {
+    match object.get("enabled") {
+        None | Some(Value::Null) => {}
+        Some(Value::Bool(enabled)) => next.password_enabled = *enabled,
+        Some(_) => problems.add_at("enabled", "validation_invalid_type", "Must be true or false."),
+    }
+    if let Some(fields) = object.get("identityFields").filter(|fields| !fields.is_null()) {
+        let names: Option<Vec<Arc<str>>> =
+            fields.as_array().and_then(|list| list.iter().map(|name| name.as_str().map(Arc::from)).collect());
+        match names {
+            Some(names) => next.identity_fields = names,
+            None => problems.add_at("identityFields", "validation_invalid_type", "Must be a list of field names."),
+        }
+    }
+}
+
+fn merge_auth_token(next: &mut AuthOptions, object: &Map<String, Value>, problems: &mut Problems<'_>) {
+    if let Some(seconds) = read_duration(object, problems) {
+        next.token_duration_s = seconds;
+    }
+    if let Some(secret) = read_secret(object, problems) {
+        next.token_secret = Arc::from(secret);
+    }
+}
+
+fn read_duration(object: &Map<String, Value>, problems: &mut Problems<'_>) -> Option<u64> {
+    let given = object.get("duration").filter(|value| !value.is_null())?;
+    let seconds = given.as_u64().filter(|seconds| (10..=TOKEN_SECONDS_MAX).contains(seconds));
+    if seconds.is_none() {
+        let message = format!("Must be a whole number of seconds between 10 and {TOKEN_SECONDS_MAX}.");
+        problems.add_at("duration", "validation_invalid_value", message);
+    }
+    seconds
+}
+
+fn read_secret<'a>(object: &'a Map<String, Value>, problems: &mut Problems<'_>) -> Option<&'a str> {
+    let secret = object.get("secret")?.as_str().filter(|secret| !secret.is_empty())?;
+    if !(30..=255).contains(&secret.len()) {
+        problems.add_at(
+            "secret",
+            "validation_length_out_of_range",
+            "Must be 30 to 255 characters; leave it out to keep the present one.",
+        );
+        return None;
+    }
+    Some(secret)
+}
+
+fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Value>, problems: &mut Problems<'_>) {
+    let mut merged = rest.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
+    if key.ends_with("Token") {
+        if let Some(seconds) = read_duration(given, problems) {
+            merged.insert("duration".to_owned(), json!(seconds));
+        }
+        if let Some(secret) = read_secret(given, problems) {
+            merged.insert("secret".to_owned(), json!(secret));
+        }
+    } else {
+        for (member, value) in given {
+            let kept =
+                if member == "providers" { keep_client_secrets(merged.get(member), value) } else { value.clone() };
+            if member == "enabled" && !value.is_boolean() {
+                problems.add_at("enabled", "validation_invalid_type", "Must be true or false.");
+            }
+            merged.insert(member.clone(), kept);
+        }
+        check_providers(&merged, problems);
+    }
+    rest.insert(key.to_owned(), Value::Object(merged));
+}
+
+/// Providers are shown without their secret, so a provider sent back without one keeps what it had.
+fn keep_client_secrets(before: Option<&Value>, given: &Value) -> Value {
+    let mut given = given.clone();
+    let known = before.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for provider in given.as_array_mut().map(Vec::as_mut_slice).unwrap_or_default() {
+        let old = known.iter().find(|old| old.get("name") == provider.get("name"));
+        let lacks = provider.get("clientSecret").and_then(Value::as_str).is_none_or(str::is_empty);
+        if let (true, Some(secret), Some(object)) =
+            (lacks, old.and_then(|old| old.get("clientSecret")), provider.as_object_mut())
+        {
+            object.insert("clientSecret".to_owned(), secret.clone());
+        }
+    }
+    given
+}
+
+fn check_providers(options: &Map<String, Value>, problems: &mut Problems<'_>) {
+    let Some(providers) = options.get("providers") else { return };
+    let Some(list) = providers.as_array() else {
+        problems.add_at("providers", "validation_invalid_type", "Must be a list of providers.");
+        return;
+    };
+    for (at, provider) in list.iter().enumerate() {
+        for member in ["name", "clientId"] {
+            if provider.get(member).and_then(Value::as_str).is_none_or(str::is_empty) {
+                problems.at("providers").at(at).add_at(member, "validation_required", "Cannot be blank.");
+            }
+        }
+    }
+}
+
+/// The wire members; secrets left out.
+pub(crate) fn to_wire(auth: &AuthOptions) -> Map<String, Value> {
+    let mut map = Map::new();
+    for key in MEMBERS {
+        let value = match *key {
+            "passwordAuth" => json!({"enabled": auth.password_enabled, "identityFields": auth.identity_fields}),
+            "authToken" => json!({"duration": auth.token_duration_s}),
+            _ => auth.rest.get(*key).map(without_secrets).unwrap_or(Value::Null),
+        };
+        map.insert((*key).to_owned(), value);
+    }
+    map
+}
+
+fn without_secrets(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(key, _)| !matches!(key.as_str(), "secret" | "clientSecret"))
+                .map(|(key, value)| (key.clone(), without_secrets(value)))
+                .collect(),
+        ),
+        Value::Array(list) => list.iter().map(without_secrets).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The persisted form, secrets included.
+pub(crate) fn to_storage(auth: &AuthOptions) -> Value {
+    json!({"passwordEnabled": auth.password_enabled, "identityFields": auth.identity_fields,
+        "tokenSecret": auth.token_secret, "tokenDurationS": auth.token_duration_s, "rest": auth.rest})
+}
+
+/// Reads the persisted form.
+pub(crate) fn from_storage(value: &Value) -> Option<AuthOptions> {
+    let names = value.get("identityFields")?.as_array()?;
+    Some(AuthOptions {
+        password_enabled: value.get("passwordEnabled")?.as_bool()?,
+        identity_fields: names.iter().map(|name| name.as_str().map(Arc::from)).collect::<Option<_>>()?,
+        token_secret: Arc::from(value.get("tokenSecret")?.as_str()?),
+        token_duration_s: value.get("tokenDurationS")?.as_u64()?,
+        rest: value.get("rest")?.as_object()?.clone(),
+    })
+}
