@@ -32,6 +32,7 @@ struct Node {
 impl Node {
     fn start(folder: &Path) -> Self {
         let mut child = tenantry(folder, &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -48,6 +49,14 @@ impl Node {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Node {
+    /// A test that failed leaves no process behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

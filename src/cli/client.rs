@@ -78,6 +78,8 @@ impl Client {
 
     /// Ends the node that this command started.
     pub(super) async fn close(self) -> Result<(), Failure> {
+        // Kept-alive connections would make the node wait for them.
+        drop(self.http);
         match self.own {
             Some(node) => Ok(node.stop().await?),
             None => Ok(()),
