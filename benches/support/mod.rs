@@ -7,6 +7,7 @@
 pub(crate) mod args;
 pub(crate) mod bare;
 pub(crate) mod bare_cache;
+pub(crate) mod disk;
 pub(crate) mod histogram;
 pub(crate) mod load;
 pub(crate) mod process;
