@@ -44,6 +44,28 @@ pub(crate) struct Outcome {
     pub(crate) sent: u64,
     /// Bytes received per answer, heads included.
     pub(crate) bytes_per_answer: f64,
+    /// Counted answers by where they came from, in the order of [`SOURCES`]; anything else is not counted.
+    pub(crate) sources: [Source; SOURCES.len()],
+}
+
+/// The values of `X-Cache`.
+pub(crate) const SOURCES: [&str; 4] = ["l1", "l2", "miss", "bypass"];
+
+/// How often answers came from one place, and how fast.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Source {
+    /// Counted answers.
+    pub(crate) count: u64,
+    /// Their median latency in microseconds.
+    pub(crate) p50_us: f64,
+}
+
+impl Outcome {
+    /// Share of the answers with an `X-Cache` header that came from memory or disk.
+    pub(crate) fn hit_rate(&self) -> f64 {
+        let [l1, l2, miss, bypass] = self.sources.map(|source| source.count);
+        (l1 + l2) as f64 / (l1 + l2 + miss + bypass).max(1) as f64
+    }
 }
 
 /// One answer, for set-up and checks.
@@ -136,6 +158,21 @@ pub(crate) fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -
     tokio::task::LocalSet::new().block_on(&runtime, work)
 }
 
+/// Sends each request once, in order, on one connection; every answer must be 200.
+pub(crate) fn sweep(addr: SocketAddr, requests: &[Vec<u8>]) -> anyhow::Result<Outcome> {
+    on_this_thread(async {
+        let mut connection = Connection::open(addr).await?;
+        let (mut tally, began) = (Tally::default(), Instant::now());
+        for request in requests {
+            let sent_at = Instant::now();
+            let framing = connection.exchange(request).await?;
+            framing.expect(200, request, &connection.buffer)?;
+            tally.take(framing, Some(sent_at.elapsed()));
+        }
+        Ok(tally.outcome(began.elapsed()))
+    })
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Span {
     from: Instant,
@@ -144,21 +181,35 @@ struct Span {
 
 struct Tally {
     latencies: Histogram,
+    sources: [Histogram; SOURCES.len()],
     sent: u64,
     bytes: u64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { latencies: Histogram::new(), sent: 0, bytes: 0 }
+        let sources = std::array::from_fn(|_| Histogram::new());
+        Self { latencies: Histogram::new(), sources, sent: 0, bytes: 0 }
     }
 }
 
 impl Tally {
     fn add(&mut self, other: &Self) {
         self.latencies.merge(&other.latencies);
+        self.sources.iter_mut().zip(&other.sources).for_each(|(mine, theirs)| mine.merge(theirs));
         self.sent += other.sent;
         self.bytes += other.bytes;
+    }
+
+    /// Notes an answer; outside the window it has no latency.
+    fn take(&mut self, framing: Framing, latency: Option<Duration>) {
+        self.sent += 1;
+        self.bytes += framing.total_len as u64;
+        let Some(latency) = latency else { return };
+        self.latencies.record(latency);
+        if let Some(source) = framing.source.and_then(|at| self.sources.get_mut(at)) {
+            source.record(latency);
+        }
     }
 
     fn outcome(&self, window: Duration) -> Outcome {
@@ -169,6 +220,12 @@ impl Tally {
             p99_us: self.latencies.quantile_us(0.99),
             sent: self.sent,
             bytes_per_answer: self.bytes as f64 / self.sent.max(1) as f64,
+            sources: std::array::from_fn(|at| {
+                self.sources
+                    .get(at)
+                    .map(|s| Source { count: s.count(), p50_us: s.quantile_us(0.5) })
+                    .unwrap_or_default()
+            }),
         }
     }
 }
@@ -186,19 +243,9 @@ async fn one_connection(addr: SocketAddr, fill: Fill, mut rng: Rng, span: Span) 
         }
         let framing = connection.exchange(&request).await?;
         let done_at = Instant::now();
-        if framing.status != expected {
-            bail!(
-                "expected {expected}, got {}\n{}\n--\n{}",
-                framing.status,
-                String::from_utf8_lossy(&request),
-                String::from_utf8_lossy(&connection.buffer[..framing.total_len.min(2_000)])
-            );
-        }
-        tally.sent += 1;
-        tally.bytes += framing.total_len as u64;
-        if sent_at >= span.from && done_at <= span.until {
-            tally.latencies.record(done_at - sent_at);
-        }
+        framing.expect(expected, &request, &connection.buffer)?;
+        let counted = sent_at >= span.from && done_at <= span.until;
+        tally.take(framing, counted.then(|| done_at - sent_at));
     }
 }
 
@@ -214,6 +261,19 @@ struct Framing {
     head_len: usize,
     total_len: usize,
     chunked: bool,
+    /// Index into [`SOURCES`].
+    source: Option<usize>,
+}
+
+impl Framing {
+    fn expect(self, status: u16, request: &[u8], answer: &[u8]) -> anyhow::Result<()> {
+        if self.status == status {
+            return Ok(());
+        }
+        let shown = answer.get(..self.total_len.min(2_000)).unwrap_or(answer);
+        let (request, shown) = (String::from_utf8_lossy(request), String::from_utf8_lossy(shown));
+        bail!("expected {status}, got {}\n{request}\n--\n{shown}", self.status)
+    }
 }
 
 impl Connection {
@@ -253,11 +313,18 @@ struct Head {
     status: u16,
     len: usize,
     body_len: Option<usize>,
+    source: Option<usize>,
 }
 
 impl Head {
     fn complete(self, seen: &[u8]) -> Option<Framing> {
-        let framing = |total_len, chunked| Framing { status: self.status, head_len: self.len, total_len, chunked };
+        let framing = |total_len, chunked| Framing {
+            status: self.status,
+            head_len: self.len,
+            total_len,
+            chunked,
+            source: self.source,
+        };
         match self.body_len {
             Some(body_len) if seen.len() >= self.len + body_len => Some(framing(self.len + body_len, false)),
             // One request is in flight, so the final chunk is the last thing to arrive.
@@ -273,18 +340,20 @@ fn parse_head(seen: &[u8]) -> anyhow::Result<Option<Head>> {
     let head = &seen[..end];
     let status: u16 =
         head.get(9..12).and_then(|code| std::str::from_utf8(code).ok()).context("no status line")?.parse()?;
-    let mut body_len = Some(0);
+    let (mut body_len, mut source) = (Some(0), None);
     for line in head.split(|byte| *byte == b'\n').skip(1) {
         if let Some(value) = value_of(line, b"content-length:") {
             body_len = Some(std::str::from_utf8(value)?.trim().parse()?);
         } else if value_of(line, b"transfer-encoding:").is_some() {
             body_len = None;
+        } else if let Some(value) = value_of(line, b"x-cache:") {
+            source = SOURCES.iter().position(|name| name.as_bytes() == value.trim_ascii());
         }
     }
     if status == 304 || status == 204 {
         body_len = Some(0);
     }
-    Ok(Some(Head { status, len: end + 4, body_len }))
+    Ok(Some(Head { status, len: end + 4, body_len, source }))
 }
 
 fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {

@@ -97,25 +97,39 @@ impl Site {
         let reads = |part: Ask, paths: Vec<String>| -> anyhow::Result<Vec<Vec<u8>>> {
             if wanted(part) { paths.iter().map(|path| self.read(path, form)).collect() } else { Ok(Vec::new()) }
         };
-        let hot = self.ids.players.iter().take(HOT_PLAYERS);
-        let gets = reads(Ask::Get, hot.map(|id| self.get_path(id)).collect())?;
+        let gets = reads(Ask::Get, self.get_paths())?;
         let lists = reads(Ask::List, (1..=HOT_PAGES).map(|page| self.list_path(page)).collect())?;
-        let boards = reads(Ask::Leaderboard, self.ids.tournaments.iter().map(|id| self.board_path(id)).collect())?;
-        let (path, headers, ids) = (self.create_path(), self.headers.clone(), self.ids.clone());
+        let boards = reads(Ask::Leaderboard, self.board_paths())?;
+        let create = self.creates();
         let read_status = if form == Form::Conditional { 304 } else { 200 };
         Ok(Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
             match ask.draw(rng) {
                 Ask::List => out.extend_from_slice(rng.pick::<Vec<u8>>(&lists)),
                 Ask::Leaderboard => out.extend_from_slice(rng.pick::<Vec<u8>>(&boards)),
                 Ask::Get | Ask::Mix => out.extend_from_slice(rng.pick::<Vec<u8>>(&gets)),
-                Ask::Create => {
-                    let body = new_player(rng, &ids);
-                    load::write_request(out, "POST", &path, &headers, Some(&body));
-                    return 200;
-                }
+                Ask::Create => return create(rng, out),
             }
             read_status
         }))
+    }
+
+    /// One new player after the other.
+    pub(crate) fn creates(&self) -> Fill {
+        let (path, headers, ids) = (self.create_path(), self.headers.clone(), self.ids.clone());
+        Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
+            load::write_request(out, "POST", &path, &headers, Some(&new_player(rng, &ids)));
+            200
+        })
+    }
+
+    /// The paths of the players that requests choose among.
+    pub(crate) fn get_paths(&self) -> Vec<String> {
+        self.ids.players.iter().take(HOT_PLAYERS).map(|id| self.get_path(id)).collect()
+    }
+
+    /// The paths of all leaderboards.
+    pub(crate) fn board_paths(&self) -> Vec<String> {
+        self.ids.tournaments.iter().map(|id| self.board_path(id)).collect()
     }
 
     /// Stops the real binary gracefully and starts it again on its folder.
@@ -149,7 +163,7 @@ impl Site {
     }
 
     /// A read in the asked form; a conditional one asks for the tag first.
-    fn read(&self, path: &str, form: Form) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn read(&self, path: &str, form: Form) -> anyhow::Result<Vec<u8>> {
         let mut headers = self.headers.clone();
         match form {
             Form::Plain => {}
@@ -189,7 +203,8 @@ impl Site {
         }
     }
 
-    fn list_path(&self, page: usize) -> String {
+    /// The path of one page of twenty players.
+    pub(crate) fn list_path(&self, page: usize) -> String {
         match self.kind {
             Kind::Bare => format!("/players?page={page}"),
             Kind::Tenantry => format!("{TENANT}/api/collections/players/records?page={page}&perPage=20"),
