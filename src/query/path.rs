@@ -286,7 +286,8 @@ impl Resolver<'_> {
 
     fn request_auth(&mut self, names: &[&str], span: Span, side: Side) -> Result<Operand, QueryError> {
         let first = names.first().copied().unwrap_or_default();
-        let (name, modifier) = if names.len() == 1 { self.split_modifier(first, span)? } else { (first, Modifier::None) };
+        let (name, modifier) =
+            if names.len() == 1 { self.split_modifier(first, span)? } else { (first, Modifier::None) };
         self.check_auth_name(name, span)?;
         let collection = match self.lens.class {
             CallerClass::Auth(id) => self.lens.schema.find_id(id).cloned(),
@@ -348,7 +349,14 @@ impl Resolver<'_> {
     /// Refuses a name that no auth collection knows, whoever asks.
     fn check_auth_name(&self, name: &str, span: Span) -> Result<(), QueryError> {
         const ALWAYS: [&str; 9] = [
-            "id", "collectionId", "collectionName", "email", "emailVisibility", "verified", "created", "updated",
+            "id",
+            "collectionId",
+            "collectionName",
+            "email",
+            "emailVisibility",
+            "verified",
+            "created",
+            "updated",
             "tokenKey",
         ];
         let mut auths = self.lens.schema.collections().iter().filter(|collection| collection.is_auth());
@@ -434,8 +442,6 @@ pub(crate) fn find_back_relation<'s>(
 /// Whether an index makes sure that no two records share this field's value.
 fn is_unique_alone(collection: &Collection, field: &Field) -> bool {
     collection.indexes.iter().any(|index| {
-        index.unique
-            && index.condition.is_none()
-            && matches!(&index.columns[..], [only] if only.field == field.number)
+        index.unique && index.condition.is_none() && matches!(&index.columns[..], [only] if only.field == field.number)
     })
 }

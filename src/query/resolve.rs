@@ -304,8 +304,7 @@ impl<'s> Resolver<'s> {
             });
             return Err(self.error(span, Problem::Unsupported { name: name.to_owned(), reason }));
         }
-        let mut operands =
-            arguments.iter().map(|argument| self.term(argument, side)).collect::<Result<Vec<_>, _>>()?;
+        let mut operands = arguments.iter().map(|argument| self.term(argument, side)).collect::<Result<Vec<_>, _>>()?;
         if sql_name == "tn_strftime" {
             let says_now = |operand: &Operand| matches!(operand, Operand::Constant(Stored::Text(text)) if text.eq_ignore_ascii_case("now"));
             match operands.get_mut(1) {

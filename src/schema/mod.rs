@@ -11,6 +11,7 @@ pub mod plan;
 pub mod view;
 pub mod value_check;
 pub mod json;
+pub mod blueprint;
 pub mod cache_form;
 pub mod field_form;
 pub mod generate;

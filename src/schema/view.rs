@@ -191,7 +191,7 @@ fn expression_kind(expression: &str) -> FieldKind {
         "count" | "sum" | "total" | "avg" | "length" | "round" | "abs" | "julianday" | "unixepoch" => number(),
         "group_concat" | "lower" | "upper" | "trim" | "substr" | "replace" | "printf" | "format" | "strftime"
         | "date" | "datetime" => text(),
-        "cast" => match lower.rsplit(" as ").next().unwrap_or_default().trim_matches([' ', ')', '\n', '\t']) {
+        "cast" => match cast_type(&lower) {
             "real" | "int" | "integer" | "numeric" | "decimal" => number(),
             "bool" | "boolean" => FieldKind::Bool,
             "text" => text(),
@@ -199,6 +199,17 @@ fn expression_kind(expression: &str) -> FieldKind {
         },
         _ => FieldKind::Json { max_size: 0 },
     }
+}
+
+/// The type named in `cast(… as type)`, whatever follows the closing parenthesis.
+fn cast_type(expression: &str) -> &str {
+    let mut depth = 0;
+    let end = expression.find(|char| {
+        depth += i32::from(char == '(') - i32::from(char == ')');
+        char == ')' && depth == 0
+    });
+    let inside = expression.get(..end.unwrap_or(expression.len())).unwrap_or_default();
+    inside.rsplit(" as ").next().unwrap_or_default().trim()
 }
 
 /// The statement that makes the view in the file.

@@ -1,0 +1,3 @@
+//! Property tests over real parts: schema plans, the store, the query language.
+
+mod schema;
