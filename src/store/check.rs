@@ -1,0 +1,113 @@
+//! The doctor: is this file sound, does its log hold, how much room is left.
+//!
+//! Keeps true: looking changes nothing. Does not do: repair.
+
+use super::StoreError;
+use super::changelog;
+use super::connection;
+use super::migrate;
+use super::readers;
+use crate::kernel::ident::{CollectionId, TenantId};
+use crate::schema::CollectionKind;
+use rusqlite::Connection;
+use std::path::Path;
+use std::time::Duration;
+
+/// What a look at one tenant file found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// What does not hold, one sentence each; empty is healthy.
+    pub problems: Vec<String>,
+    /// Version of the system tables.
+    pub format: i32,
+    /// Version of the collections.
+    pub schema_version: i64,
+    /// Records per collection: id, name, count.
+    pub records: Vec<(CollectionId, String, u64)>,
+    /// Transactions in the log.
+    pub log_len: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing was found.
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Looks at the file of `tenant` under `data_dir`; it may be in use meanwhile. Blocks for time proportional to the file.
+pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, StoreError> {
+    let path = super::tenant::file_path(data_dir, tenant);
+    if !path.is_file() {
+        return Err(StoreError::TenantMissing(tenant.clone()));
+    }
+    let connection = Connection::open_with_flags(&path, connection::read_flags())?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    // One snapshot for everything that follows.
+    connection.execute_batch("PRAGMA trusted_schema=OFF; BEGIN")?;
+    let mut report = CheckReport {
+        tenant: tenant.clone(),
+        problems: Vec::new(),
+        format: migrate::check_version(&connection)?,
+        schema_version: 0,
+        records: Vec::new(),
+        log_len: 0,
+        bytes: std::fs::metadata(&path)?.len(),
+    };
+    quick_check(&connection, &mut report)?;
+    let steps: [fn(&Connection, &mut CheckReport) -> Result<(), StoreError>; 2] = [check_collections, check_log];
+    for step in steps {
+        // A damaged part is a finding, not the end of the look.
+        if let Err(error) = step(&connection, &mut report) {
+            report.problems.push(error.to_string());
+        }
+    }
+    Ok(report)
+}
+
+fn quick_check(connection: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let line: String = row.get(0)?;
+        if line != "ok" {
+            report.problems.push(line);
+        }
+    }
+    Ok(())
+}
+
+fn check_collections(connection: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let schema = readers::load_schema(connection)?;
+    report.schema_version = schema.version();
+    for collection in schema.collections().iter().filter(|collection| collection.kind != CollectionKind::View) {
+        let sql = format!("SELECT count(*) FROM \"c_{}\"", collection.id);
+        let counted = connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
+        match counted.map_err(StoreError::from) {
+            Ok(count) => report.records.push((
+                collection.id.clone(),
+                collection.name.to_string(),
+                u64::try_from(count).unwrap_or(0),
+            )),
+            Err(error) => report.problems.push(format!("collection {}: {error}", collection.name)),
+        }
+    }
+    Ok(())
+}
+
+fn check_log(connection: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let (len, problems) = changelog::verify(connection)?;
+    report.log_len = len;
+    report.problems.extend(problems);
+    Ok(())
+}
+
+/// Bytes that an unprivileged process may still write to the file system of `folder`.
+pub fn free_bytes(folder: &Path) -> Result<u64, StoreError> {
+    let facts = rustix::fs::statvfs(folder).map_err(std::io::Error::from)?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}

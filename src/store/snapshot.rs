@@ -1,0 +1,330 @@
+//! Whole files: make, copy, bring in, swap, delete; each step ordered so that a crash leaves the old state or the new.
+//!
+//! Keeps true: a tenant file appears under its name only complete and on disk (temp → fsync → rename → fsync of the
+//! folder); a file that came from elsewhere gets a new lineage. Does not do: uploads beside the file; registry rows.
+
+use super::connection;
+use super::faults::FaultPoint;
+use super::migrate;
+use super::options::StoreOptions;
+use super::tenant::{TenantDb, Tenants, file_path};
+use super::StoreError;
+use crate::kernel::ident::TenantId;
+use crate::kernel::random::{self, Random};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an exclusive operation waits for the users of a handle.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pages copied between two looks at whether to go on.
+const PAGES_PER_STEP: i32 = 2_048;
+
+impl Tenants {
+    /// Makes an empty tenant file and opens it.
+    pub async fn create(&self, id: &TenantId) -> Result<TenantDb, StoreError> {
+        {
+            let _hold = self.hold(id, PATIENCE).await?;
+            let (options, id) = (Arc::clone(&self.shared.options), id.clone());
+            blocking(move || create_file(&options, &id)).await?;
+        }
+        self.open(id).await
+    }
+
+    /// Copies a tenant as it is now into a new one, which gets a lineage of its own. Writers are not held up.
+    pub async fn clone_tenant(&self, source: &TenantId, target: &TenantId) -> Result<TenantDb, StoreError> {
+        {
+            let from = self.open(source).await?;
+            let _hold = self.hold(target, PATIENCE).await?;
+            let (options, target) = (Arc::clone(&self.shared.options), target.clone());
+            blocking(move || {
+                place(&options, &target, Place::New, |temp| {
+                    copy_online(&from, temp)?;
+                    adopt(temp)
+                })
+            })
+            .await?;
+        }
+        self.open(target).await
+    }
+
+    /// Writes a consistent copy of a tenant to `destination`: one file, no write-ahead log beside it.
+    pub async fn export(&self, id: &TenantId, destination: &Path) -> Result<(), StoreError> {
+        let (from, destination) = (self.open(id).await?, destination.to_path_buf());
+        let options = Arc::clone(&self.shared.options);
+        blocking(move || {
+            let temp = temporary(&destination, &*options.random);
+            let copied = copy_online(&from, &temp).and_then(|()| finish(&options, &temp, &destination));
+            if copied.is_err() {
+                remove_database(&temp);
+            }
+            copied
+        })
+        .await
+    }
+
+    /// Brings in a file that [`Tenants::export`] wrote, as a new tenant, after checking it.
+    pub async fn import(&self, id: &TenantId, source: &Path) -> Result<TenantDb, StoreError> {
+        self.bring_in(id, source, Place::New).await
+    }
+
+    /// Puts a file in the place of a tenant's present one: a restore. The handle is closed for the moment of the swap.
+    pub async fn replace(&self, id: &TenantId, source: &Path) -> Result<TenantDb, StoreError> {
+        self.bring_in(id, source, Place::Existing).await
+    }
+
+    async fn bring_in(&self, id: &TenantId, source: &Path, how: Place) -> Result<TenantDb, StoreError> {
+        {
+            let _hold = self.hold(id, PATIENCE).await?;
+            let (options, id, source) = (Arc::clone(&self.shared.options), id.clone(), source.to_path_buf());
+            blocking(move || {
+                place(&options, &id, how, |temp| {
+                    copy_file(&source, temp)?;
+                    validate(temp)?;
+                    adopt(temp)
+                })
+            })
+            .await?;
+        }
+        self.open(id).await
+    }
+
+    /// Deletes a tenant with everything in its folder. The name is free as soon as this returns.
+    pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
+        let _hold = self.hold(id, PATIENCE).await?;
+        let (options, id) = (Arc::clone(&self.shared.options), id.clone());
+        blocking(move || delete_folder(&options, &id)).await
+    }
+
+    /// The ids of all tenants that have a file, without the control database.
+    pub async fn list_files(&self) -> Result<Vec<TenantId>, StoreError> {
+        let folder = self.shared.options.data_dir.join("tenants");
+        blocking(move || {
+            let mut ids = Vec::new();
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if let Ok(id) = TenantId::parse(&entry.file_name().to_string_lossy())
+                    && entry.path().join("data.db").is_file()
+                {
+                    ids.push(id);
+                }
+            }
+            ids.sort();
+            Ok(ids)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(run).await.unwrap_or(Err(StoreError::Closing))
+}
+
+/// What the final name must be before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    New,
+    Existing,
+}
+
+/// Makes an empty tenant file. Without a journal until it is complete: an unfinished file is only ever thrown away.
+pub(super) fn create_file(options: &StoreOptions, id: &TenantId) -> Result<(), StoreError> {
+    place(options, id, Place::New, |temp| {
+        let flags = connection::write_flags() | OpenFlags::SQLITE_OPEN_CREATE;
+        let connection = Connection::open_with_flags(temp, flags)?;
+        connection.execute_batch(
+            "PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;",
+        )?;
+        migrate::migrate(&connection)?;
+        migrate::ensure_lineage(&connection, options.node, &*options.random)?;
+        into_wal(&connection)
+    })
+}
+
+/// Fills a temporary file beside the final one with `fill`, then moves it there.
+fn place(
+    options: &StoreOptions,
+    id: &TenantId,
+    how: Place,
+    fill: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let target = file_path(&options.data_dir, id);
+    match (how, target.is_file()) {
+        (Place::New, true) => return Err(StoreError::TenantExists(id.clone())),
+        (Place::Existing, false) => return Err(StoreError::TenantMissing(id.clone())),
+        _ => {}
+    }
+    let folder = parent(&target)?;
+    let new_folder = !folder.is_dir();
+    fs::create_dir_all(folder)?;
+    let temp = temporary(&target, &*options.random);
+    let done = fill(&temp).and_then(|()| finish(options, &temp, &target));
+    match done {
+        Ok(()) if new_folder => sync_dir(parent(folder)?),
+        Ok(()) => Ok(()),
+        Err(error) => {
+            remove_database(&temp);
+            if new_folder {
+                // Only an empty folder goes.
+                let _ = fs::remove_dir(folder);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// fsync, rename, fsync of the folder. A log left by the file that is replaced must go first, or it would be replayed.
+fn finish(options: &StoreOptions, temp: &Path, target: &Path) -> Result<(), StoreError> {
+    File::open(temp)?.sync_all()?;
+    if let Some(injected) = options.faults.at(FaultPoint::BeforeRename) {
+        return Err(injected.into());
+    }
+    remove_beside(target);
+    fs::rename(temp, target)?;
+    sync_dir(parent(target)?)
+}
+
+/// Copies a tenant page by page from one snapshot.
+fn copy_online(from: &TenantDb, temp: &Path) -> Result<(), StoreError> {
+    let mut reader = from.inner().readers().get()?;
+    let source = reader.pinned(from.inner())?;
+    let flags = connection::write_flags() | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut target = Connection::open_with_flags(temp, flags)?;
+    target.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")?;
+    {
+        let backup = Backup::new(source, &mut target)?;
+        loop {
+            match backup.step(PAGES_PER_STEP)? {
+                StepResult::Done => break,
+                StepResult::More => {}
+                _ => return Err(StoreError::Busy),
+            }
+        }
+    }
+    // The copied header says WAL; a single file without a log is what leaves this function.
+    target.execute_batch("PRAGMA journal_mode=DELETE;")?;
+    target.close().map_err(|(_, error)| error)?;
+    remove_beside(temp);
+    Ok(())
+}
+
+/// Makes a copy a tenant of this node: write-ahead log mode, and a new lineage at the next open.
+fn adopt(temp: &Path) -> Result<(), StoreError> {
+    let connection = Connection::open_with_flags(temp, connection::write_flags())?;
+    connection.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=DELETE;")?;
+    migrate::migrate(&connection)?;
+    migrate::forget_lineage(&connection)?;
+    into_wal(&connection)?;
+    connection.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+fn into_wal(connection: &Connection) -> Result<(), StoreError> {
+    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0))?;
+    if mode == "wal" { Ok(()) } else { Err(StoreError::damaged("the file refuses write-ahead logging")) }
+}
+
+/// Refuses a file that is not a healthy tenant of a known format.
+fn validate(path: &Path) -> Result<(), StoreError> {
+    let connection = Connection::open_with_flags(path, connection::write_flags())?;
+    // The file is foreign: nothing in its schema may run while it is looked at.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;")?;
+    if migrate::check_version(&connection)? == 0 {
+        return Err(StoreError::NotATenant(Arc::from("it holds no tenant")));
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(StoreError::NotATenant(Arc::from(format!("it is damaged: {verdict}"))));
+    }
+    super::readers::load_schema(&connection)?;
+    connection.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+fn copy_file(source: &Path, temp: &Path) -> Result<(), StoreError> {
+    let mut magic = [0_u8; 16];
+    std::io::Read::read_exact(&mut File::open(source)?, &mut magic)
+        .map_err(|_| StoreError::NotATenant(Arc::from("it is not an SQLite database")))?;
+    if &magic != b"SQLite format 3\0" {
+        return Err(StoreError::NotATenant(Arc::from("it is not an SQLite database")));
+    }
+    fs::copy(source, temp)?;
+    // A file that was copied by hand may come with its log; without it the newest writes would be missing.
+    for suffix in ["-wal"] {
+        let beside = with_suffix(source, suffix);
+        if beside.is_file() {
+            fs::copy(beside, with_suffix(temp, suffix))?;
+        }
+    }
+    Ok(())
+}
+
+fn delete_folder(options: &StoreOptions, id: &TenantId) -> Result<(), StoreError> {
+    let target = file_path(&options.data_dir, id);
+    if id.is_control() {
+        return Err(StoreError::Refused(Arc::from("the control database cannot be deleted")));
+    }
+    if !target.is_file() {
+        return Err(StoreError::TenantMissing(id.clone()));
+    }
+    let folder = parent(&target)?;
+    // The new name is no tenant id, so a crash in between leaves rubbish, not half a tenant.
+    let doomed = temporary(folder, &*options.random);
+    fs::rename(folder, &doomed)?;
+    sync_dir(parent(folder)?)?;
+    fs::remove_dir_all(&doomed)?;
+    Ok(())
+}
+
+/// Replaces `path` by `bytes` so that a crash leaves the old content or the new.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temp = with_suffix(path, ".tmp");
+    let mut file = File::create(&temp)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temp, path)?;
+    sync_dir(parent(path)?)
+}
+
+fn sync_dir(folder: &Path) -> Result<(), StoreError> {
+    Ok(File::open(folder)?.sync_all()?)
+}
+
+fn parent(path: &Path) -> Result<&Path, StoreError> {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(folder) => Ok(folder),
+        None => Err(StoreError::damaged("a path without a folder")),
+    }
+}
+
+/// A name beside `target` that no tenant can have.
+fn temporary(target: &Path, random: &dyn Random) -> PathBuf {
+    with_suffix(target, &format!(".tmp-{}", random::lowercase_id(random, 8)))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removes the write-ahead log and its index; missing ones are fine.
+fn remove_beside(path: &Path) {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let _ = fs::remove_file(with_suffix(path, suffix));
+    }
+}
+
+fn remove_database(path: &Path) {
+    remove_beside(path);
+    let _ = fs::remove_file(path);
+}
