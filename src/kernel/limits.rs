@@ -30,6 +30,8 @@ pub const JOINS_MAX: usize = 24;
 pub const FIELDS_MAX: usize = 200;
 /// Entries in an expand.
 pub const EXPAND_MAX: usize = 50;
+/// Records that one expanded back-relation reads for a whole page.
+pub const EXPAND_ROWS_MAX: usize = 10_000;
 
 /// Records per page when nothing is asked for.
 pub const PAGE_LEN_DEFAULT: usize = 30;

@@ -15,6 +15,15 @@ pub mod request;
 pub mod resolved;
 mod scope;
 mod path;
+mod sql;
+pub mod select;
+pub mod list;
+pub mod page;
+pub mod statement;
+mod search;
+pub mod eval;
+pub mod plan;
+pub mod aggregate;
 pub mod resolve;
 
 pub use parser::{parse_filter, parse_rule};

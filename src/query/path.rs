@@ -440,7 +440,7 @@ pub(crate) fn find_back_relation<'s>(
 }
 
 /// Whether an index makes sure that no two records share this field's value.
-fn is_unique_alone(collection: &Collection, field: &Field) -> bool {
+pub(crate) fn is_unique_alone(collection: &Collection, field: &Field) -> bool {
     collection.indexes.iter().any(|index| {
         index.unique && index.condition.is_none() && matches!(&index.columns[..], [only] if only.field == field.number)
     })
