@@ -16,5 +16,6 @@ pub(crate) mod rng;
 pub(crate) mod rounds;
 pub(crate) mod schema;
 pub(crate) mod site;
+pub(crate) mod tenants;
 pub(crate) mod timing;
 pub(crate) mod tournament;
