@@ -40,8 +40,15 @@ fn main() -> anyhow::Result<()> {
 async fn measure_creates(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let node = Arc::new(Node::start(dir, OPEN_MAX)?);
     let tenant = node.create(0).await?;
-    let columns =
-        ["clients", "flushes/s of the disk", "one commit per request", "group commit", "ratio", "per flush", "p50 / p99"];
+    let columns = [
+        "clients",
+        "flushes/s of the disk",
+        "one commit per request",
+        "group commit",
+        "ratio",
+        "per flush",
+        "p50 / p99",
+    ];
     let mut report = Report::new("store-creates", &columns, args);
     for clients in CLIENTS {
         let (mut flushes, mut singles, mut groups, mut ratios) = (vec![], vec![], vec![], vec![]);
@@ -52,7 +59,9 @@ async fn measure_creates(args: &Args, dir: &Path) -> anyhow::Result<()> {
             let (group, seen) = node.creates_per_second(&tenant, clients, args.window()).await?;
             latencies.merge(&seen);
             ratios.push(group / single);
-            (flushes.push(flush), singles.push(single), groups.push(group));
+            flushes.push(flush);
+            singles.push(single);
+            groups.push(group);
         }
         let per_flush = median(groups.clone()) / median(flushes.clone());
         report.row(vec![
@@ -88,7 +97,11 @@ async fn measure_tenants(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let open = resident_kib(std::process::id());
     let handles = node.tenants.open_len();
     let per_handle = open.saturating_sub(closed) as f64 / handles.max(1) as f64;
-    report.row(vec!["resident memory per open tenant".into(), format!("{per_handle:.0} KiB"), format!("{handles} open")]);
+    report.row(vec![
+        "resident memory per open tenant".into(),
+        format!("{per_handle:.0} KiB"),
+        format!("{handles} open"),
+    ]);
 
     let wanted: Vec<usize> = (0..args.tenants).map(|_| rng.below(args.tenants)).collect();
     let began = Instant::now();
