@@ -73,6 +73,10 @@ pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
 pub const GROUP_COMMIT_LEN_MAX: usize = 256;
 /// Operations in one transaction.
 pub const TX_OPS_MAX: usize = 100_000;
+/// Characters in a tenant's name.
+pub const TENANT_NAME_CHARS_MAX: usize = 200;
+/// Host names of one tenant.
+pub const TENANT_HOSTS_MAX: usize = 20;
 /// Tenants with an open database handle.
 pub const OPEN_TENANTS_DEFAULT: usize = 512;
 /// Read connections per tenant.
@@ -94,6 +98,20 @@ pub const HASH_CONCURRENCY_MAX: usize = 2;
 pub const HASH_QUEUE_LEN_MAX: usize = 256;
 /// Bytes in a password (argon2 input bound; OWASP asks for at least 64 characters).
 pub const PASSWORD_BYTES_MAX: usize = 128;
+/// Accounts and sessions kept in memory for checking tokens.
+pub const KNOWN_ACCOUNTS_MAX: usize = 65_536;
+/// Seconds an access token of a session lives.
+pub const SESSION_TOKEN_S: u64 = 900;
+/// Seconds a session lives without being refreshed.
+pub const SESSION_IDLE_S: u64 = 30 * 86_400;
+/// Seconds a session lives at most.
+pub const SESSION_AGE_MAX_S: u64 = 180 * 86_400;
+/// Sessions of one account; the oldest goes when another is opened.
+pub const SESSIONS_PER_ACCOUNT_MAX: usize = 50;
+/// Wrong guesses that end a one-time code.
+pub const OTP_ATTEMPTS_MAX: u32 = 5;
+/// Mails waiting to be handed over.
+pub const MAIL_QUEUE_LEN_MAX: usize = 1_024;
 
 /// Connections the listener accepts at the same time, per worker.
 pub const CONNECTIONS_MAX: usize = 12_000;

@@ -6,7 +6,6 @@
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::IdentError;
 use crate::schema::error::SchemaError;
-use crate::secrets::keys::KeyError;
 use crate::store::StoreError;
 use std::borrow::Cow;
 
@@ -45,16 +44,13 @@ pub enum TenantError {
     Busy(String),
     /// The filling of a new tenant failed; nothing of it is left.
     #[error("the new tenant could not be filled: {0}")]
-    Fill(String),
+    Fill(Box<dyn Fault + Send + Sync>),
     /// The control database holds an entry that cannot be read.
     #[error("the registry entry {0:?} is damaged")]
     Damaged(String),
     /// The schema was refused.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// The node secret.
-    #[error(transparent)]
-    Key(#[from] KeyError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,7 +69,8 @@ impl Fault for TenantError {
             Self::Slug(_) => Code::TenantSlugInvalid,
             Self::Invalid { .. } => Code::ValidationFailed,
             Self::Busy(_) => Code::TenantBusy,
-            Self::Fill(_) | Self::Damaged(_) | Self::Key(_) | Self::CutOff(_) => Code::Internal,
+            Self::Fill(error) => error.code(),
+            Self::Damaged(_) | Self::CutOff(_) => Code::Internal,
             Self::Schema(error) => error.code(),
             Self::Store(error) => error.code(),
         }
@@ -91,9 +88,8 @@ impl Fault for TenantError {
             Self::Busy(slug) => Cow::Owned(format!("Another operation on the tenant {slug:?} is under way; try again.")),
             Self::Schema(error) => error.public(),
             Self::Store(error) => error.public(),
-            Self::Fill(_) | Self::Damaged(_) | Self::Key(_) | Self::CutOff(_) => {
-                Cow::Borrowed(Code::Internal.explanation())
-            }
+            Self::Fill(error) => error.public(),
+            Self::Damaged(_) | Self::CutOff(_) => Cow::Borrowed(Code::Internal.explanation()),
         }
     }
 
@@ -105,6 +101,7 @@ impl Fault for TenantError {
             Self::Invalid { field, .. } => {
                 vec![Detail::new(*field, "validation_invalid_format", self.public().into_owned())]
             }
+            Self::Fill(error) => error.details(),
             Self::Schema(error) => error.details(),
             Self::Store(error) => error.details(),
             _ => Vec::new(),

@@ -1,0 +1,461 @@
+//! A tenant's life: created, renamed, suspended, resumed, cloned, exported, imported, deleted.
+//!
+//! Keeps true: the control database states the intent before a file is touched (`creating`, `deleting`), so a crash at any
+//! moment leaves something that [`repair`] removes at the next start; one operation per tenant at a time; an operation
+//! that has begun ends even if whoever asked goes away. No credential of one tenant is valid in its copy.
+//! Does not do: schemas of blueprints (whoever creates passes a [`Fill`]), HTTP, uploads' files (they live beside the
+//! database and are copied by `store`).
+
+use super::directory::{BlueprintRef, TenantEntry, TenantState};
+use super::entry::{self, Save};
+use super::error::TenantError;
+use super::registry::{Hold, Inner, MAIN, Registry};
+use super::system;
+use crate::kernel::error::Fault;
+use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
+use crate::kernel::limits;
+use crate::kernel::value::Stored;
+use crate::store::{StoreError, TenantDb, WriteMeta};
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Puts collections and records into a new tenant before anybody can see it.
+pub type Fill = Box<
+    dyn FnOnce(TenantDb) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn Fault + Send + Sync>>> + Send>> + Send,
+>;
+
+/// What a new tenant starts with, besides the system collections.
+pub enum Contents {
+    /// The collection `users`.
+    Users,
+    /// What the callback puts in.
+    Filled(Fill),
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Users => "Users",
+            Self::Filled(_) => "Filled",
+        })
+    }
+}
+
+/// A tenant to be created.
+#[derive(Debug)]
+pub struct CreateTenant {
+    /// How it is addressed.
+    pub slug: TenantSlug,
+    /// Its name; empty takes the slug.
+    pub name: String,
+    /// Host names that lead to it.
+    pub hosts: Vec<String>,
+    /// The blueprint its contents come from, for the record.
+    pub blueprint: Option<BlueprintRef>,
+    /// What it starts with.
+    pub contents: Contents,
+}
+
+impl CreateTenant {
+    /// A tenant with the collection `users` and nothing else.
+    pub fn plain(slug: TenantSlug) -> Self {
+        Self { slug, name: String::new(), hosts: Vec::new(), blueprint: None, contents: Contents::Users }
+    }
+}
+
+/// What to change about a tenant's addressing; `None` leaves as it is.
+#[derive(Debug, Clone, Default)]
+pub struct RenameTenant {
+    /// The new slug.
+    pub slug: Option<TenantSlug>,
+    /// The new name.
+    pub name: Option<String>,
+    /// The new host names.
+    pub hosts: Option<Vec<String>>,
+}
+
+/// Where the contents of a new tenant come from.
+enum Origin {
+    Contents(Contents),
+    Clone(TenantId),
+    Import(PathBuf),
+}
+
+impl Registry {
+    /// Creates a tenant; when this returns it answers.
+    pub async fn create(&self, meta: WriteMeta, request: CreateTenant) -> Result<Arc<TenantEntry>, TenantError> {
+        let CreateTenant { slug, name, hosts, blueprint, contents } = request;
+        let draft = self.draft(slug, &name, &hosts, blueprint)?;
+        self.bring_up(meta, draft, Origin::Contents(contents), Vec::new()).await
+    }
+
+    /// Makes a copy of `source` under another slug; sessions, codes and API keys stay behind.
+    pub async fn clone_tenant(
+        &self,
+        meta: WriteMeta,
+        source: &str,
+        slug: TenantSlug,
+        name: &str,
+    ) -> Result<Arc<TenantEntry>, TenantError> {
+        let source = self.find(source)?;
+        let hold = self.hold(&source.id, source.slug.as_str())?;
+        self.open_any(&source.id).await?;
+        let draft = self.draft(slug, name, &[], source.blueprint.clone())?;
+        self.bring_up(meta, draft, Origin::Clone(source.id.clone()), vec![hold]).await
+    }
+
+    /// Makes a tenant from an exported file; sessions, codes and API keys in it are dropped.
+    pub async fn import(
+        &self,
+        meta: WriteMeta,
+        file: PathBuf,
+        slug: TenantSlug,
+        name: &str,
+    ) -> Result<Arc<TenantEntry>, TenantError> {
+        let draft = self.draft(slug, name, &[], None)?;
+        self.bring_up(meta, draft, Origin::Import(file), Vec::new()).await
+    }
+
+    /// Writes a consistent copy of the tenant's database to `file`, which must not exist; the tenant keeps working.
+    pub async fn export(&self, slug_or_id: &str, file: PathBuf) -> Result<Arc<TenantEntry>, TenantError> {
+        let entry = self.find(slug_or_id)?;
+        let hold = self.hold(&entry.id, entry.slug.as_str())?;
+        self.open_any(&entry.id).await?;
+        let inner = Arc::clone(&self.0);
+        finish(async move {
+            let _hold = hold;
+            inner.store.export(&entry.id, &file).await?;
+            Ok(entry)
+        })
+        .await
+    }
+
+    /// Changes slug, name or host names.
+    pub async fn rename(
+        &self,
+        meta: WriteMeta,
+        slug_or_id: &str,
+        request: RenameTenant,
+    ) -> Result<Arc<TenantEntry>, TenantError> {
+        let inner = Arc::clone(&self.0);
+        self.change(meta, slug_or_id, move |entry| {
+            if let Some(slug) = request.slug.filter(|slug| slug != &entry.slug) {
+                refuse_main(entry)?;
+                if inner.directory.find_slug(slug.as_str()).is_some() {
+                    return Err(TenantError::Exists(slug.to_string()));
+                }
+                entry.slug = slug;
+            }
+            if let Some(name) = request.name {
+                entry.name = checked_name(&name, &entry.slug)?;
+            }
+            if let Some(hosts) = request.hosts {
+                entry.hosts = checked_hosts(&inner, &hosts, Some(&entry.id))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes that the tenant's schema now is that of another blueprint version.
+    pub async fn set_blueprint(
+        &self,
+        meta: WriteMeta,
+        slug_or_id: &str,
+        blueprint: Option<BlueprintRef>,
+    ) -> Result<Arc<TenantEntry>, TenantError> {
+        self.change(meta, slug_or_id, move |entry| {
+            entry.blueprint = blueprint;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets the tenant answer nobody until it is resumed. Suspending a suspended tenant changes nothing.
+    pub async fn suspend(&self, meta: WriteMeta, slug_or_id: &str) -> Result<Arc<TenantEntry>, TenantError> {
+        self.change(meta, slug_or_id, |entry| {
+            entry.state = TenantState::Suspended;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets the tenant answer again. Resuming an active tenant changes nothing.
+    pub async fn resume(&self, meta: WriteMeta, slug_or_id: &str) -> Result<Arc<TenantEntry>, TenantError> {
+        self.change(meta, slug_or_id, |entry| {
+            entry.state = TenantState::Active;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes the tenant and everything in it.
+    pub async fn delete(&self, meta: WriteMeta, slug_or_id: &str) -> Result<(), TenantError> {
+        let entry = self.settled(slug_or_id)?;
+        refuse_main(&entry)?;
+        let hold = self.hold(&entry.id, entry.slug.as_str())?;
+        let inner = Arc::clone(&self.0);
+        finish(async move {
+            let _hold = hold;
+            let mut leaving = TenantEntry::clone(&entry);
+            leaving.state = TenantState::Deleting;
+            entry::save(&inner.control, meta.clone(), &leaving, Save::Update).await?;
+            inner.directory.put(Arc::new(leaving));
+            tear_down(&inner, meta, &entry.id).await
+        })
+        .await
+    }
+
+    /// The entry of a tenant that is neither on its way in nor on its way out.
+    fn settled(&self, slug_or_id: &str) -> Result<Arc<TenantEntry>, TenantError> {
+        let entry = self.find(slug_or_id)?;
+        match entry.state {
+            TenantState::Active | TenantState::Suspended => Ok(entry),
+            TenantState::Creating => Err(TenantError::Busy(slug_or_id.to_owned())),
+            TenantState::Deleting => Err(TenantError::NotFound(slug_or_id.to_owned())),
+        }
+    }
+
+    async fn change(
+        &self,
+        meta: WriteMeta,
+        slug_or_id: &str,
+        change: impl FnOnce(&mut TenantEntry) -> Result<(), TenantError> + Send + 'static,
+    ) -> Result<Arc<TenantEntry>, TenantError> {
+        let named = self.settled(slug_or_id)?;
+        let hold = self.hold(&named.id, named.slug.as_str())?;
+        // Read again under the hold: another operation may have ended in between.
+        let before = self.settled(named.id.as_str())?;
+        let inner = Arc::clone(&self.0);
+        finish(async move {
+            let _hold = hold;
+            let mut after = TenantEntry::clone(&before);
+            change(&mut after)?;
+            if after == *before {
+                return Ok(before);
+            }
+            after.updated_ms = inner.clock.now_ms();
+            entry::save(&inner.control, meta, &after, Save::Update).await?;
+            let after = Arc::new(after);
+            inner.directory.put(Arc::clone(&after));
+            Ok(after)
+        })
+        .await
+    }
+
+    fn draft(
+        &self,
+        slug: TenantSlug,
+        name: &str,
+        hosts: &[String],
+        blueprint: Option<BlueprintRef>,
+    ) -> Result<TenantEntry, TenantError> {
+        if self.0.directory.find_slug(slug.as_str()).is_some() {
+            return Err(TenantError::Exists(slug.to_string()));
+        }
+        let now_ms = self.0.clock.now_ms();
+        Ok(TenantEntry {
+            id: TenantId::generate(self.0.random.as_ref()),
+            name: checked_name(name, &slug)?,
+            hosts: checked_hosts(&self.0, hosts, None)?,
+            state: TenantState::Creating,
+            slug,
+            blueprint,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+        })
+    }
+
+    async fn bring_up(
+        &self,
+        meta: WriteMeta,
+        draft: TenantEntry,
+        origin: Origin,
+        mut holds: Vec<Hold>,
+    ) -> Result<Arc<TenantEntry>, TenantError> {
+        holds.push(self.hold(&draft.id, draft.slug.as_str())?);
+        let inner = Arc::clone(&self.0);
+        finish(async move {
+            let _holds = holds;
+            entry::save(&inner.control, meta.clone(), &draft, Save::Insert).await?;
+            inner.directory.put(Arc::new(draft.clone()));
+            let made = match make_file(&inner, &draft, origin).await {
+                Ok(()) => activate(&inner, meta.clone(), &draft).await,
+                Err(error) => Err(error),
+            };
+            if made.is_err() {
+                // What cannot be removed now is removed at the next start.
+                if let Err(error) = tear_down(&inner, meta, &draft.id).await {
+                    tracing::warn!(tenant.id = %draft.id, %error, "the leftovers of a failed creation stay until the next start");
+                }
+            }
+            made
+        })
+        .await
+    }
+}
+
+/// Runs `work` to its end even if the caller goes away.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, TenantError>> + Send + 'static,
+) -> Result<T, TenantError> {
+    tokio::spawn(work).await.map_err(|error| TenantError::CutOff(error.to_string()))?
+}
+
+/// Removes what a crash left half made or half removed. Runs at start, before anybody asks.
+pub(super) async fn repair(registry: &Registry) -> Result<(), TenantError> {
+    for entry in registry.0.directory.entries() {
+        if matches!(entry.state, TenantState::Creating | TenantState::Deleting) {
+            tracing::warn!(tenant.id = %entry.id, tenant.slug = %entry.slug, state = entry.state.as_str(), "removing a leftover");
+            tear_down(&registry.0, WriteMeta::system("repair"), &entry.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates the tenant that answers when none is named.
+pub(super) async fn create_main(registry: &Registry) -> Result<(), TenantError> {
+    let slug = TenantSlug::parse(MAIN)?;
+    registry.create(WriteMeta::system("start"), CreateTenant::plain(slug)).await.map(|_| ())
+}
+
+async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> Result<(), TenantError> {
+    let mut collections = system::tenant_collections(draft.created_ms);
+    match origin {
+        Origin::Contents(contents) => {
+            if matches!(contents, Contents::Users) {
+                collections.push(system::users(inner.random.as_ref(), draft.created_ms));
+            }
+            let db = inner.store.create(&draft.id, &system::plan(&collections)?).await?;
+            if let Contents::Filled(fill) = contents {
+                fill(db).await.map_err(TenantError::Fill)?;
+            }
+            return Ok(());
+        }
+        Origin::Clone(source) => inner.store.clone_tenant(&source, &draft.id).await?,
+        Origin::Import(file) => inner.store.import(&draft.id, &file).await?,
+    }
+    let db = inner.store.open(&draft.id).await?;
+    if let Some(plan) = system::plan_missing(&db.schema(), &collections)? {
+        db.write(WriteMeta::system("upgrade"), move |tx| tx.apply_schema(&plan)).await?;
+    }
+    drop_credentials(&db).await
+}
+
+async fn activate(inner: &Arc<Inner>, meta: WriteMeta, draft: &TenantEntry) -> Result<Arc<TenantEntry>, TenantError> {
+    let mut entry = draft.clone();
+    entry.state = TenantState::Active;
+    entry.updated_ms = inner.clock.now_ms();
+    entry::save(&inner.control, meta, &entry, Save::Update).await?;
+    let entry = Arc::new(entry);
+    inner.directory.put(Arc::clone(&entry));
+    Ok(entry)
+}
+
+/// Removes the file, then the entry; each step may have been done already.
+async fn tear_down(inner: &Arc<Inner>, meta: WriteMeta, id: &TenantId) -> Result<(), TenantError> {
+    match inner.store.delete(id).await {
+        Ok(()) | Err(StoreError::TenantMissing(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    entry::remove(&inner.control, meta, id).await?;
+    inner.directory.remove(id);
+    Ok(())
+}
+
+const CREDENTIALS_PER_WRITE: usize = 1_000;
+
+/// Removes sessions, one-time codes and API keys, so that none of the source's is valid in a copy.
+///
+/// Signed tokens need no care: they name the tenant they are for.
+async fn drop_credentials(db: &TenantDb) -> Result<(), TenantError> {
+    for name in [system::SESSIONS, system::OTPS, system::API_KEYS] {
+        loop {
+            let dropped = db
+                .write(WriteMeta::system("copy"), move |tx| {
+                    let Some(collection) = tx.schema().find(name).cloned() else { return Ok(0) };
+                    let mut ids = Vec::new();
+                    let sql = format!("SELECT id FROM \"{}\" LIMIT {CREDENTIALS_PER_WRITE}", collection.table());
+                    tx.for_each(&sql, &[], &mut |row| {
+                        ids.push(row.cell(0)?.to_stored());
+                        Ok(())
+                    })?;
+                    for id in ids.iter().filter_map(Stored::as_text).filter_map(|id| RecordId::parse(id).ok()) {
+                        tx.delete(&collection, &id)?;
+                    }
+                    Ok::<_, StoreError>(ids.len())
+                })
+                .await?;
+            if dropped.value < CREDENTIALS_PER_WRITE {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refuse_main(entry: &TenantEntry) -> Result<(), TenantError> {
+    if entry.slug.as_str() == MAIN { Err(TenantError::Reserved(MAIN.to_owned())) } else { Ok(()) }
+}
+
+fn checked_name(name: &str, slug: &TenantSlug) -> Result<Arc<str>, TenantError> {
+    let name = name.trim();
+    if name.chars().count() > limits::TENANT_NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(TenantError::Invalid { field: "name", expected: "at most 200 printable characters" });
+    }
+    Ok(Arc::from(if name.is_empty() { slug.as_str() } else { name }))
+}
+
+fn checked_hosts(inner: &Inner, hosts: &[String], own: Option<&TenantId>) -> Result<Vec<Arc<str>>, TenantError> {
+    if hosts.len() > limits::TENANT_HOSTS_MAX {
+        return Err(TenantError::Invalid { field: "hosts", expected: "at most 20 host names" });
+    }
+    let mut checked: Vec<Arc<str>> = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let host = host.trim().trim_end_matches('.').to_ascii_lowercase();
+        if !is_host(&host) {
+            return Err(TenantError::Invalid { field: "hosts", expected: "DNS names without scheme, port and path" });
+        }
+        if inner.directory.find_host(&host).is_some_and(|owner| own != Some(&owner.id)) {
+            return Err(TenantError::HostTaken(host));
+        }
+        if !checked.iter().any(|seen| **seen == *host) {
+            checked.push(Arc::from(host));
+        }
+    }
+    Ok(checked)
+}
+
+fn is_host(host: &str) -> bool {
+    (1..=253).contains(&host.len())
+        && host.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_dns_names() {
+        for (host, allowed) in [
+            ("a.example.com", true),
+            ("localhost", true),
+            ("a_b.example", false),
+            ("a..b", false),
+            ("-a.b", false),
+            ("a.b:80", false),
+            ("http://a.b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_host(host), allowed, "{host}");
+        }
+    }
+}

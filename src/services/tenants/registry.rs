@@ -1,0 +1,257 @@
+//! The registry: the control database's list of tenants, held in memory and kept equal to it.
+//!
+//! Keeps true: the directory changes only after the control database has committed; while the node runs there is exactly
+//! one process on the folder (the lock file of `app`), so nobody else changes the list behind its back.
+//! Does not do: changing a tenant's life (that is `lifecycle`); records inside tenants.
+
+use super::directory::{Directory, TenantEntry, TenantState};
+use super::entry;
+use super::error::TenantError;
+use super::lifecycle;
+use super::system;
+use crate::kernel::clock::Clock;
+use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
+use crate::kernel::random::Random;
+use crate::store::{self, StoreError, TenantDb, WriteMeta};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// The slug of the tenant that answers when none is named.
+pub const MAIN: &str = "main";
+
+/// What the registry is built from.
+pub struct RegistryOptions {
+    /// The open-handle table.
+    pub store: store::Tenants,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for ids and secrets.
+    pub random: Arc<dyn Random>,
+}
+
+/// The tenants of this node; cheap to clone.
+#[derive(Clone)]
+pub struct Registry(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) store: store::Tenants,
+    pub(super) control: TenantDb,
+    pub(super) directory: Directory,
+    /// Tenants with an administrative operation under way; each entry is held by one [`Hold`].
+    busy: Mutex<HashSet<TenantId>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+/// Which tenants a list shows, and which part of them.
+#[derive(Debug, Clone)]
+pub struct TenantQuery {
+    /// Only those in this state.
+    pub state: Option<TenantState>,
+    /// Only those whose slug starts with this.
+    pub slug_prefix: String,
+    /// Page, from 1.
+    pub page: usize,
+    /// Tenants per page, at most `limits::PAGE_LEN_MAX`.
+    pub per_page: usize,
+}
+
+impl Default for TenantQuery {
+    fn default() -> Self {
+        Self { state: None, slug_prefix: String::new(), page: 1, per_page: limits::PAGE_LEN_DEFAULT }
+    }
+}
+
+/// One page of tenants, by slug.
+#[derive(Debug, Clone)]
+pub struct TenantPage {
+    /// Page, from 1.
+    pub page: usize,
+    /// Tenants per page.
+    pub per_page: usize,
+    /// Tenants that match.
+    pub total: usize,
+    /// Those on this page.
+    pub items: Vec<Arc<TenantEntry>>,
+}
+
+/// What there is to know about one tenant.
+#[derive(Debug, Clone)]
+pub struct TenantReport {
+    /// The registry's entry.
+    pub entry: Arc<TenantEntry>,
+    /// Bytes of the database file, its log included.
+    pub size_bytes: u64,
+    /// Records in all collections but the system's.
+    pub records: u64,
+    /// Collections but the system's.
+    pub collections: usize,
+    /// Log position.
+    pub position: i64,
+}
+
+impl Registry {
+    /// Opens the control database (or makes it), reads the list, removes what a crash left behind, and makes sure that
+    /// the tenant `main` is there.
+    pub async fn open(options: RegistryOptions) -> Result<Self, TenantError> {
+        let RegistryOptions { store, clock, random } = options;
+        let control = open_control(&store, clock.as_ref(), random.as_ref()).await?;
+        let inner =
+            Inner { store, control, directory: Directory::default(), busy: Mutex::default(), clock, random };
+        let registry = Self(Arc::new(inner));
+        for entry in entry::load_all(&registry.0.control).await? {
+            registry.0.directory.put(Arc::new(entry));
+        }
+        lifecycle::repair(&registry).await?;
+        if registry.0.directory.find_slug(MAIN).is_none() {
+            lifecycle::create_main(&registry).await?;
+        }
+        Ok(registry)
+    }
+
+    /// The control database.
+    pub fn control(&self) -> &TenantDb {
+        &self.0.control
+    }
+
+    /// The tenant with this slug, whatever its state. For administration.
+    pub fn find(&self, slug_or_id: &str) -> Result<Arc<TenantEntry>, TenantError> {
+        let directory = &self.0.directory;
+        let by_id = || TenantId::parse(slug_or_id).ok().and_then(|id| directory.find(&id));
+        directory.find_slug(slug_or_id).or_else(by_id).ok_or_else(|| TenantError::NotFound(slug_or_id.to_owned()))
+    }
+
+    /// The id of the tenant with this slug, if it answers.
+    pub fn resolve_slug(&self, slug: &str) -> Result<TenantId, TenantError> {
+        let entry = self.0.directory.find_slug(slug);
+        answering(entry, slug)
+    }
+
+    /// The id of the tenant that claims this host name (lower case, without port), if it answers. `None`: nobody does.
+    pub fn resolve_host(&self, host: &str) -> Option<Result<TenantId, TenantError>> {
+        let entry = self.0.directory.find_host(host)?;
+        Some(answering(Some(entry), host))
+    }
+
+    /// The entry of a tenant by id, whatever its state.
+    pub fn entry(&self, id: &TenantId) -> Option<Arc<TenantEntry>> {
+        self.0.directory.find(id)
+    }
+
+    /// The database of a tenant that answers; checks the state again, so a suspended tenant is refused here at the latest.
+    pub async fn open_tenant(&self, id: &TenantId) -> Result<TenantDb, TenantError> {
+        if id.is_control() {
+            return Ok(self.0.control.clone());
+        }
+        answering(self.0.directory.find(id), id.as_str())?;
+        Ok(self.0.store.open(id).await?)
+    }
+
+    /// The database of a tenant that is active or suspended. For administration.
+    pub async fn open_any(&self, id: &TenantId) -> Result<TenantDb, TenantError> {
+        match self.0.directory.find(id) {
+            Some(entry) if matches!(entry.state, TenantState::Active | TenantState::Suspended) => {
+                Ok(self.0.store.open(id).await?)
+            }
+            _ => Err(TenantError::NotFound(id.to_string())),
+        }
+    }
+
+    /// Lists tenants by slug.
+    pub fn list(&self, query: &TenantQuery) -> TenantPage {
+        let per_page = query.per_page.clamp(1, limits::PAGE_LEN_MAX);
+        let page = query.page.max(1);
+        let mut entries = self.0.directory.entries();
+        entries.retain(|entry| {
+            entry.slug.as_str().starts_with(&query.slug_prefix) && query.state.is_none_or(|state| state == entry.state)
+        });
+        let total = entries.len();
+        let items = entries.into_iter().skip((page - 1).saturating_mul(per_page)).take(per_page).collect();
+        TenantPage { page, per_page, total, items }
+    }
+
+    /// Size, records and position of one tenant.
+    pub async fn show(&self, slug_or_id: &str) -> Result<TenantReport, TenantError> {
+        let entry = self.find(slug_or_id)?;
+        let db = self.open_any(&entry.id).await?;
+        let (size_bytes, records, collections) = db.read(|reader| measure(reader)).await?;
+        Ok(TenantReport { size_bytes, records, collections, position: db.position(), entry })
+    }
+
+    pub(super) fn hold(&self, id: &TenantId, slug: &str) -> Result<Hold, TenantError> {
+        if self.0.busy.lock().insert(id.clone()) {
+            Ok(Hold { inner: Arc::clone(&self.0), id: id.clone() })
+        } else {
+            Err(TenantError::Busy(slug.to_owned()))
+        }
+    }
+}
+
+/// The right to change one tenant's life; given back when dropped.
+pub(super) struct Hold {
+    inner: Arc<Inner>,
+    id: TenantId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.inner.busy.lock().remove(&self.id);
+    }
+}
+
+fn answering(entry: Option<Arc<TenantEntry>>, said: &str) -> Result<TenantId, TenantError> {
+    match entry {
+        Some(entry) if entry.state == TenantState::Active => Ok(entry.id.clone()),
+        Some(entry) if entry.state == TenantState::Suspended => Err(TenantError::Suspended(said.to_owned())),
+        _ => Err(TenantError::NotFound(said.to_owned())),
+    }
+}
+
+const SIZE_SQL: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+
+fn measure(reader: &store::Reader<'_>) -> Result<(u64, u64, usize), TenantError> {
+    let integer = |sql: &str| -> Result<u64, TenantError> {
+        let cell = reader.find_one(sql, &[], |row| Ok(row.cell(0)?.to_stored()))?;
+        Ok(match cell {
+            Some(crate::kernel::value::Stored::Integer(value)) => u64::try_from(value).unwrap_or(0),
+            _ => 0,
+        })
+    };
+    let size = integer(SIZE_SQL)?;
+    let mut records = 0;
+    let mut collections = 0;
+    for collection in reader.schema().collections().iter().filter(|collection| !collection.system) {
+        collections += 1;
+        if !collection.is_view() {
+            records += integer(&format!("SELECT count(*) FROM \"{}\"", collection.table()))?;
+        }
+    }
+    Ok((size, records, collections))
+}
+
+async fn open_control(
+    store: &store::Tenants,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<TenantDb, TenantError> {
+    let id = TenantId::control();
+    let wanted = system::control_collections(random, clock.now_ms());
+    let control = match store.open(&id).await {
+        Ok(control) => control,
+        Err(StoreError::TenantMissing(_)) => return Ok(store.create(&id, &system::plan(&wanted)?).await?),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(plan) = system::plan_missing(&control.schema(), &wanted)? {
+        control.write(WriteMeta::system("upgrade"), move |tx| Ok::<_, StoreError>(tx.apply_schema(&plan)?)).await?;
+    }
+    Ok(control)
+}
