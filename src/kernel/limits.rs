@@ -106,10 +106,16 @@ pub const SESSION_TOKEN_S: u64 = 900;
 pub const SESSION_IDLE_S: u64 = 30 * 86_400;
 /// Seconds a session lives at most.
 pub const SESSION_AGE_MAX_S: u64 = 180 * 86_400;
+/// Seconds an impersonation token lives at most.
+pub const IMPERSONATION_S_MAX: u64 = 86_400;
+/// Bytes of the identity in a login.
+pub const IDENTITY_BYTES_MAX: usize = 255;
 /// Sessions of one account; the oldest goes when another is opened.
 pub const SESSIONS_PER_ACCOUNT_MAX: usize = 50;
 /// Wrong guesses that end a one-time code.
 pub const OTP_ATTEMPTS_MAX: u32 = 5;
+/// One-time codes of one account that wait to be used.
+pub const OTPS_PER_ACCOUNT_MAX: usize = 5;
 /// Mails waiting to be handed over.
 pub const MAIL_QUEUE_LEN_MAX: usize = 1_024;
 

@@ -62,6 +62,11 @@ impl Known {
         shard.records.get(key).cloned().ok_or(Ticket(shard.generation))
     }
 
+    /// A ticket of now.
+    pub(super) fn ticket(&self, key: &Key) -> Ticket {
+        Ticket(self.shard(key).lock().generation)
+    }
+
     /// Keeps `record`, unless something was taken out of its shard since `ticket`.
     pub(super) fn keep(&self, key: Key, ticket: Ticket, record: Arc<AuthRecord>) {
         let mut shard = self.shard(&key).lock();

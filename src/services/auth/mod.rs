@@ -1,1 +1,157 @@
-//! Users and logins.
+//! Who may come in, and as whom: passwords, tokens, sessions, one-time codes, confirmations by mail.
+//!
+//! Keeps true: an unknown account costs the same work and gives the same answer as a wrong password; whatever ends a
+//! credential (logging out, a new password, a deleted account) acts on the next request; state that outlives a request
+//! lives in the tenant's own file, so it moves and replicates with the tenant.
+//! Does not do: creating accounts (that is `records`), access to records (rules), HTTP shapes.
+//!
+//! Reading order: [`Auth`] here → `account` → `login` → `identify` → `sessions` → `recovery`, `otp`, `keys` → `superusers`.
+
+mod account;
+mod error;
+mod identify;
+mod known;
+mod login;
+mod mailer;
+mod otp;
+mod recovery;
+mod sessions;
+mod superusers;
+#[cfg(test)]
+mod tests;
+
+pub use error::AuthError;
+pub use known::Known;
+pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
+pub use mailer::{Mail, Mailer, OutboxMailer};
+pub use otp::{OtpGrant, OtpLogin};
+pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset};
+pub use sessions::SessionInfo;
+pub use superusers::SuperuserSaved;
+
+use crate::kernel::clock::Clock;
+use crate::kernel::random::Random;
+use crate::query::request::{AuthRecord, RequestContext};
+use crate::secrets::password::PasswordHasher;
+use crate::services::tenants::Registry;
+use crate::services::tenants::system::SUPERUSERS;
+use crate::store::{Actor, TenantDb, WriteMeta};
+use std::sync::Arc;
+
+/// What [`Auth`] is built from.
+#[derive(Debug)]
+pub struct AuthParts {
+    /// The tenants and the control database.
+    pub registry: Registry,
+    /// Hashes passwords.
+    pub hasher: PasswordHasher,
+    /// Takes mails.
+    pub mailer: Arc<dyn Mailer>,
+    /// Accounts in memory; the same object must be among the store's observers.
+    pub known: Arc<Known>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for tokens and codes.
+    pub random: Arc<dyn Random>,
+    /// Where links in mails lead, without a slash at the end.
+    pub app_url: Arc<str>,
+}
+
+/// Logs people in; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Auth(Arc<AuthParts>);
+
+impl Auth {
+    /// Puts the parts together.
+    pub fn new(parts: AuthParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The hasher, for whoever stores passwords.
+    pub fn hasher(&self) -> &PasswordHasher {
+        &self.0.hasher
+    }
+
+    /// The database that holds `collection`: the control database for superusers, the tenant's for all else.
+    fn db<'scope>(&'scope self, scope: &'scope AuthScope, collection: &str) -> &'scope TenantDb {
+        let control = self.0.registry.control();
+        let names_superusers = collection == SUPERUSERS
+            || control.schema().find(SUPERUSERS).is_some_and(|superusers| superusers.id.as_str() == collection);
+        if names_superusers { control } else { &scope.tenant }
+    }
+}
+
+/// One authentication request: at which tenant, from where.
+#[derive(Debug, Clone)]
+pub struct AuthScope {
+    /// The tenant that was addressed.
+    pub tenant: TenantDb,
+    /// What the log says about writes of this request; its `ip` is shown in session lists.
+    pub meta: WriteMeta,
+    /// The client's name for itself, shown in session lists.
+    pub user_agent: Arc<str>,
+    /// The request as an `authRule` sees it.
+    pub request: Arc<RequestContext>,
+}
+
+/// Who a request comes from.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// Nobody is logged in.
+    Anonymous,
+    /// A record of an auth collection of the tenant.
+    Record(Arc<AuthRecord>),
+    /// A superuser of the node.
+    Superuser(Arc<AuthRecord>),
+}
+
+/// Who a request comes from, and by what.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Who.
+    pub caller: Caller,
+    /// The session the token belongs to.
+    pub session: Option<Arc<str>>,
+    /// Id of the superuser who acts through this account.
+    pub impersonator: Option<Arc<str>>,
+    /// Whether `auth-refresh` may extend the token.
+    pub refreshable: bool,
+    /// When the token ends, seconds since the Unix epoch; 0 for nobody.
+    pub expires_s: i64,
+}
+
+impl Identity {
+    /// Nobody.
+    pub const fn anonymous() -> Self {
+        Self { caller: Caller::Anonymous, session: None, impersonator: None, refreshable: false, expires_s: 0 }
+    }
+
+    /// Whether this is a superuser.
+    pub const fn is_superuser(&self) -> bool {
+        matches!(self.caller, Caller::Superuser(_))
+    }
+
+    /// The account, superusers included.
+    pub const fn account(&self) -> Option<&Arc<AuthRecord>> {
+        match &self.caller {
+            Caller::Anonymous => None,
+            Caller::Record(account) | Caller::Superuser(account) => Some(account),
+        }
+    }
+
+    /// What the log calls this caller; an impersonated account is logged with whoever acts through it.
+    pub fn actor(&self) -> Actor {
+        match &self.caller {
+            Caller::Anonymous => Actor::Anonymous,
+            Caller::Superuser(account) => Actor::Superuser(Arc::from(account.record.id.as_str())),
+            Caller::Record(account) => {
+                let id = account.record.id.as_str();
+                let id = match &self.impersonator {
+                    Some(superuser) => Arc::from(format!("{id} by superuser:{superuser}")),
+                    None => Arc::from(id),
+                };
+                Actor::Record(Arc::from(account.collection.name.as_str()), id)
+            }
+        }
+    }
+}

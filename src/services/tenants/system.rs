@@ -113,6 +113,7 @@ fn sessions(now_ms: i64) -> Collection {
     let mut draft = Draft::base("tn_sessions", SESSIONS);
     draft.required_text("collectionRef", 64);
     draft.required_text("recordRef", 255);
+    draft.secret("keyHash");
     draft.secret("familyHash");
     draft.secret("currentHash");
     draft.number("rotation");

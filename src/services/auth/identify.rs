@@ -1,0 +1,117 @@
+//! Who a request comes from: its token, checked against the account and the session as they stand now.
+//!
+//! Keeps true: a token is accepted by the tenant it names and by no other; a rotated token key, a deleted account and an
+//! ended session refuse the next request; superusers' tokens name the control database and hold on every tenant.
+//! Does not do: what the caller may do (rules decide), reading the header out of a request.
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::known::Key;
+use super::{Auth, Caller, Identity};
+use crate::kernel::ident::{CollectionId, RecordId};
+use crate::query::request::AuthRecord;
+use crate::schema::Collection;
+use crate::secrets::token::{Claims, TokenError, TokenKind, UnverifiedToken};
+use crate::services::tenants::rows;
+use crate::services::tenants::system::{SESSIONS, SUPERUSERS};
+use crate::store::{StoreError, TenantDb};
+use std::sync::Arc;
+
+impl Auth {
+    /// Who sent `header` (the value of `Authorization`, with or without `Bearer`) to `tenant`.
+    ///
+    /// No header is [`Caller::Anonymous`]. A token that does not hold is an error; PocketBase treats such a request as
+    /// anonymous, and whether to do so is the transport's choice.
+    pub async fn authenticate(&self, tenant: &TenantDb, header: Option<&str>) -> Result<Identity, AuthError> {
+        let Some(token) = header.map(strip_bearer).filter(|token| !token.is_empty()) else {
+            return Ok(Identity::anonymous());
+        };
+        let (claims, account) = self.check_token(tenant, token, TokenKind::Auth).await?;
+        Ok(Identity {
+            caller: if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) },
+            session: claims.sid.as_deref().map(Arc::from),
+            impersonator: claims.act.as_deref().map(Arc::from),
+            refreshable: claims.refreshable,
+            expires_s: claims.exp,
+        })
+    }
+
+    /// Who may read protected files with `token`, which `POST /api/files/token` handed out.
+    pub async fn authenticate_file_token(&self, tenant: &TenantDb, token: &str) -> Result<Identity, AuthError> {
+        let (claims, account) = self.check_token(tenant, token, TokenKind::File).await?;
+        let caller = if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) };
+        Ok(Identity { caller, session: None, impersonator: None, refreshable: false, expires_s: claims.exp })
+    }
+
+    /// Checks signature, audience, expiry and, where the token belongs to one, the session.
+    pub(super) async fn check_token(
+        &self,
+        tenant: &TenantDb,
+        token: &str,
+        kind: TokenKind,
+    ) -> Result<(Claims, Arc<AuthRecord>), AuthError> {
+        let token = UnverifiedToken::parse(token)?;
+        let hint = token.hint();
+        let control = self.0.registry.control();
+        let db = if hint.aud == control.id().as_str() { control } else { tenant };
+        if hint.aud != db.id().as_str() {
+            return Err(TokenError::Audience.into());
+        }
+        let id = CollectionId::parse(&hint.collection_id).map_err(|_| TokenError::Malformed)?;
+        let collection = AuthCollection::find_id(&db.schema(), &id).ok_or(AuthError::Revoked)?;
+        let account = self.known_record(db, &collection.collection, &hint.id).await?.ok_or(AuthError::Revoked)?;
+        let key = collection.key(&account, kind)?;
+        let claims = token.verify(&key, kind, db.id().as_str(), self.0.clock.now_ms())?;
+        if let Some(session) = &claims.sid {
+            self.check_session(db, &account, session).await?;
+        }
+        Ok((claims, account))
+    }
+
+    async fn check_session(&self, db: &TenantDb, account: &AuthRecord, session: &str) -> Result<(), AuthError> {
+        let sessions = db.schema().find(SESSIONS).cloned().ok_or(AuthError::Revoked)?;
+        let row = self.known_record(db, &sessions, session).await?.ok_or(AuthError::Revoked)?;
+        let text = |name: &str| rows::text(&row.collection, &row.record, name);
+        let expires = rows::moment_ms(&row.collection, &row.record, "expires").unwrap_or(0);
+        let own = text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str();
+        if own && expires > self.0.clock.now_ms() { Ok(()) } else { Err(AuthError::Revoked) }
+    }
+
+    /// A record from memory if it is known and of the present schema, from the file otherwise.
+    async fn known_record(
+        &self,
+        db: &TenantDb,
+        collection: &Arc<Collection>,
+        id: &str,
+    ) -> Result<Option<Arc<AuthRecord>>, AuthError> {
+        let Ok(record) = RecordId::parse(id) else { return Ok(None) };
+        let key = Key { tenant: db.id().clone(), collection: collection.id.clone(), record };
+        let ticket = match self.0.known.find(&key) {
+            Ok(known) if Arc::ptr_eq(&known.collection, collection) => return Ok(Some(known)),
+            // Known under an older schema: read again, under a ticket that is at least as old as the read.
+            Ok(_) => self.0.known.ticket(&key),
+            Err(ticket) => ticket,
+        };
+        let wanted = Arc::clone(collection);
+        let id = id.to_owned();
+        let read = db.read(move |reader| account::read(reader, &wanted, &id)).await.map_err(|error: StoreError| error)?;
+        if let Some(record) = &read {
+            self.0.known.keep(key, ticket, Arc::clone(record));
+        }
+        Ok(read)
+    }
+}
+
+fn is_superuser(claims: &Claims, auth: &Auth) -> bool {
+    let control = auth.0.registry.control();
+    claims.aud == control.id().as_str()
+        && control.schema().find(SUPERUSERS).is_some_and(|superusers| superusers.id.as_str() == claims.collection_id)
+}
+
+fn strip_bearer(header: &str) -> &str {
+    let header = header.trim();
+    match header.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => header,
+    }
+}

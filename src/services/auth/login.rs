@@ -1,0 +1,322 @@
+//! Coming in with a password, staying in, and acting for somebody else.
+//!
+//! Keeps true: a login of an unknown account does the same work as one with a wrong password; a hash made at an older
+//! cost is replaced while the password is at hand; `authRule` is asked after the credentials held, never before.
+//! Does not do: second factors other than one-time codes, OAuth2.
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::{Auth, AuthScope, Caller, Identity};
+use crate::kernel::error::Detail;
+use crate::kernel::limits;
+use crate::kernel::value::Stored;
+use crate::query::request::AuthRecord;
+use crate::secrets::Secret;
+use crate::secrets::password::Verdict;
+use crate::secrets::token::{self, Claims, TokenKind};
+use crate::services::tenants::rows;
+use crate::store::{StoreError, TenantDb, WriteMeta};
+use std::sync::Arc;
+
+/// A login with a password.
+#[derive(Debug, Clone)]
+pub struct PasswordLogin {
+    /// E-mail address or another identity field's value.
+    pub identity: String,
+    /// The password.
+    pub password: Secret,
+    /// The one field to look in; `None` looks in all identity fields.
+    pub identity_field: Option<String>,
+}
+
+/// What kind of token a login gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenMode {
+    /// One long token, as PocketBase gives.
+    Long,
+    /// A session: a token of minutes and a rotating refresh token.
+    Session,
+}
+
+/// A successful login.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The token for `Authorization`.
+    pub token: Secret,
+    /// Seconds the token lives.
+    pub expires_in_s: u64,
+    /// The account.
+    pub account: Arc<AuthRecord>,
+    /// The session, if one was opened or extended.
+    pub session: Option<SessionGrant>,
+}
+
+/// The part of a [`Grant`] that only sessions have.
+#[derive(Debug, Clone)]
+pub struct SessionGrant {
+    /// The session's id.
+    pub id: Arc<str>,
+    /// Good for exactly one refresh.
+    pub refresh_token: Secret,
+    /// Seconds the refresh token lives.
+    pub expires_in_s: u64,
+}
+
+/// How one may log in to a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthMethods {
+    /// Whether passwords are allowed.
+    pub password: bool,
+    /// The fields a password login looks in.
+    pub identity_fields: Vec<Arc<str>>,
+    /// Whether one-time codes are allowed, and for how many seconds they live.
+    pub otp: Option<u64>,
+    /// Whether a second factor is asked for, and for how many seconds the first one holds.
+    pub mfa: Option<u64>,
+}
+
+impl Auth {
+    /// How one may log in to `collection`.
+    pub fn auth_methods(&self, scope: &AuthScope, collection: &str) -> Result<AuthMethods, AuthError> {
+        let collection = AuthCollection::find(&self.db(scope, collection).schema(), collection)?;
+        let group = |name: &str, seconds| collection.is_enabled(name).then(|| collection.number(name, "duration", seconds));
+        Ok(AuthMethods {
+            password: collection.options.password_enabled,
+            identity_fields: collection.options.identity_fields.clone(),
+            otp: group("otp", 180),
+            mfa: group("mfa", 1_800),
+        })
+    }
+
+    /// Logs in with a password.
+    pub async fn auth_with_password(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        login: PasswordLogin,
+        mode: TokenMode,
+    ) -> Result<Grant, AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        if !collection.options.password_enabled {
+            return Err(AuthError::MethodDisabled("password"));
+        }
+        check_form(&login)?;
+        let account = find_identity(db, &collection, &login).await?;
+        let stored = account.as_deref().and_then(account::password_hash);
+        let verdict = self.0.hasher.verify(login.password.clone(), stored).await?;
+        let (Verdict::Match { needs_rehash }, Some(account)) = (verdict, account) else {
+            return Err(AuthError::Credentials);
+        };
+        self.admit(db, &collection, &account, scope).await?;
+        if needs_rehash {
+            self.rehash(db, &scope.meta, &account, login.password).await;
+        }
+        self.grant(db, scope, &collection, account, mode).await
+    }
+
+    /// Extends the token of `identity`; one that must not be extended comes back as it is.
+    pub async fn auth_refresh(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        identity: &Identity,
+        presented: &Secret,
+    ) -> Result<Grant, AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let account = identity.account().ok_or(AuthError::LoginRequired)?;
+        if account.collection.id != collection.collection.id {
+            return Err(AuthError::Forbidden);
+        }
+        self.admit(db, &collection, account, scope).await?;
+        let now_s = self.0.clock.now_ms().div_euclid(1_000);
+        // The token of a session is extended by its refresh token alone; else it would outlive the rotation.
+        if identity.session.is_some() || !identity.refreshable {
+            let left = u64::try_from(identity.expires_s.saturating_sub(now_s)).unwrap_or(0);
+            return Ok(Grant {
+                token: presented.clone(),
+                expires_in_s: left,
+                account: Arc::clone(account),
+                session: None,
+            });
+        }
+        self.grant(db, scope, &collection, Arc::clone(account), TokenMode::Long).await
+    }
+
+    /// Gives a superuser a token of another account: not to be extended, and naming who acts.
+    pub async fn impersonate(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        id: &str,
+        duration_s: Option<u64>,
+        identity: &Identity,
+    ) -> Result<Grant, AuthError> {
+        let Caller::Superuser(superuser) = &identity.caller else { return Err(AuthError::SuperuserRequired) };
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let (wanted, id) = (Arc::clone(&collection.collection), id.to_owned());
+        let account = db.read(move |reader| account::read(reader, &wanted, &id)).await?;
+        let account = account.ok_or(AuthError::NotFound("account"))?;
+        let expires_in_s = duration_s
+            .filter(|seconds| *seconds > 0)
+            .unwrap_or_else(|| collection.duration_s(TokenKind::Auth))
+            .min(limits::IMPERSONATION_S_MAX);
+        let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
+        claims.act = Some(superuser.record.id.to_string());
+        tracing::info!(
+            tenant.id = %db.id(),
+            superuser.id = %superuser.record.id,
+            account.collection = %account.collection.name,
+            account.id = %account.record.id,
+            request.id = %scope.meta.request_id,
+            "a superuser impersonates an account"
+        );
+        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        Ok(Grant { token, expires_in_s, account, session: None })
+    }
+
+    /// A short token that reads protected files as `identity`.
+    pub fn file_token(&self, scope: &AuthScope, identity: &Identity) -> Result<Secret, AuthError> {
+        let account = identity.account().ok_or(AuthError::LoginRequired)?;
+        let db = if identity.is_superuser() { self.0.registry.control() } else { &scope.tenant };
+        let collection = AuthCollection::of(&account.collection).ok_or(AuthError::LoginRequired)?;
+        let claims = self.claims(db, account, TokenKind::File, collection.duration_s(TokenKind::File));
+        Ok(Secret::new(token::sign(&claims, &collection.key(account, TokenKind::File)?)))
+    }
+
+    /// Signs the token of a login whose credentials held.
+    pub(super) async fn grant(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        account: Arc<AuthRecord>,
+        mode: TokenMode,
+    ) -> Result<Grant, AuthError> {
+        let key = collection.key(&account, TokenKind::Auth)?;
+        match mode {
+            TokenMode::Long => {
+                let expires_in_s = collection.duration_s(TokenKind::Auth);
+                let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
+                claims.refreshable = true;
+                Ok(Grant { token: Secret::new(token::sign(&claims, &key)), expires_in_s, account, session: None })
+            }
+            TokenMode::Session => {
+                let session = self.open_session(db, scope, &account).await?;
+                self.session_grant(db, collection, account, session)
+            }
+        }
+    }
+
+    /// Signs the short token that goes with `session`.
+    pub(super) fn session_grant(
+        &self,
+        db: &TenantDb,
+        collection: &AuthCollection,
+        account: Arc<AuthRecord>,
+        session: SessionGrant,
+    ) -> Result<Grant, AuthError> {
+        let expires_in_s = limits::SESSION_TOKEN_S.min(collection.duration_s(TokenKind::Auth));
+        let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
+        claims.sid = Some(session.id.to_string());
+        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        Ok(Grant { token, expires_in_s, account, session: Some(session) })
+    }
+
+    pub(super) fn claims(&self, db: &TenantDb, account: &AuthRecord, kind: TokenKind, duration_s: u64) -> Claims {
+        let now_s = self.0.clock.now_ms().div_euclid(1_000);
+        Claims {
+            id: account.record.id.to_string(),
+            kind,
+            collection_id: account.collection.id.to_string(),
+            exp: now_s.saturating_add(i64::try_from(duration_s).unwrap_or(i64::MAX)),
+            iat: now_s,
+            refreshable: false,
+            aud: db.id().to_string(),
+            sid: None,
+            act: None,
+            email: None,
+            new_email: None,
+        }
+    }
+
+    /// Asks the collection's `authRule` whether the account may log in at all. A missing rule admits nobody.
+    pub(super) async fn admit(
+        &self,
+        db: &TenantDb,
+        collection: &AuthCollection,
+        account: &Arc<AuthRecord>,
+        scope: &AuthScope,
+    ) -> Result<(), AuthError> {
+        match collection.collection.rules.auth.as_deref() {
+            None => Err(AuthError::RuleRefused),
+            Some(rule) if rule.trim().is_empty() => Ok(()),
+            Some(rule) => super::rule::admits(db, account, rule, &scope.request, self.0.clock.now_ms()).await,
+        }
+    }
+
+    /// Stores the password's hash at today's cost. A failure costs nothing but another try at the next login.
+    async fn rehash(&self, db: &TenantDb, meta: &WriteMeta, account: &Arc<AuthRecord>, password: Secret) {
+        let done = async {
+            let hash = self.0.hasher.hash(password).await?;
+            let account = Arc::clone(account);
+            db.write(meta.clone(), move |tx| {
+                let collection = Arc::clone(&account.collection);
+                let now = account::read(tx, &collection, account.record.id.as_str())?;
+                // Somebody may have set a new password meanwhile; that one stays.
+                if now.as_deref().and_then(account::password_hash) == account::password_hash(&account) {
+                    let changes = rows::changes(&collection, &[("password", Stored::from(hash))]);
+                    tx.update(&collection, &account.record.id, &changes)?;
+                }
+                Ok::<_, StoreError>(())
+            })
+            .await?;
+            Ok::<_, AuthError>(())
+        };
+        if let Err(error) = done.await {
+            tracing::warn!(tenant.id = %db.id(), %error, "a password hash could not be renewed");
+        }
+    }
+}
+
+fn check_form(login: &PasswordLogin) -> Result<(), AuthError> {
+    let mut details = Vec::new();
+    if login.identity.is_empty() {
+        details.push(Detail::new("identity", "validation_required", "Cannot be blank."));
+    } else if login.identity.len() > limits::IDENTITY_BYTES_MAX {
+        details.push(Detail::new("identity", "validation_length_out_of_range", "Too long."));
+    }
+    if login.password.is_empty() {
+        details.push(Detail::new("password", "validation_required", "Cannot be blank."));
+    }
+    if details.is_empty() { Ok(()) } else { Err(AuthError::Invalid(details)) }
+}
+
+async fn find_identity(
+    db: &TenantDb,
+    collection: &AuthCollection,
+    login: &PasswordLogin,
+) -> Result<Option<Arc<AuthRecord>>, AuthError> {
+    let allowed = &collection.options.identity_fields;
+    let fields: Vec<Arc<str>> = match &login.identity_field {
+        Some(one) if allowed.iter().any(|field| **field == **one) => vec![Arc::from(one.as_str())],
+        Some(_) => {
+            return Err(AuthError::field("identityField", "validation_in_invalid", "Must be one of the identity fields."));
+        }
+        None => allowed.clone(),
+    };
+    let (wanted, identity) = (Arc::clone(&collection.collection), login.identity.clone());
+    let found = db
+        .read(move |reader| {
+            for field in &fields {
+                if let Some(account) = account::find_by(reader, &wanted, field, &identity)? {
+                    return Ok::<_, StoreError>(Some(account));
+                }
+            }
+            Ok(None)
+        })
+        .await?;
+    Ok(found)
+}

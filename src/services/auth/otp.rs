@@ -1,0 +1,216 @@
+//! One-time codes by mail.
+//!
+//! Keeps true: asking for a code answers the same, with the same work, whether or not there is an account; a code works
+//! once, for a short time and for few guesses, and a guess is counted before it is compared, so guesses in parallel are
+//! counted too; logging in by code confirms the address it was sent to.
+//! Does not do: acting as a second factor.
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::login::{Grant, TokenMode};
+use super::mailer::{self, Fillings};
+use super::recovery;
+use super::{Auth, AuthScope};
+use crate::kernel::datetime;
+use crate::kernel::ident::RecordId;
+use crate::kernel::limits;
+use crate::kernel::value::Stored;
+use crate::query::request::AuthRecord;
+use crate::schema::record::RecordImage;
+use crate::schema::{Collection, Schema};
+use crate::secrets::Secret;
+use crate::secrets::opaque;
+use crate::secrets::password::Verdict;
+use crate::services::tenants::rows;
+use crate::services::tenants::system::OTPS;
+use crate::store::{StoreError, TenantDb, WriteTx};
+use std::sync::Arc;
+
+/// The answer to a request for a code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtpGrant {
+    /// Names the code in the login; made up where there is no account.
+    pub otp_id: String,
+}
+
+/// A login with a code.
+#[derive(Debug, Clone)]
+pub struct OtpLogin {
+    /// From the answer to the request.
+    pub otp_id: String,
+    /// The code from the mail.
+    pub password: Secret,
+}
+
+impl Auth {
+    /// Sends a code to `email`, if there is an account with this address.
+    pub async fn request_otp(&self, scope: &AuthScope, collection: &str, email: &str) -> Result<OtpGrant, AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        if !collection.is_enabled("otp") {
+            return Err(AuthError::MethodDisabled("OTP"));
+        }
+        let account = recovery::find_address(db, &collection, email).await?;
+        let len = usize::try_from(collection.number("otp", "length", 8).clamp(6, 32)).unwrap_or(8);
+        let code = opaque::generate_code(self.0.random.as_ref(), len);
+        let code_hash = self.0.hasher.hash(code.clone()).await?;
+        let id = RecordId::generate(self.0.random.as_ref());
+        if let Some(account) = account {
+            // Stored and sent on the side: the answer must not take longer for an account that exists.
+            let work = store_and_send(self.clone(), db.clone(), scope.clone(), collection, account, id.clone(), code, code_hash);
+            tokio::spawn(work);
+        }
+        Ok(OtpGrant { otp_id: id.to_string() })
+    }
+
+    /// Logs in with a code.
+    pub async fn auth_with_otp(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        login: OtpLogin,
+        mode: TokenMode,
+    ) -> Result<Grant, AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        if !collection.is_enabled("otp") {
+            return Err(AuthError::MethodDisabled("OTP"));
+        }
+        let guess = match account::record_id(&login.otp_id) {
+            Some(id) => {
+                let wanted = Arc::clone(&collection.collection);
+                db.write(scope.meta.clone(), move |tx| count_guess(tx, &wanted, &id)).await?.value
+            }
+            None => None,
+        };
+        let hash = guess.as_ref().map(|guess| guess.code_hash.as_str());
+        let verdict = self.0.hasher.verify(login.password, hash).await?;
+        let (Verdict::Match { .. }, Some(guess)) = (verdict, guess) else { return Err(AuthError::Credentials) };
+        let wanted = Arc::clone(&collection.collection);
+        let account = db.write(scope.meta.clone(), move |tx| redeem(tx, &wanted, &guess)).await?.value;
+        let account = account.ok_or(AuthError::Credentials)?;
+        self.admit(db, &collection, &account, scope).await?;
+        self.grant(db, scope, &collection, account, mode).await
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "a task owns everything it needs")]
+async fn store_and_send(
+    auth: Auth,
+    db: TenantDb,
+    scope: AuthScope,
+    collection: AuthCollection,
+    account: Arc<AuthRecord>,
+    id: RecordId,
+    code: Secret,
+    code_hash: String,
+) {
+    let duration_ms = i64::try_from(collection.number("otp", "duration", 180)).unwrap_or(180).saturating_mul(1_000);
+    let to = account::email(&account).to_owned();
+    let sent_to = to.clone();
+    let stored = db
+        .write(scope.meta, move |tx| {
+            let otps = otps(tx.schema())?;
+            let now_ms = tx.now_ms();
+            drop_stale(tx, &otps, &account, now_ms)?;
+            let values = [
+                ("collectionRef", Stored::text(&account.collection.id)),
+                ("recordRef", Stored::text(&account.record.id)),
+                ("codeHash", Stored::from(code_hash)),
+                ("sentTo", Stored::from(sent_to)),
+                ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(duration_ms)))),
+            ];
+            Ok::<_, AuthError>(tx.insert(&otps, &rows::image(&otps, id, &values, now_ms))?)
+        })
+        .await;
+    if let Err(error) = stored {
+        tracing::error!(tenant.id = %db.id(), %error, "a one-time code could not be stored");
+        return;
+    }
+    let entry = auth.0.registry.entry(db.id());
+    let fillings = Fillings {
+        app_name: entry.as_ref().map_or("Tenantry", |entry| &entry.name),
+        app_url: &auth.0.app_url,
+        token: "",
+        otp: code.expose(),
+    };
+    let fallback = ("Your one-time password", "<p>Your one-time password is <strong>{OTP}</strong>.</p>");
+    let rest = &collection.options.rest;
+    auth.0.mailer.hand_over(mailer::render(rest, "otp", fallback, &fillings, db.id(), &to));
+}
+
+struct Guess {
+    otp: RecordId,
+    account: String,
+    code_hash: String,
+    sent_to: String,
+}
+
+/// Counts one guess at a code; `None` if there is no such code, or it is over.
+fn count_guess(tx: &mut WriteTx<'_>, accounts: &Arc<Collection>, id: &RecordId) -> Result<Option<Guess>, AuthError> {
+    let otps = otps(tx.schema())?;
+    let Some(row) = tx.find_record(&otps, id.as_str())? else { return Ok(None) };
+    let text = |name: &str| rows::text(&otps, &row, name).to_owned();
+    let attempts = rows::number(&otps, &row, "attempts");
+    let over = rows::moment_ms(&otps, &row, "expires").is_none_or(|expires| expires <= tx.now_ms());
+    if over || attempts >= f64::from(limits::OTP_ATTEMPTS_MAX) {
+        tx.delete(&otps, id)?;
+        return Ok(None);
+    }
+    if text("collectionRef") != accounts.id.as_str() {
+        return Ok(None);
+    }
+    tx.update(&otps, id, &rows::changes(&otps, &[("attempts", Stored::Real(attempts + 1.0))]))?;
+    Ok(Some(Guess { otp: id.clone(), account: text("recordRef"), code_hash: text("codeHash"), sent_to: text("sentTo") }))
+}
+
+/// Uses the code up and returns the account as it stands then.
+fn redeem(
+    tx: &mut WriteTx<'_>,
+    accounts: &Arc<Collection>,
+    guess: &Guess,
+) -> Result<Option<Arc<AuthRecord>>, AuthError> {
+    let otps = otps(tx.schema())?;
+    if tx.find_record(&otps, guess.otp.as_str())?.is_none() {
+        return Ok(None);
+    }
+    tx.delete(&otps, &guess.otp)?;
+    let Some(account) = account::read(tx, accounts, &guess.account)? else { return Ok(None) };
+    if !account::is_verified(&account) && account::email(&account) == guess.sent_to {
+        let changes = rows::changes_at(accounts, &[("verified", Stored::bool(true))], tx.now_ms());
+        tx.update(accounts, &account.record.id, &changes)?;
+        return Ok(account::read(tx, accounts, &guess.account)?);
+    }
+    Ok(Some(account))
+}
+
+/// Removes what is over, and all but the newest few codes of one account.
+fn drop_stale(tx: &mut WriteTx<'_>, otps: &Arc<Collection>, account: &AuthRecord, now_ms: i64) -> Result<(), AuthError> {
+    let column = |name: &str| otps.find_field(name).map(|field| field.column().into_owned());
+    let (Some(owner), Some(owned), Some(created)) = (column("collectionRef"), column("recordRef"), column("created"))
+    else {
+        return Ok(());
+    };
+    let sql = format!(
+        "SELECT id FROM \"{}\" WHERE {owner} = ?1 AND {owned} = ?2 ORDER BY {created} DESC",
+        otps.table()
+    );
+    let binds = [Stored::text(&account.collection.id), Stored::text(&account.record.id)];
+    let mut ids = Vec::new();
+    tx.for_each(&sql, &binds, &mut |row| {
+        ids.push(row.cell(0)?.to_stored());
+        Ok(())
+    })?;
+    for (at, id) in ids.iter().filter_map(Stored::as_text).enumerate() {
+        let row: Option<RecordImage> = tx.find_record(otps, id)?;
+        let over = row.as_ref().and_then(|row| rows::moment_ms(otps, row, "expires")).is_none_or(|ms| ms <= now_ms);
+        if let (Some(row), true) = (row, over || at + 1 >= limits::OTPS_PER_ACCOUNT_MAX) {
+            tx.delete(otps, &row.id)?;
+        }
+    }
+    Ok(())
+}
+
+fn otps(schema: &Schema) -> Result<Arc<Collection>, AuthError> {
+    schema.find(OTPS).cloned().ok_or_else(|| AuthError::Store(StoreError::Sql(Arc::from("no collection _otps"))))
+}

@@ -1,0 +1,258 @@
+//! Confirmations by mail: a forgotten password, a new account's address, a changed address.
+//!
+//! Keeps true: asking answers the same whether or not there is an account; a token confirms the address it was made for
+//! and nothing else; setting a password or moving to another address renews the token key, so a token works once and
+//! every older credential ends.
+//! Does not do: sending mails (a [`super::Mailer`] does), limiting how often one may ask.
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::mailer::{self, Fillings};
+use super::sessions;
+use super::{Auth, AuthScope, Identity};
+use crate::kernel::ident::CollectionId;
+use crate::kernel::value::Stored;
+use crate::query::request::AuthRecord;
+use crate::secrets::Secret;
+use crate::secrets::opaque;
+use crate::secrets::password::Verdict;
+use crate::secrets::token::{self, Claims, TokenKind, UnverifiedToken};
+use crate::services::tenants::rows;
+use crate::store::{StoreError, TenantDb};
+use std::sync::Arc;
+
+/// A new password, and the token that allows to set it.
+#[derive(Debug, Clone)]
+pub struct ConfirmPasswordReset {
+    /// From the mail.
+    pub token: Secret,
+    /// The new password.
+    pub password: Secret,
+    /// The new password again.
+    pub password_confirm: Secret,
+}
+
+/// A new address, and the proof that the account's owner wants it.
+#[derive(Debug, Clone)]
+pub struct ConfirmEmailChange {
+    /// From the mail to the new address.
+    pub token: Secret,
+    /// The account's password.
+    pub password: Secret,
+}
+
+impl Auth {
+    /// Sends a link to set a new password, if there is an account with this address.
+    pub async fn request_password_reset(&self, scope: &AuthScope, collection: &str, email: &str) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        if !collection.options.password_enabled {
+            return Err(AuthError::MethodDisabled("password"));
+        }
+        if let Some(account) = find_address(db, &collection, email).await? {
+            let mut claims = self.mail_claims(db, &collection, &account, TokenKind::PasswordReset);
+            claims.email = Some(account::email(&account).to_owned());
+            self.mail_token(db, &collection, &account, &claims, account::email(&account))?;
+        }
+        Ok(())
+    }
+
+    /// Sets a new password; ends every token and session of the account. The address counts as confirmed.
+    pub async fn confirm_password_reset(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        confirm: ConfirmPasswordReset,
+    ) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        account::check_password(&collection.collection, &confirm.password, &confirm.password_confirm)?;
+        let (claims, account) = self.check_mail_token(db, &collection, &confirm.token, TokenKind::PasswordReset).await?;
+        if claims.email.as_deref() != Some(account::email(&account)) {
+            return Err(AuthError::Confirmation);
+        }
+        let hash = self.0.hasher.hash(confirm.password).await?;
+        let values = vec![("password", Stored::from(hash)), ("verified", Stored::bool(true))];
+        self.renew(db, scope, &account, values).await
+    }
+
+    /// Sends a link to confirm the address, if there is an account with it that needs it.
+    pub async fn request_verification(&self, scope: &AuthScope, collection: &str, email: &str) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let account = find_address(db, &collection, email).await?;
+        if let Some(account) = account.filter(|account| !account::is_verified(account)) {
+            let mut claims = self.mail_claims(db, &collection, &account, TokenKind::Verification);
+            claims.email = Some(account::email(&account).to_owned());
+            self.mail_token(db, &collection, &account, &claims, account::email(&account))?;
+        }
+        Ok(())
+    }
+
+    /// Marks the address as confirmed.
+    pub async fn confirm_verification(&self, scope: &AuthScope, collection: &str, token: &Secret) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let (claims, account) = self.check_mail_token(db, &collection, token, TokenKind::Verification).await?;
+        if claims.email.as_deref() != Some(account::email(&account)) {
+            return Err(AuthError::Confirmation);
+        }
+        if account::is_verified(&account) {
+            return Ok(());
+        }
+        db.write(sessions::as_account(&scope.meta, &account), move |tx| {
+            let collection = Arc::clone(&account.collection);
+            let now = account::read(tx, &collection, account.record.id.as_str())?.ok_or(AuthError::Confirmation)?;
+            if account::email(&now) != account::email(&account) {
+                return Err(AuthError::Confirmation);
+            }
+            let changes = rows::changes_at(&collection, &[("verified", Stored::bool(true))], tx.now_ms());
+            Ok::<_, AuthError>(tx.update(&collection, &account.record.id, &changes)?)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Sends a link to the new address of the logged-in account.
+    pub async fn request_email_change(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        identity: &Identity,
+        new_email: &str,
+    ) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let account = identity.account().ok_or(AuthError::LoginRequired)?;
+        if account.collection.id != collection.collection.id {
+            return Err(AuthError::Forbidden);
+        }
+        if !account::is_email(new_email) || new_email == account::email(account) {
+            return Err(AuthError::field("newEmail", "validation_is_email", "Must be another valid e-mail address."));
+        }
+        if find_address(db, &collection, new_email).await?.is_some() {
+            return Err(AuthError::field("newEmail", "validation_invalid_new_email", "The address cannot be used."));
+        }
+        let mut claims = self.mail_claims(db, &collection, account, TokenKind::EmailChange);
+        claims.email = Some(account::email(account).to_owned());
+        claims.new_email = Some(new_email.to_owned());
+        self.mail_token(db, &collection, account, &claims, new_email)
+    }
+
+    /// Moves the account to the new address; ends every token and session of the account.
+    pub async fn confirm_email_change(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        confirm: ConfirmEmailChange,
+    ) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let (claims, account) = self.check_mail_token(db, &collection, &confirm.token, TokenKind::EmailChange).await?;
+        let new_email = claims.new_email.filter(|_| claims.email.as_deref() == Some(account::email(&account)));
+        let new_email = new_email.ok_or(AuthError::Confirmation)?;
+        let verdict = self.0.hasher.verify(confirm.password, account::password_hash(&account)).await?;
+        if verdict == Verdict::Mismatch {
+            return Err(AuthError::field("password", "validation_invalid_password", "Missing or invalid password."));
+        }
+        let values = vec![("email", Stored::from(new_email)), ("verified", Stored::bool(true))];
+        self.renew(db, scope, &account, values).await
+    }
+
+    /// Stores `values`, a new token key, and ends every session; refused if the token key changed meanwhile.
+    async fn renew(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        account: &Arc<AuthRecord>,
+        mut values: Vec<(&'static str, Stored)>,
+    ) -> Result<(), AuthError> {
+        values.push(("tokenKey", Stored::from(opaque::generate_token_key(self.0.random.as_ref()))));
+        let meta = sessions::as_account(&scope.meta, account);
+        let account = Arc::clone(account);
+        db.write(meta, move |tx| {
+            let collection = Arc::clone(&account.collection);
+            let now = account::read(tx, &collection, account.record.id.as_str())?.ok_or(AuthError::Confirmation)?;
+            // Two confirmations with one token: the second finds the key changed.
+            if account::token_key(&now) != account::token_key(&account) {
+                return Err(AuthError::Confirmation);
+            }
+            let changes = rows::changes_at(&collection, &values, tx.now_ms());
+            tx.update(&collection, &account.record.id, &changes)?;
+            sessions::end_all(tx, &collection.id, &account.record.id)
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn mail_claims(&self, db: &TenantDb, collection: &AuthCollection, account: &AuthRecord, kind: TokenKind) -> Claims {
+        self.claims(db, account, kind, collection.duration_s(kind))
+    }
+
+    async fn check_mail_token(
+        &self,
+        db: &TenantDb,
+        collection: &AuthCollection,
+        token: &Secret,
+        kind: TokenKind,
+    ) -> Result<(Claims, Arc<AuthRecord>), AuthError> {
+        // Whatever is wrong with it, the answer is the same.
+        let refused = |_| AuthError::Confirmation;
+        let token = UnverifiedToken::parse(token.expose()).map_err(refused)?;
+        let hint = token.hint();
+        let id = CollectionId::parse(&hint.collection_id).map_err(|_| AuthError::Confirmation)?;
+        if id != collection.collection.id || account::record_id(&hint.id).is_none() {
+            return Err(AuthError::Confirmation);
+        }
+        let (wanted, id) = (Arc::clone(&collection.collection), hint.id.clone());
+        let account = db.read(move |reader| account::read(reader, &wanted, &id)).await?;
+        let account = account.ok_or(AuthError::Confirmation)?;
+        let key = collection.key(&account, kind)?;
+        let claims = token.verify(&key, kind, db.id().as_str(), self.0.clock.now_ms()).map_err(refused)?;
+        Ok((claims, account))
+    }
+
+    fn mail_token(
+        &self,
+        db: &TenantDb,
+        collection: &AuthCollection,
+        account: &AuthRecord,
+        claims: &Claims,
+        to: &str,
+    ) -> Result<(), AuthError> {
+        let token = Secret::new(token::sign(claims, &collection.key(account, claims.kind)?));
+        let (template, subject, path) = match claims.kind {
+            TokenKind::PasswordReset => ("resetPasswordTemplate", "Reset your password", "confirm-password-reset"),
+            TokenKind::EmailChange => ("confirmEmailChangeTemplate", "Confirm your new address", "confirm-email-change"),
+            _ => ("verificationTemplate", "Verify your address", "confirm-verification"),
+        };
+        let body = format!("<p><a href=\"{{APP_URL}}/_/#/auth/{path}/{{TOKEN}}\">{subject}</a></p>");
+        let entry = self.0.registry.entry(db.id());
+        let fillings = Fillings {
+            app_name: entry.as_ref().map_or("Tenantry", |entry| &entry.name),
+            app_url: &self.0.app_url,
+            token: token.expose(),
+            otp: "",
+        };
+        let rest = &collection.options.rest;
+        self.0.mailer.hand_over(mailer::render(rest, template, (subject, &body), &fillings, db.id(), to));
+        Ok(())
+    }
+}
+
+/// The account with this e-mail address.
+pub(super) async fn find_address(
+    db: &TenantDb,
+    collection: &AuthCollection,
+    email: &str,
+) -> Result<Option<Arc<AuthRecord>>, AuthError> {
+    if email.is_empty() {
+        return Err(AuthError::field("email", "validation_required", "Cannot be blank."));
+    }
+    if !account::is_email(email) {
+        return Err(AuthError::field("email", "validation_is_email", "Must be a valid e-mail address."));
+    }
+    let (wanted, email) = (Arc::clone(&collection.collection), email.to_owned());
+    let found = db.read(move |reader| account::find_by(reader, &wanted, "email", &email)).await;
+    found.map_err(|error: StoreError| error.into())
+}

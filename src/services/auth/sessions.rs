@@ -1,0 +1,395 @@
+//! Sessions: a family of refresh tokens, each good for one use.
+//!
+//! A refresh token is `tnr_<session>.<family secret>.<rotating secret>`. The family secret stays the same, the rotating
+//! one changes with each use. So a token whose family secret holds and whose rotating secret is not the present one was
+//! used before: somebody has a copy, and the session ends for both (RFC 9700, 4.14.2). A made-up token does not know the
+//! family secret and ends nothing.
+//!
+//! Keeps true: only digests are stored; using a token and storing its successor is one transaction, so two uses at the
+//! same time cannot both succeed; a new password (token key) ends every session; ended means deleted, and the commit
+//! observer makes that felt on the next request.
+//! Does not do: a grace period for lost answers. A client that lost one logs in again.
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::login::{Grant, SessionGrant};
+use super::{Auth, AuthScope, Identity};
+use crate::kernel::datetime;
+use crate::kernel::ident::{CollectionId, RecordId};
+use crate::kernel::limits;
+use crate::kernel::value::Stored;
+use crate::query::request::AuthRecord;
+use crate::schema::record::RecordImage;
+use crate::schema::{Collection, Schema};
+use crate::secrets::Secret;
+use crate::secrets::opaque;
+use crate::services::tenants::rows;
+use crate::services::tenants::system::SESSIONS;
+use crate::store::{Reader, StoreError, TenantDb, WriteMeta, WriteTx};
+use std::sync::Arc;
+
+const PREFIX: &str = "tnr_";
+
+/// What a session list shows of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: Arc<str>,
+    /// When it was opened, storage form.
+    pub created: String,
+    /// When it was last refreshed, storage form.
+    pub last_used: String,
+    /// When it ends unless it is refreshed, storage form.
+    pub expires: String,
+    /// From where it was opened or refreshed last.
+    pub ip: String,
+    /// What the client called itself.
+    pub user_agent: String,
+    /// Whether the request that asks belongs to it.
+    pub current: bool,
+}
+
+enum Turn {
+    Rotated(SessionGrant, Arc<AuthRecord>),
+    Reused(String),
+    Refused,
+}
+
+impl Auth {
+    /// Opens a session for `account`; beyond the bound per account, the least recently used ones end.
+    pub(super) async fn open_session(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        account: &Arc<AuthRecord>,
+    ) -> Result<SessionGrant, AuthError> {
+        let id = RecordId::generate(self.0.random.as_ref());
+        let family = opaque::generate(self.0.random.as_ref(), "");
+        let rotating = opaque::generate(self.0.random.as_ref(), "");
+        let refresh_token = Secret::new(format!("{PREFIX}{id}.{}.{}", family.expose(), rotating.expose()));
+        let values = vec![
+            ("collectionRef", Stored::text(&account.collection.id)),
+            ("recordRef", Stored::text(&account.record.id)),
+            ("keyHash", Stored::from(opaque::digest_hex(account::token_key(account)))),
+            ("familyHash", Stored::from(opaque::digest_hex(family.expose()))),
+            ("currentHash", Stored::from(opaque::digest_hex(rotating.expose()))),
+        ];
+        let (place, session, account) = (Place::of(scope), id.clone(), Arc::clone(account));
+        db.write(scope.meta.clone(), move |tx| {
+            let collection = sessions(tx.schema())?;
+            let now_ms = tx.now_ms();
+            make_room(tx, &collection, &account, now_ms)?;
+            let mut values = values;
+            values.extend(place.values(now_ms, now_ms));
+            tx.insert(&collection, &rows::image(&collection, session, &values, now_ms))?;
+            Ok::<_, AuthError>(())
+        })
+        .await?;
+        Ok(SessionGrant { id: Arc::from(id.as_str()), refresh_token, expires_in_s: limits::SESSION_IDLE_S })
+    }
+
+    /// Trades a refresh token for a new pair of tokens.
+    pub async fn refresh_session(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        refresh_token: &Secret,
+    ) -> Result<Grant, AuthError> {
+        let db = self.db(scope, collection);
+        let collection = AuthCollection::find(&db.schema(), collection)?;
+        let presented = Presented::parse(refresh_token).ok_or(AuthError::Revoked)?;
+        let rotating = opaque::generate(self.0.random.as_ref(), "");
+        let (wanted, place) = (Arc::clone(&collection.collection), Place::of(scope));
+        let turn = db
+            .write(scope.meta.clone(), move |tx| turn(tx, &wanted, &presented, &rotating, &place))
+            .await?
+            .value;
+        match turn {
+            Turn::Rotated(session, account) => {
+                self.admit(db, &collection, &account, scope).await?;
+                self.session_grant(db, &collection, account, session)
+            }
+            Turn::Reused(session) => {
+                tracing::warn!(tenant.id = %db.id(), session.id = %session, "a refresh token was used twice; the session was ended");
+                Err(AuthError::RefreshReused { session })
+            }
+            Turn::Refused => Err(AuthError::Revoked),
+        }
+    }
+
+    /// The sessions of `identity`, or of account `of` (collection and record id) for a superuser.
+    pub async fn list_sessions(
+        &self,
+        scope: &AuthScope,
+        identity: &Identity,
+        of: Option<(&str, &str)>,
+    ) -> Result<Vec<SessionInfo>, AuthError> {
+        let (db, owner) = self.owner(scope, identity, of)?;
+        let current = identity.session.clone();
+        db.read(move |reader| {
+            let collection = sessions(reader.schema())?;
+            let rows = of_account(reader, &collection, &owner.0, &owner.1)?;
+            Ok::<_, AuthError>(rows.iter().map(|row| info(&collection, row, current.as_deref())).collect())
+        })
+        .await
+    }
+
+    /// Ends one session of `identity`, or any session for a superuser.
+    pub async fn revoke_session(&self, scope: &AuthScope, identity: &Identity, session: &str) -> Result<(), AuthError> {
+        let account = identity.account().ok_or(AuthError::LoginRequired)?;
+        let id = account::record_id(session).ok_or(AuthError::NotFound("session"))?;
+        let owner = (!identity.is_superuser()).then(|| (account.collection.id.clone(), account.record.id.clone()));
+        let ended = scope.tenant.write(scope.meta.clone(), {
+            let id = id.clone();
+            move |tx| end(tx, &id, owner.as_ref())
+        });
+        if ended.await?.value {
+            return Ok(());
+        }
+        let control = self.0.registry.control();
+        if identity.is_superuser()
+            && scope.tenant.id() != control.id()
+            && control.write(scope.meta.clone(), move |tx| end(tx, &id, None)).await?.value
+        {
+            return Ok(());
+        }
+        Err(AuthError::NotFound("session"))
+    }
+
+    /// Ends the session of `identity`. A token without a session cannot be ended alone: the account's token key is
+    /// renewed, which ends all of them.
+    pub async fn log_out(&self, scope: &AuthScope, identity: &Identity) -> Result<(), AuthError> {
+        let account = identity.account().ok_or(AuthError::LoginRequired)?;
+        match identity.session.as_deref().and_then(account::record_id) {
+            Some(session) => {
+                let db = if identity.is_superuser() { self.0.registry.control() } else { &scope.tenant };
+                db.write(scope.meta.clone(), move |tx| end(tx, &session, None)).await?;
+                Ok(())
+            }
+            None if identity.impersonator.is_some() => Ok(()),
+            None => self.log_out_everywhere(scope, identity, Arc::clone(account)).await,
+        }
+    }
+
+    /// Ends every token and session of the account of `identity`.
+    pub async fn log_out_all(&self, scope: &AuthScope, identity: &Identity) -> Result<(), AuthError> {
+        let account = identity.account().ok_or(AuthError::LoginRequired)?;
+        self.log_out_everywhere(scope, identity, Arc::clone(account)).await
+    }
+
+    async fn log_out_everywhere(
+        &self,
+        scope: &AuthScope,
+        identity: &Identity,
+        account: Arc<AuthRecord>,
+    ) -> Result<(), AuthError> {
+        let db = if identity.is_superuser() { self.0.registry.control() } else { &scope.tenant };
+        let key = opaque::generate_token_key(self.0.random.as_ref());
+        db.write(scope.meta.clone(), move |tx| {
+            let changes = rows::changes(&account.collection, &[("tokenKey", Stored::from(key))]);
+            tx.update(&account.collection, &account.record.id, &changes)?;
+            end_all(tx, &account.collection.id, &account.record.id)
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn owner<'scope>(
+        &'scope self,
+        scope: &'scope AuthScope,
+        identity: &Identity,
+        of: Option<(&str, &str)>,
+    ) -> Result<(&'scope TenantDb, (CollectionId, RecordId)), AuthError> {
+        let own = identity.account().ok_or(AuthError::LoginRequired)?;
+        let control = self.0.registry.control();
+        match of {
+            None if identity.is_superuser() => Ok((control, (own.collection.id.clone(), own.record.id.clone()))),
+            None => Ok((&scope.tenant, (own.collection.id.clone(), own.record.id.clone()))),
+            Some((collection, record)) => {
+                let db = self.db(scope, collection);
+                let collection = AuthCollection::find(&db.schema(), collection)?.collection;
+                let record = account::record_id(record).ok_or(AuthError::NotFound("account"))?;
+                let is_own = own.collection.id == collection.id && own.record.id == record;
+                if is_own || identity.is_superuser() {
+                    Ok((db, (collection.id.clone(), record)))
+                } else {
+                    Err(AuthError::SuperuserRequired)
+                }
+            }
+        }
+    }
+}
+
+/// Ends every session of one account; returns how many there were.
+pub(super) fn end_all(tx: &mut WriteTx<'_>, collection: &CollectionId, record: &RecordId) -> Result<usize, AuthError> {
+    let sessions = sessions(tx.schema())?;
+    let rows = of_account(tx, &sessions, collection, record)?;
+    for row in &rows {
+        tx.delete(&sessions, &row.id)?;
+    }
+    Ok(rows.len())
+}
+
+fn end(tx: &mut WriteTx<'_>, id: &RecordId, owner: Option<&(CollectionId, RecordId)>) -> Result<bool, AuthError> {
+    let collection = sessions(tx.schema())?;
+    let Some(row) = tx.find_record(&collection, id.as_str())? else { return Ok(false) };
+    let text = |name: &str| rows::text(&collection, &row, name);
+    if owner.is_some_and(|(c, r)| text("collectionRef") != c.as_str() || text("recordRef") != r.as_str()) {
+        return Ok(false);
+    }
+    tx.delete(&collection, id)?;
+    Ok(true)
+}
+
+/// The one step of the family: rotate, end, or refuse.
+fn turn(
+    tx: &mut WriteTx<'_>,
+    accounts: &Arc<Collection>,
+    presented: &Presented,
+    rotating: &Secret,
+    place: &Place,
+) -> Result<Turn, AuthError> {
+    let collection = sessions(tx.schema())?;
+    let now_ms = tx.now_ms();
+    let Some(row) = tx.find_record(&collection, presented.session.as_str())? else { return Ok(Turn::Refused) };
+    let text = |name: &str| rows::text(&collection, &row, name);
+    if !opaque::matches_digest(presented.family.expose(), text("familyHash"))
+        || text("collectionRef") != accounts.id.as_str()
+    {
+        return Ok(Turn::Refused);
+    }
+    if !opaque::matches_digest(presented.rotating.expose(), text("currentHash")) {
+        tx.delete(&collection, &row.id)?;
+        return Ok(Turn::Reused(row.id.to_string()));
+    }
+    let opened_ms = rows::moment_ms(&collection, &row, "created").unwrap_or(0);
+    let expires_ms = rows::moment_ms(&collection, &row, "expires").unwrap_or(0);
+    let account = account::read(tx, accounts, text("recordRef"))?;
+    let account = account.filter(|account| opaque::matches_digest(account::token_key(account), text("keyHash")));
+    let Some(account) = account.filter(|_| expires_ms > now_ms) else {
+        tx.delete(&collection, &row.id)?;
+        return Ok(Turn::Refused);
+    };
+    let mut values = vec![
+        ("currentHash", Stored::from(opaque::digest_hex(rotating.expose()))),
+        ("rotation", Stored::Real(rows::number(&collection, &row, "rotation") + 1.0)),
+    ];
+    values.extend(place.values(now_ms, opened_ms));
+    tx.update(&collection, &row.id, &rows::changes_at(&collection, &values, now_ms))?;
+    let refresh_token =
+        Secret::new(format!("{PREFIX}{}.{}.{}", row.id, presented.family.expose(), rotating.expose()));
+    let expires_in_s = u64::try_from((expiry_ms(now_ms, opened_ms) - now_ms) / 1_000).unwrap_or(0);
+    Ok(Turn::Rotated(SessionGrant { id: Arc::from(row.id.as_str()), refresh_token, expires_in_s }, account))
+}
+
+/// Ends what has expired and, beyond the bound, what was used least recently.
+fn make_room(
+    tx: &mut WriteTx<'_>,
+    collection: &Arc<Collection>,
+    account: &AuthRecord,
+    now_ms: i64,
+) -> Result<(), AuthError> {
+    let mut rows = of_account(tx, collection, &account.collection.id, &account.record.id)?;
+    let last_used = |row: &RecordImage| rows::moment_ms(collection, row, "lastUsed").unwrap_or(0);
+    rows.sort_by_key(|row| std::cmp::Reverse(last_used(row)));
+    for (at, row) in rows.iter().enumerate() {
+        let expired = rows::moment_ms(collection, row, "expires").is_none_or(|expires| expires <= now_ms);
+        if expired || at + 1 >= limits::SESSIONS_PER_ACCOUNT_MAX {
+            tx.delete(collection, &row.id)?;
+        }
+    }
+    Ok(())
+}
+
+fn of_account(
+    reader: &Reader<'_>,
+    collection: &Arc<Collection>,
+    account_collection: &CollectionId,
+    record: &RecordId,
+) -> Result<Vec<RecordImage>, StoreError> {
+    let column = |name: &str| collection.find_field(name).map(|field| field.column().into_owned());
+    let (Some(owner), Some(owned)) = (column("collectionRef"), column("recordRef")) else { return Ok(Vec::new()) };
+    let sql = format!("SELECT id FROM \"{}\" WHERE {owner} = ?1 AND {owned} = ?2", collection.table());
+    let mut ids = Vec::new();
+    reader.for_each(&sql, &[Stored::text(account_collection), Stored::text(record)], &mut |row| {
+        ids.push(row.cell(0)?.to_stored());
+        Ok(())
+    })?;
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids.iter().filter_map(Stored::as_text) {
+        rows.extend(reader.find_record(collection, id)?);
+    }
+    Ok(rows)
+}
+
+fn sessions(schema: &Schema) -> Result<Arc<Collection>, AuthError> {
+    schema.find(SESSIONS).cloned().ok_or_else(|| AuthError::UnknownCollection(SESSIONS.to_owned()))
+}
+
+fn expiry_ms(now_ms: i64, opened_ms: i64) -> i64 {
+    let after = |from: i64, seconds: u64| from.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX) * 1_000);
+    after(now_ms, limits::SESSION_IDLE_S).min(after(opened_ms, limits::SESSION_AGE_MAX_S))
+}
+
+fn info(collection: &Collection, row: &RecordImage, current: Option<&str>) -> SessionInfo {
+    let text = |name: &str| rows::text(collection, row, name).to_owned();
+    SessionInfo {
+        id: Arc::from(row.id.as_str()),
+        created: text("created"),
+        last_used: text("lastUsed"),
+        expires: text("expires"),
+        ip: text("ip"),
+        user_agent: text("userAgent"),
+        current: current == Some(row.id.as_str()),
+    }
+}
+
+/// From where a session is used.
+struct Place {
+    ip: Arc<str>,
+    user_agent: String,
+}
+
+impl Place {
+    fn of(scope: &AuthScope) -> Self {
+        let ip = scope.meta.ip.clone().unwrap_or_else(|| Arc::from(""));
+        Self { ip, user_agent: scope.user_agent.chars().take(300).collect() }
+    }
+
+    fn values(&self, now_ms: i64, opened_ms: i64) -> [(&'static str, Stored); 4] {
+        [
+            ("ip", Stored::Text(Arc::clone(&self.ip))),
+            ("userAgent", Stored::text(&self.user_agent)),
+            ("lastUsed", Stored::from(datetime::format_ms(now_ms))),
+            ("expires", Stored::from(datetime::format_ms(expiry_ms(now_ms, opened_ms)))),
+        ]
+    }
+}
+
+/// A refresh token taken apart; nothing about it is believed yet.
+struct Presented {
+    session: RecordId,
+    family: Secret,
+    rotating: Secret,
+}
+
+impl Presented {
+    fn parse(token: &Secret) -> Option<Self> {
+        let rest = token.expose().strip_prefix(PREFIX).filter(|rest| rest.len() <= 256)?;
+        let mut parts = rest.split('.');
+        let (session, family, rotating) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || family.is_empty() || rotating.is_empty() {
+            return None;
+        }
+        Some(Self { session: account::record_id(session)?, family: family.into(), rotating: rotating.into() })
+    }
+}
+
+/// Keeps the meta of a write made for somebody who is not logged in yet.
+pub(super) fn as_account(meta: &WriteMeta, account: &AuthRecord) -> WriteMeta {
+    let actor = crate::store::Actor::Record(
+        Arc::from(account.collection.name.as_str()),
+        Arc::from(account.record.id.as_str()),
+    );
+    WriteMeta { actor, ..meta.clone() }
+}
