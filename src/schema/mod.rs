@@ -15,7 +15,7 @@ pub mod blueprint;
 pub mod cache_form;
 pub mod field_form;
 pub mod generate;
-mod auth_form;
+pub(crate) mod auth_form;
 mod build;
 mod convert;
 mod ddl;

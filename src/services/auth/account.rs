@@ -144,7 +144,7 @@ pub(super) fn find_by(
         if nocase { "COLLATE NOCASE" } else { "" },
         column = field.column(),
     );
-    let id = reader.find_one(&sql, &[Stored::text(value)], |row| Ok(row.cell(0)?.to_stored()))?;
+    let id = reader.find_one(&sql, &[Stored::text(value)], |row| row.stored(0))?;
     match id.as_ref().and_then(Stored::as_text) {
         Some(id) => read(reader, collection, id),
         None => Ok(None),

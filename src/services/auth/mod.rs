@@ -15,6 +15,7 @@ mod login;
 mod mailer;
 mod otp;
 mod recovery;
+mod rule;
 mod sessions;
 mod superusers;
 #[cfg(test)]

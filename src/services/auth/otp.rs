@@ -198,7 +198,7 @@ fn drop_stale(tx: &mut WriteTx<'_>, otps: &Arc<Collection>, account: &AuthRecord
     let binds = [Stored::text(&account.collection.id), Stored::text(&account.record.id)];
     let mut ids = Vec::new();
     tx.for_each(&sql, &binds, &mut |row| {
-        ids.push(row.cell(0)?.to_stored());
+        ids.push(row.stored(0)?);
         Ok(())
     })?;
     for (at, id) in ids.iter().filter_map(Stored::as_text).enumerate() {

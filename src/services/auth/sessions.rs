@@ -312,7 +312,7 @@ fn of_account(
     let sql = format!("SELECT id FROM \"{}\" WHERE {owner} = ?1 AND {owned} = ?2", collection.table());
     let mut ids = Vec::new();
     reader.for_each(&sql, &[Stored::text(account_collection), Stored::text(record)], &mut |row| {
-        ids.push(row.cell(0)?.to_stored());
+        ids.push(row.stored(0)?);
         Ok(())
     })?;
     let mut rows = Vec::with_capacity(ids.len());

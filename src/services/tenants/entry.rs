@@ -58,7 +58,7 @@ pub(super) async fn load_all(control: &TenantDb) -> Result<Vec<TenantEntry>, Ten
             let mut ids = Vec::new();
             let sql = format!("SELECT id FROM \"{}\"", collection.table());
             reader.for_each(&sql, &[], &mut |row| {
-                ids.push(row.cell(0)?.to_stored());
+                ids.push(row.stored(0)?);
                 Ok(())
             })?;
             let mut entries = Vec::with_capacity(ids.len());

@@ -15,7 +15,8 @@ use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::store::{StoreError, TenantDb, WriteMeta};
+use crate::schema::Collection;
+use crate::store::{self, StoreError, TenantDb, WriteMeta};
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -324,12 +325,12 @@ pub(super) async fn create_main(registry: &Registry) -> Result<(), TenantError> 
 
 async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> Result<(), TenantError> {
     let mut collections = system::tenant_collections(draft.created_ms);
-    match origin {
+    let db = match origin {
         Origin::Contents(contents) => {
             if matches!(contents, Contents::Users) {
                 collections.push(system::users(inner.random.as_ref(), draft.created_ms));
             }
-            let db = inner.store.create(&draft.id, &system::plan(&collections)?).await?;
+            let db = create_file(&inner.store, &draft.id, collections).await?;
             if let Contents::Filled(fill) = contents {
                 fill(db).await.map_err(TenantError::Fill)?;
             }
@@ -337,12 +338,23 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
         }
         Origin::Clone(source) => inner.store.clone_tenant(&source, &draft.id).await?,
         Origin::Import(file) => inner.store.import(&draft.id, &file).await?,
-    }
-    let db = inner.store.open(&draft.id).await?;
-    if let Some(plan) = system::plan_missing(&db.schema(), &collections)? {
+    };
+    if let Some(plan) = system::plan_missing(&db.schema(), collections) {
         db.write(WriteMeta::system("upgrade"), move |tx| tx.apply_schema(&plan)).await?;
     }
     drop_credentials(&db).await
+}
+
+/// Makes an empty file and puts `collections` into it.
+pub(super) async fn create_file(
+    store: &store::Tenants,
+    id: &TenantId,
+    collections: Vec<Collection>,
+) -> Result<TenantDb, TenantError> {
+    let db = store.create(id).await?;
+    let plan = system::plan(collections);
+    db.write(WriteMeta::system("create"), move |tx| tx.apply_schema(&plan)).await?;
+    Ok(db)
 }
 
 async fn activate(inner: &Arc<Inner>, meta: WriteMeta, draft: &TenantEntry) -> Result<Arc<TenantEntry>, TenantError> {
@@ -380,7 +392,7 @@ async fn drop_credentials(db: &TenantDb) -> Result<(), TenantError> {
                     let mut ids = Vec::new();
                     let sql = format!("SELECT id FROM \"{}\" LIMIT {CREDENTIALS_PER_WRITE}", collection.table());
                     tx.for_each(&sql, &[], &mut |row| {
-                        ids.push(row.cell(0)?.to_stored());
+                        ids.push(row.stored(0)?);
                         Ok(())
                     })?;
                     for id in ids.iter().filter_map(Stored::as_text).filter_map(|id| RecordId::parse(id).ok()) {

@@ -25,7 +25,7 @@ pub const MAIN: &str = "main";
 /// What the registry is built from.
 pub struct RegistryOptions {
     /// The open-handle table.
-    pub store: store::Tenants,
+    pub store: Arc<store::Tenants>,
     /// The present.
     pub clock: Arc<dyn Clock>,
     /// Randomness for ids and secrets.
@@ -37,7 +37,7 @@ pub struct RegistryOptions {
 pub struct Registry(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) store: store::Tenants,
+    pub(super) store: Arc<store::Tenants>,
     pub(super) control: TenantDb,
     pub(super) directory: Directory,
     /// Tenants with an administrative operation under way; each entry is held by one [`Hold`].
@@ -220,7 +220,7 @@ const SIZE_SQL: &str = "SELECT page_count * page_size FROM pragma_page_count(), 
 
 fn measure(reader: &store::Reader<'_>) -> Result<(u64, u64, usize), TenantError> {
     let integer = |sql: &str| -> Result<u64, TenantError> {
-        let cell = reader.find_one(sql, &[], |row| Ok(row.cell(0)?.to_stored()))?;
+        let cell = reader.find_one(sql, &[], |row| row.stored(0))?;
         Ok(match cell {
             Some(crate::kernel::value::Stored::Integer(value)) => u64::try_from(value).unwrap_or(0),
             _ => 0,
@@ -247,10 +247,10 @@ async fn open_control(
     let wanted = system::control_collections(random, clock.now_ms());
     let control = match store.open(&id).await {
         Ok(control) => control,
-        Err(StoreError::TenantMissing(_)) => return Ok(store.create(&id, &system::plan(&wanted)?).await?),
+        Err(StoreError::TenantMissing(_)) => return lifecycle::create_file(store, &id, wanted).await,
         Err(error) => return Err(error.into()),
     };
-    if let Some(plan) = system::plan_missing(&control.schema(), &wanted)? {
+    if let Some(plan) = system::plan_missing(&control.schema(), wanted) {
         control.write(WriteMeta::system("upgrade"), move |tx| Ok::<_, StoreError>(tx.apply_schema(&plan)?)).await?;
     }
     Ok(control)

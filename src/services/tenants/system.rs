@@ -10,8 +10,10 @@ use crate::schema::field::{
     AutodateOptions, DateOptions, DomainOptions, Field, FieldKind, FileOptions, NumberOptions, PasswordOptions,
     SelectOptions, TextOptions,
 };
-use crate::schema::{AuthOptions, Collection, CollectionKind, Index, IndexColumn, IndexCondition, IndexTerm, Rules};
-use crate::secrets::opaque;
+use crate::schema::plan::{Plan, Step};
+use crate::schema::{
+    AuthOptions, Collection, CollectionKind, Index, IndexColumn, IndexCondition, IndexTerm, Rules, Schema, auth_form,
+};
 use std::sync::Arc;
 
 /// Name of the superusers' collection; it exists in the control database alone.
@@ -68,6 +70,59 @@ pub fn users(random: &dyn Random, now_ms: i64) -> Collection {
         ..collection.rules
     };
     collection
+}
+
+/// The plan that makes `collections` in an empty file.
+pub fn plan(collections: Vec<Collection>) -> Plan {
+    plan_missing(&Arc::new(Schema::default()), collections).unwrap_or_else(|| Plan {
+        steps: Vec::new(),
+        previous: Arc::new(Schema::default()),
+        next: Arc::new(Schema::default()),
+    })
+}
+
+/// The plan that brings what `schema` lacks of the system collections `wanted`; `None` if it lacks nothing.
+///
+/// Collections, fields and indexes are only ever added; what is there stays as it is.
+pub fn plan_missing(schema: &Arc<Schema>, wanted: Vec<Collection>) -> Option<Plan> {
+    let mut collections = schema.collections().to_vec();
+    let mut steps = Vec::new();
+    for wanted in wanted {
+        match collections.iter_mut().find(|present| present.id == wanted.id) {
+            None => {
+                let made = Arc::new(wanted);
+                steps.push(Step::CreateTable(Arc::clone(&made)));
+                collections.push(made);
+            }
+            Some(present) => {
+                if let Some(after) = grown(present, &wanted) {
+                    let before = std::mem::replace(present, Arc::new(after));
+                    steps.push(Step::AlterTable { before, after: Arc::clone(present) });
+                }
+            }
+        }
+    }
+    if steps.is_empty() {
+        return None;
+    }
+    let next = Arc::new(Schema::new(schema.version() + 1, collections));
+    Some(Plan { steps, previous: Arc::clone(schema), next })
+}
+
+/// `present` with the system fields and indexes that it lacks; `None` if it lacks none.
+fn grown(present: &Collection, wanted: &Collection) -> Option<Collection> {
+    let fields = wanted.fields.iter().filter(|field| present.find_field_number(field.number).is_none());
+    let indexes = wanted.indexes.iter().filter(|index| present.indexes.iter().all(|have| have.name != index.name));
+    let (fields, indexes): (Vec<_>, Vec<_>) = (fields.cloned().collect(), indexes.cloned().collect());
+    if !present.system || (fields.is_empty() && indexes.is_empty()) {
+        return None;
+    }
+    let mut after = present.clone();
+    after.fields.extend(fields);
+    after.indexes.extend(indexes);
+    after.next_field_number = after.next_field_number.max(wanted.next_field_number);
+    after.updated_ms = wanted.updated_ms;
+    Some(after)
 }
 
 fn superusers(random: &dyn Random, now_ms: i64) -> Collection {
@@ -203,13 +258,7 @@ impl Draft {
         draft.field("bool256245529", "verified", FieldKind::Bool);
         draft.unique("tokenKey", &["tokenKey"], None);
         draft.unique("email", &["email"], Some("email"));
-        draft.auth = Some(Arc::new(AuthOptions {
-            password_enabled: true,
-            identity_fields: vec![Arc::from("email")],
-            token_secret: Arc::from(opaque::generate_token_key(random)),
-            token_duration_s,
-            rest: serde_json::Map::new(),
-        }));
+        draft.auth = Some(Arc::new(AuthOptions { token_duration_s, ..auth_form::defaults(random) }));
         draft
     }
 
@@ -356,6 +405,20 @@ mod tests {
                 assert_eq!(auth.is_some(), collection.is_auth());
             }
         }
+    }
+
+    #[test]
+    fn an_older_file_gets_what_it_lacks_and_nothing_twice() {
+        let wanted = tenant_collections(5);
+        let whole = plan(wanted.clone());
+        assert_eq!(whole.steps.len(), wanted.len());
+        assert_eq!(plan_missing(&whole.next, wanted.clone()), None);
+        let mut older = wanted.clone();
+        older[1].fields.pop();
+        let older = plan(older).next;
+        let upgrade = plan_missing(&older, wanted.clone()).unwrap();
+        assert!(matches!(upgrade.steps.as_slice(), [Step::AlterTable { .. }]));
+        assert_eq!(upgrade.next.find(SESSIONS).unwrap().fields, wanted[1].fields);
     }
 
     #[test]

@@ -1,0 +1,265 @@
+//! The registry over real files: lifecycle, crash leftovers, addressing.
+
+use super::directory::TenantState;
+use super::entry::{self, Save};
+use super::*;
+use crate::kernel::clock::{Clock, ManualClock};
+use crate::kernel::error::{Code, Fault};
+use crate::kernel::ident::{NodeId, RecordId, TenantId, TenantSlug};
+use crate::kernel::random::{Random, SystemRandom};
+use crate::kernel::value::Stored;
+use crate::services::auth::Known;
+use crate::store::{self, StoreError, StoreOptions, TenantDb, WriteMeta};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A node on a folder, without HTTP.
+pub(crate) struct TestNode {
+    pub(crate) registry: Registry,
+    pub(crate) store: Arc<store::Tenants>,
+    pub(crate) known: Arc<Known>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) random: Arc<dyn Random>,
+}
+
+impl TestNode {
+    pub(crate) async fn open(folder: &Path) -> Self {
+        let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+        let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
+        let known = Arc::new(Known::default());
+        let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
+        let mut options = StoreOptions::new(folder.to_path_buf(), NodeId([7; 16]), time, Arc::clone(&random));
+        options.observers.push(Arc::clone(&known) as Arc<dyn store::CommitObserver>);
+        options.writer_threads = 2;
+        let store = Arc::new(store::Tenants::start(options).unwrap());
+        let registry = Registry::open(RegistryOptions {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            random: Arc::clone(&random),
+        })
+        .await
+        .unwrap();
+        Self { registry, store, known, clock, random }
+    }
+
+    pub(crate) async fn create(&self, slug: &str) -> TenantDb {
+        let entry = self.registry.create(meta(), CreateTenant::plain(slug_of(slug))).await.unwrap();
+        self.registry.open_tenant(&entry.id).await.unwrap()
+    }
+
+    pub(crate) async fn stop(self) {
+        drop(self.registry);
+        self.store.shutdown().await;
+    }
+}
+
+pub(crate) fn meta() -> WriteMeta {
+    WriteMeta::system("test")
+}
+
+pub(crate) fn slug_of(slug: &str) -> TenantSlug {
+    TenantSlug::parse(slug).unwrap()
+}
+
+/// Puts a user with this address into a tenant.
+pub(crate) async fn add_user(db: &TenantDb, id: &str, email: &str, password_hash: &str, token_key: &str) {
+    let (id, email) = (RecordId::parse(id).unwrap(), email.to_owned());
+    let (hash, key) = (password_hash.to_owned(), token_key.to_owned());
+    db.write(meta(), move |tx| {
+        let users = tx.schema().find(system::USERS).cloned().unwrap();
+        let values = [
+            ("email", Stored::from(email)),
+            ("password", Stored::from(hash)),
+            ("tokenKey", Stored::from(key)),
+        ];
+        let image = rows::image(&users, id, &values, tx.now_ms());
+        tx.insert(&users, &image)
+    })
+    .await
+    .unwrap();
+}
+
+async fn user_count(db: &TenantDb) -> usize {
+    db.read(|reader| {
+        let users = reader.schema().find(system::USERS).cloned().unwrap();
+        let mut count = 0;
+        reader.for_each(&format!("SELECT id FROM \"{}\"", users.table()), &[], &mut |_| {
+            count += 1;
+            Ok(())
+        })?;
+        Ok::<_, StoreError>(count)
+    })
+    .await
+    .unwrap()
+}
+
+fn code<T: std::fmt::Debug>(outcome: Result<T, TenantError>) -> Code {
+    outcome.unwrap_err().code()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_node_has_main_and_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let main = node.registry.resolve_slug(MAIN).unwrap();
+    let db = node.registry.open_tenant(&main).await.unwrap();
+    assert!(db.schema().find(system::USERS).is_some() && db.schema().find(system::SESSIONS).is_some());
+    assert!(db.schema().find(system::SUPERUSERS).is_none(), "superusers live in the control database alone");
+    assert_eq!(code(node.registry.delete(meta(), MAIN).await), Code::Conflict);
+    drop(db);
+    node.stop().await;
+    let node = TestNode::open(folder.path()).await;
+    assert_eq!(node.registry.resolve_slug(MAIN).unwrap(), main);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_lives_through_all_states_and_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let db = node.create("acme").await;
+    let id = db.id().clone();
+    add_user(&db, "u1", "ada@acme.test", "", "k1").await;
+    drop(db);
+    assert_eq!(code(node.registry.create(meta(), CreateTenant::plain(slug_of("acme"))).await), Code::TenantExists);
+
+    node.registry.suspend(meta(), "acme").await.unwrap();
+    assert_eq!(code(node.registry.resolve_slug("acme")), Code::TenantSuspended);
+    assert_eq!(code(node.registry.open_tenant(&id).await), Code::TenantSuspended);
+    assert_eq!(node.registry.show("acme").await.unwrap().records, 1);
+    node.registry.resume(meta(), "acme").await.unwrap();
+
+    let rename = RenameTenant {
+        slug: Some(slug_of("apex")),
+        name: Some("Apex Ltd".into()),
+        hosts: Some(vec!["Apex.Example.".into()]),
+    };
+    node.registry.rename(meta(), "acme", rename).await.unwrap();
+    assert_eq!(code(node.registry.resolve_slug("acme")), Code::TenantNotFound);
+    assert_eq!(node.registry.resolve_host("apex.example").unwrap().unwrap(), id);
+    node.stop().await;
+
+    let node = TestNode::open(folder.path()).await;
+    let entry = node.registry.find("apex").unwrap();
+    assert_eq!((&entry.id, &*entry.name, entry.state), (&id, "Apex Ltd", TenantState::Active));
+    assert_eq!(node.registry.resolve_host("apex.example").unwrap().unwrap(), id);
+    assert_eq!(user_count(&node.registry.open_tenant(&id).await.unwrap()).await, 1);
+
+    node.registry.delete(meta(), "apex").await.unwrap();
+    assert_eq!(code(node.registry.resolve_slug("apex")), Code::TenantNotFound);
+    assert!(!node.store.exists(&id));
+    node.create("apex").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clones_and_imports_are_equal_and_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let source = node.create("source").await;
+    add_user(&source, "u1", "ada@acme.test", "", "k1").await;
+    let session = [("collectionRef", Stored::from("x")), ("recordRef", Stored::from("u1"))];
+    source
+        .write(meta(), move |tx| {
+            let sessions = tx.schema().find(system::SESSIONS).cloned().unwrap();
+            let image = rows::image(&sessions, RecordId::parse("s1").unwrap(), &session, tx.now_ms());
+            tx.insert(&sessions, &image)
+        })
+        .await
+        .unwrap();
+    node.registry.clone_tenant(meta(), "source", slug_of("copy"), "").await.unwrap();
+    let exported = folder.path().join("out.tenant");
+    node.registry.export("source", exported.clone()).await.unwrap();
+    node.registry.import(meta(), exported, slug_of("brought"), "Brought").await.unwrap();
+    for slug in ["copy", "brought"] {
+        let db = node.registry.open_tenant(&node.registry.resolve_slug(slug).unwrap()).await.unwrap();
+        assert_ne!(db.id(), source.id());
+        assert_eq!(user_count(&db).await, 1);
+        let kept = db
+            .read(|reader| {
+                let sessions = reader.schema().find(system::SESSIONS).cloned().unwrap();
+                reader.find_record(&sessions, "s1")
+            })
+            .await
+            .unwrap();
+        assert!(kept.is_none(), "a session of the source must not hold in {slug}");
+        add_user(&db, "u2", "bob@acme.test", "", "k2").await;
+    }
+    assert_eq!(user_count(&source).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_of_a_crash_are_removed_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let kept = node.create("kept").await.id().clone();
+    let mut ids = Vec::new();
+    for (slug, state) in [("half-made", TenantState::Creating), ("half-gone", TenantState::Deleting)] {
+        let db = node.create(slug).await;
+        let mut entry = TenantEntry::clone(&node.registry.find(slug).unwrap());
+        entry.state = state;
+        // What a crash between the control database and the file leaves behind.
+        entry::save(node.registry.control(), meta(), &entry, Save::Update).await.unwrap();
+        ids.push(db.id().clone());
+    }
+    let mut unmade = TenantEntry::clone(&node.registry.find("kept").unwrap());
+    unmade.id = TenantId::parse("never_made").unwrap();
+    unmade.slug = slug_of("never-made");
+    unmade.state = TenantState::Creating;
+    entry::save(node.registry.control(), meta(), &unmade, Save::Insert).await.unwrap();
+    node.stop().await;
+
+    let node = TestNode::open(folder.path()).await;
+    for id in &ids {
+        assert!(!node.store.exists(id) && node.registry.entry(id).is_none());
+    }
+    assert!(node.registry.find("never-made").is_err());
+    assert!(node.store.exists(&kept));
+    node.create("half-made").await;
+    node.stop().await;
+    let node = TestNode::open(folder.path()).await;
+    assert_eq!(node.registry.list(&TenantQuery::default()).total, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_cannot_be_filled_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let refuse = |_db: TenantDb| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
+        Box::pin(async { Err(Box::new(TenantError::Invalid { field: "x", expected: "y" }) as Box<dyn Fault + Send + Sync>) })
+    };
+    let request =
+        CreateTenant { contents: Contents::Filled(Box::new(refuse)), ..CreateTenant::plain(slug_of("doomed")) };
+    assert_eq!(code(node.registry.create(meta(), request).await), Code::ValidationFailed);
+    assert_eq!(code(node.registry.resolve_slug("doomed")), Code::TenantNotFound);
+    assert_eq!(node.store.list_files().await.unwrap().len(), 1);
+    node.create("doomed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_operation_at_a_time_per_tenant() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let id = node.create("acme").await.id().clone();
+    let hold = node.registry.hold(&id, "acme").unwrap();
+    assert_eq!(code(node.registry.suspend(meta(), "acme").await), Code::TenantBusy);
+    assert_eq!(code(node.registry.delete(meta(), "acme").await), Code::TenantBusy);
+    drop(hold);
+    node.registry.suspend(meta(), "acme").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_filtered_and_paged() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    for slug in ["b-one", "a-two", "a-one", "a-three"] {
+        node.create(slug).await;
+    }
+    node.registry.suspend(meta(), "a-two").await.unwrap();
+    let slugs = |query: TenantQuery| -> Vec<String> {
+        node.registry.list(&query).items.iter().map(|entry| entry.slug.to_string()).collect()
+    };
+    let prefixed = TenantQuery { slug_prefix: "a-".into(), ..TenantQuery::default() };
+    assert_eq!(slugs(prefixed.clone()), ["a-one", "a-three", "a-two"]);
+    assert_eq!(slugs(TenantQuery { page: 2, per_page: 2, ..prefixed.clone() }), ["a-two"]);
+    assert_eq!(slugs(TenantQuery { state: Some(TenantState::Suspended), ..prefixed }), ["a-two"]);
+    assert_eq!(node.registry.list(&TenantQuery::default()).total, 5);
+}
