@@ -13,10 +13,12 @@ use crate::kernel::clock::Clock;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
+use crate::kernel::value::Stored;
 use crate::store::{self, StoreError, TenantDb, WriteMeta};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The slug of the tenant that answers when none is named.
@@ -183,7 +185,8 @@ impl Registry {
     pub async fn show(&self, slug_or_id: &str) -> Result<TenantReport, TenantError> {
         let entry = self.find(slug_or_id)?;
         let db = self.open_any(&entry.id).await?;
-        let (size_bytes, records, collections) = db.read(|reader| measure(reader)).await?;
+        let (records, collections) = db.read(|reader| count(reader)).await?;
+        let size_bytes = file_bytes(&self.0.store.path(&entry.id)).await;
         Ok(TenantReport { size_bytes, records, collections, position: db.position(), entry })
     }
 
@@ -216,26 +219,30 @@ fn answering(entry: Option<Arc<TenantEntry>>, said: &str) -> Result<TenantId, Te
     }
 }
 
-const SIZE_SQL: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+/// Bytes of a database with its write-ahead log; a file that went away counts nothing.
+async fn file_bytes(path: &Path) -> u64 {
+    let mut bytes = 0;
+    for suffix in ["", "-wal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        bytes += tokio::fs::metadata(name).await.map_or(0, |file| file.len());
+    }
+    bytes
+}
 
-fn measure(reader: &store::Reader<'_>) -> Result<(u64, u64, usize), TenantError> {
-    let integer = |sql: &str| -> Result<u64, TenantError> {
-        let cell = reader.find_one(sql, &[], |row| row.stored(0))?;
-        Ok(match cell {
-            Some(crate::kernel::value::Stored::Integer(value)) => u64::try_from(value).unwrap_or(0),
-            _ => 0,
-        })
-    };
-    let size = integer(SIZE_SQL)?;
+fn count(reader: &store::Reader<'_>) -> Result<(u64, usize), TenantError> {
     let mut records = 0;
     let mut collections = 0;
     for collection in reader.schema().collections().iter().filter(|collection| !collection.system) {
         collections += 1;
         if !collection.is_view() {
-            records += integer(&format!("SELECT count(*) FROM \"{}\"", collection.table()))?;
+            let sql = format!("SELECT count(*) FROM \"{}\"", collection.table());
+            if let Some(Stored::Integer(here)) = reader.find_one(&sql, &[], |row| row.stored(0))? {
+                records += u64::try_from(here).unwrap_or(0);
+            }
         }
     }
-    Ok((size, records, collections))
+    Ok((records, collections))
 }
 
 async fn open_control(
