@@ -23,6 +23,8 @@ pub(crate) struct Draft {
     pub(crate) collection: Collection,
     index_texts: Option<Vec<String>>,
     partition: Option<Option<String>>,
+    /// The id the sender uses for it.
+    pub(crate) sent_id: Option<String>,
     /// Where problems of this draft are reported.
     pub(crate) path: Option<usize>,
 }
@@ -72,6 +74,7 @@ pub(crate) fn draft(
         collection,
         index_texts: input.indexes.clone(),
         partition: input.partition.clone(),
+        sent_id: input.id.clone(),
         path: None,
     })
 }

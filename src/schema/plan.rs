@@ -247,9 +247,10 @@ fn plan(
     let mut found = Vec::new();
     let mut drafts = make_drafts(wanted, context, &mut found);
     let names = collect_names(schema, &drafts, deleted, &mut found);
+    let targets = with_sent_ids(names, &drafts);
     for draft in &mut drafts {
         let path = draft.path;
-        build::finish(draft, &names, &mut at_path(&mut Problems::new(&mut found), path));
+        build::finish(draft, &targets, &mut at_path(&mut Problems::new(&mut found), path));
     }
     check_index_names(schema, &drafts, deleted, &mut found);
     if !found.is_empty() {
@@ -328,6 +329,16 @@ fn collect_names(
     if names.len() > limits::COLLECTIONS_MAX {
         let message = format!("A tenant may have {} collections.", limits::COLLECTIONS_MAX);
         found.push(Detail::new("name", "validation_too_many_values", message));
+    }
+    names
+}
+
+/// The relation targets that can be named. An import may know a collection by another id than this tenant does.
+fn with_sent_ids(mut names: HashMap<String, CollectionId>, drafts: &[Draft]) -> HashMap<String, CollectionId> {
+    for draft in drafts {
+        if let Some(sent) = &draft.sent_id {
+            names.entry(sent.to_ascii_lowercase()).or_insert_with(|| draft.collection.id.clone());
+        }
     }
     names
 }

@@ -569,3 +569,6 @@ fn check_size(max_size: u64, text: &str, code: &'static str, message: &str) -> C
     let max = if max_size == 0 { limits::JSON_BYTES_DEFAULT as u64 } else { max_size };
     if text.len() as u64 > max { refuse(code, format!("{message} {max} bytes.")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;
