@@ -3,7 +3,6 @@
 //! Keeps true: who may not know that a record exists gets [`RecordError::NotFound`], whatever the reason inside.
 //! Does not do: status codes.
 
-use super::selection::SelectionError;
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::{CollectionName, FieldName};
 use crate::secrets::password::PasswordError;
@@ -19,10 +18,7 @@ pub enum RecordError {
     Store(#[from] StoreError),
     /// The filter, sort, expand, cursor or rule was refused.
     #[error(transparent)]
-    Query(#[from] crate::query::QueryError),
-    /// `fields` or `excludeFields` was refused.
-    #[error(transparent)]
-    Selection(#[from] SelectionError),
+    Query(#[from] crate::query::error::QueryError),
     /// A password could not be hashed or checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -40,6 +36,9 @@ pub enum RecordError {
         /// What was tried, as in `list`.
         action: &'static str,
     },
+    /// The log is for superusers.
+    #[error("the log is for superusers")]
+    LogLocked,
     /// The new record does not satisfy the create rule.
     #[error("the create rule of {0} refused the record")]
     CreateRefused(CollectionName),
@@ -80,6 +79,14 @@ pub enum RecordError {
     /// An expand would load more records than the bound.
     #[error("the expand loads too many records")]
     ExpandTooLarge,
+    /// A list used up its budget.
+    #[error("the list of {collection} used up its budget; not indexed: {fields:?}")]
+    TooExpensive {
+        /// The collection.
+        collection: CollectionName,
+        /// Fields of the question that no index begins with, as the caller named them.
+        fields: Vec<String>,
+    },
     /// The body is not of the expected shape.
     #[error("malformed body: {0}")]
     Body(String),
@@ -97,30 +104,22 @@ pub enum RecordError {
     Defect(String),
 }
 
-impl RecordError {
-    /// One refused field.
-    pub(crate) fn field(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
-        Self::Invalid(vec![Detail::new(field, code, message)])
-    }
-}
-
 impl Fault for RecordError {
     fn code(&self) -> Code {
         match self {
             Self::Store(error) => error.code(),
             Self::Query(error) => error.code(),
             Self::Password(error) => error.code(),
-            Self::Selection(_) => Code::FieldsInvalid,
             Self::UnknownCollection(_) => Code::CollectionNotFound,
             Self::NotFound => Code::RecordNotFound,
-            Self::SuperuserOnly { .. } => Code::SuperuserRequired,
+            Self::SuperuserOnly { .. } | Self::LogLocked => Code::SuperuserRequired,
             Self::CreateRefused(_) => Code::CreateRefused,
             Self::Invalid(_) => Code::ValidationFailed,
             Self::ReadOnly(_) | Self::RequiredReference { .. } | Self::CascadeTooLarge => Code::RequestInvalid,
             Self::Parameter { .. } | Self::IdempotencyKeyInvalid => Code::ParameterInvalid,
             Self::PreconditionFailed => Code::PreconditionFailed,
             Self::IdempotencyMismatch => Code::IdempotencyMismatch,
-            Self::ExpandTooLarge => Code::QueryTooExpensive,
+            Self::ExpandTooLarge | Self::TooExpensive { .. } => Code::QueryTooExpensive,
             Self::Body(_) => Code::JsonInvalid,
             Self::Batch { .. } => Code::BatchFailed,
             Self::Defect(_) => Code::Internal,
@@ -132,10 +131,6 @@ impl Fault for RecordError {
             Self::Store(error) => error.public(),
             Self::Query(error) => error.public(),
             Self::Password(error) => error.public(),
-            Self::Selection(error) => Cow::Owned(format!(
-                "The field selection cannot be understood at character {}: expected {}.",
-                error.position, error.expected
-            )),
             Self::SuperuserOnly { action, .. } => Cow::Owned(format!("Only superusers can {action} these records.")),
             Self::ReadOnly(name) => Cow::Owned(format!("The collection {name} is a view; its records cannot be changed.")),
             Self::Parameter { name, expected } => Cow::Owned(format!("The parameter {name} must be {expected}.")),
@@ -151,6 +146,13 @@ impl Fault for RecordError {
             Self::ExpandTooLarge => {
                 Cow::Borrowed("The expand would load too many records; ask for fewer per page or expand less.")
             }
+            Self::TooExpensive { fields, .. } if fields.is_empty() => {
+                Cow::Borrowed("The query did more work than its budget allows; narrow the filter.")
+            }
+            Self::TooExpensive { collection, fields } => Cow::Owned(format!(
+                "The query did more work than its budget allows; an index on {collection} ({}) would help.",
+                fields.join(", ")
+            )),
             Self::Body(what) => Cow::Owned(format!("The body cannot be understood: {what}.")),
             _ => Cow::Borrowed(self.code().explanation()),
         }

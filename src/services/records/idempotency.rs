@@ -40,6 +40,11 @@ impl Idempotency {
         Ok(Self { key: hex(place.finish().as_ref()), digest: sha256(body) })
     }
 
+    /// The receipt of one item of a batch whose items stand alone.
+    pub(super) fn of_item(&self, index: usize) -> Self {
+        Self { key: format!("{}.{index}", self.key), digest: self.digest }
+    }
+
     /// The payload of an earlier run of the same request, if it happened within the age of receipts.
     pub(super) fn find(&self, tx: &WriteTx<'_>) -> Result<Option<Vec<u8>>, RecordError> {
         let Some(receipt) = tx.find_receipt(&self.key)? else { return Ok(None) };

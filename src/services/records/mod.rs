@@ -1,7 +1,180 @@
-//! Records: what a caller may do.
+//! Records: what a caller may do with the rows of a tenant.
+//!
+//! Keeps true: a [`Scope`] is one tenant and one caller, and nothing in this room can reach another tenant through it;
+//! an answer holds only what the rules of the collection, of the fields and of every expanded target show this caller.
+//! Does not do: HTTP, caching (answers are pure over a snapshot, so that they can be cached), logging in.
+//!
+//! Reading order: [`read`] and [`write`], then what they stand on.
 
+pub mod read;
+pub mod write;
+pub mod batch;
+pub mod transfer;
+pub mod changes;
+mod page;
+mod embed;
+mod shape;
+mod hint;
+mod plans;
+mod gate;
+mod values;
+mod account;
+mod cascade;
+mod idempotency;
 mod batch_request;
-mod plan_cache;
 mod references;
-mod selection;
-mod transfer;
+mod plan_cache;
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use batch_request::{BatchRequest, ItemRequest};
+pub use error::RecordError;
+pub use idempotency::Idempotency;
+
+use crate::access::Principal;
+use crate::kernel::clock::Clock;
+use crate::kernel::random::Random;
+use crate::query::request::{CallerClass, RequestContext};
+use crate::secrets::keys::NodeSecret;
+use crate::secrets::password::PasswordHasher;
+use crate::store::{Actor, TenantDb, WriteMeta};
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// An encoded answer: the bytes of a JSON body and their SHA-256, computed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The body; empty for a delete.
+    pub body: Bytes,
+    /// SHA-256 of the body.
+    pub etag: [u8; 32],
+    /// Where a walk by cursor goes on; also in the body.
+    pub links: PageLinks,
+}
+
+/// Cursors to the pages beside one, for RFC 8288 `Link` headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageLinks {
+    /// To the next page.
+    pub next: Option<Arc<str>>,
+    /// To the page before.
+    pub prev: Option<Arc<str>>,
+}
+
+impl Answer {
+    /// Digests `body`.
+    pub fn new(body: Vec<u8>) -> Self {
+        let etag = idempotency::sha256(&body);
+        Self { body: Bytes::from(body), etag, links: PageLinks::default() }
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self { body: Bytes::new(), etag: [0; 32], links: PageLinks::default() }
+    }
+
+    /// The strong entity tag, quotes included: 64 hexadecimal digits.
+    pub fn tag(&self) -> String {
+        format!("\"{}\"", idempotency::hex(&self.etag))
+    }
+
+    /// Whether `tag`, as a client sends it in `If-Match` (quotes or a weak prefix allowed), names this body.
+    pub fn has_tag(&self, tag: &str) -> bool {
+        let tag = tag.trim();
+        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == idempotency::hex(&self.etag)
+    }
+}
+
+/// What every request of a node shares.
+pub struct RecordTools {
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Ids, token keys, generated values.
+    pub random: Arc<dyn Random>,
+    /// Hashes and checks passwords.
+    pub hasher: PasswordHasher,
+    /// Signs cursors, one derived key per tenant.
+    pub secret: NodeSecret,
+    plans: plans::Plans,
+}
+
+impl RecordTools {
+    /// Puts the tools together, with an empty memory of plans.
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
+        Self { clock, random, hasher, secret, plans: plans::Plans::new() }
+    }
+}
+
+impl fmt::Debug for RecordTools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordTools").finish_non_exhaustive()
+    }
+}
+
+/// One caller in one tenant, for the length of one request.
+#[derive(Clone)]
+pub struct Scope {
+    /// The tenant's data.
+    pub tenant: TenantDb,
+    /// Who asks.
+    pub principal: Principal,
+    /// The request as rules see it; its `auth` is that of the principal.
+    pub request: Arc<RequestContext>,
+    /// What the node shares.
+    pub tools: Arc<RecordTools>,
+    /// The id of the request, for the log of the tenant.
+    pub request_id: Arc<str>,
+    /// The caller's address, where it is kept.
+    pub ip: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("tenant", self.tenant.id()).field("request_id", &self.request_id).finish()
+    }
+}
+
+impl Scope {
+    /// The class of the caller.
+    pub fn class(&self) -> CallerClass {
+        self.principal.class()
+    }
+
+    /// Whether no rule applies to the caller.
+    pub fn is_superuser(&self) -> bool {
+        self.principal.is_superuser()
+    }
+
+    /// Who asks, as text: `system`, `anonymous`, `superuser:ID` or `record:COLLECTION/ID`.
+    pub fn caller_text(&self) -> String {
+        self.actor().to_string()
+    }
+
+    fn actor(&self) -> Actor {
+        match &self.principal {
+            Principal::System => Actor::System,
+            Principal::Anonymous => Actor::Anonymous,
+            Principal::Superuser(auth) => Actor::Superuser(Arc::from(auth.record.id.as_str())),
+            Principal::Record(auth) => {
+                Actor::Record(Arc::from(auth.collection.name.as_str()), Arc::from(auth.record.id.as_str()))
+            }
+        }
+    }
+
+    fn write_meta(&self) -> WriteMeta {
+        WriteMeta { actor: self.actor(), request_id: Arc::clone(&self.request_id), ip: self.ip.clone() }
+    }
+
+    /// The scope of a read inside a batch: rules see the item's own query parameters.
+    fn reading(&self, parameters: &[(String, String)]) -> Self {
+        let request = RequestContext {
+            method: Arc::from("GET"),
+            query: parameters.iter().cloned().collect(),
+            body: serde_json::Map::new(),
+            ..(*self.request).clone()
+        };
+        Self { request: Arc::new(request), ..self.clone() }
+    }
+}

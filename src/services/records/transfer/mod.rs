@@ -1,3 +1,9 @@
 //! Bringing records in and out in bulk.
 
 mod rows;
+mod import;
+mod export;
+
+pub use export::Exporter;
+pub use import::{ImportOptions, ImportRefusal, ImportReport, Importer};
+pub use rows::Format;

@@ -1,0 +1,239 @@
+//! Many reads and writes in one request: one transaction for all, or each on its own.
+//!
+//! Keeps true: in a transactional batch the items see each other's effects and nobody else's, and one failure undoes
+//! all; in a partial batch an item's failure is its own. Answers keep the order of the requests.
+//! Does not do: files, nested batches, other tenants.
+
+use super::account::Prepared;
+use super::batch_request::{BatchRequest, Item, Verb};
+use super::idempotency::Idempotency;
+use super::read::{self, ListRequest, View};
+use super::write::{self, Done, Effect, WriteRequest, WriteSource, WriteVerb};
+use super::{Answer, RecordError, Scope};
+use crate::kernel::error::{Code, Detail};
+use crate::kernel::ident::RecordId;
+use crate::store::{WriteToken, WriteTx};
+use serde_json::Value;
+
+/// What became of one request of a batch.
+#[derive(Debug)]
+pub enum ItemAnswer {
+    /// It was done.
+    Done(Done),
+    /// It was refused; only in a partial batch.
+    Failed(RecordError),
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub struct BatchAnswer {
+    /// One answer per request, in order.
+    pub items: Vec<ItemAnswer>,
+    /// The log position after it.
+    pub lsn: i64,
+    /// Names the last transaction; `None` when nothing was written.
+    pub token: Option<WriteToken>,
+    /// The answer is that of an earlier batch with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// How a batch is run.
+#[derive(Debug, Clone, Default)]
+pub struct BatchOptions {
+    /// Every check, no change.
+    pub dry_run: bool,
+    /// The receipt of the whole batch.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Runs a batch.
+pub async fn run(scope: &Scope, batch: BatchRequest, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
+    let mut items = Vec::with_capacity(batch.items.len());
+    for (index, request) in batch.items.into_iter().enumerate() {
+        items.push(request.into_item().map_err(|reason| malformed(index, reason))?);
+    }
+    if batch.transactional {
+        run_together(scope, items, options).await
+    } else {
+        run_apart(scope, items, options).await
+    }
+}
+
+fn malformed(index: usize, reason: String) -> RecordError {
+    let detail = Detail::new(format!("requests.{index}"), Code::BatchFailed.as_str(), reason);
+    RecordError::Invalid(vec![detail])
+}
+
+async fn run_together(scope: &Scope, items: Vec<Item>, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
+    let mut ready = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let prepared = prepare(scope, &item).await.map_err(|fault| at(index, fault))?;
+        ready.push((item, prepared));
+    }
+    let run = scope.clone();
+    let written = scope
+        .tenant
+        .write(scope.write_meta(), move |tx| {
+            if let Some(key) = &options.idempotency
+                && let Some(receipt) = key.find(tx)?
+            {
+                return Ok((from_receipt(&receipt)?, true));
+            }
+            if options.dry_run {
+                tx.dry_run();
+            }
+            let done = apply_all(tx, &run, ready)?;
+            if let Some(key) = options.idempotency.filter(|_| !options.dry_run) {
+                key.save(tx, &to_receipt(&done))?;
+            }
+            Ok::<_, RecordError>((done, false))
+        })
+        .await?;
+    let (done, replayed) = written.value;
+    let items = done.into_iter().map(ItemAnswer::Done).collect();
+    Ok(BatchAnswer { items, lsn: written.lsn, token: written.token, replayed })
+}
+
+fn apply_all(tx: &mut WriteTx<'_>, scope: &Scope, ready: Vec<(Item, Prepared)>) -> Result<Vec<Done>, RecordError> {
+    let mut answers = Vec::with_capacity(ready.len());
+    let mut done = Vec::with_capacity(ready.len());
+    for (index, (mut item, prepared)) in ready.into_iter().enumerate() {
+        let one = item
+            .resolve(&answers)
+            .map_err(|detail| RecordError::Invalid(vec![detail]))
+            .and_then(|()| apply_item(tx, scope, item, &prepared))
+            .map_err(|fault| at(index, fault))?;
+        answers.push(parse_answer(&one.answer));
+        done.push(one);
+    }
+    Ok(done)
+}
+
+fn apply_item(tx: &mut WriteTx<'_>, scope: &Scope, item: Item, prepared: &Prepared) -> Result<Done, RecordError> {
+    match item.verb {
+        Verb::List => {
+            let parameters = ListRequest::from_pairs(&item.parameters)?;
+            let answer = read::load_list_now(tx, &scope.reading(&item.parameters), &item.collection, &parameters)?;
+            Ok(Done { effect: Effect::Read, answer })
+        }
+        Verb::Get => {
+            let view = View::from_pairs(&item.parameters)?;
+            let id = item.record.as_deref().unwrap_or_default();
+            let answer = read::load_get_now(tx, &scope.reading(&item.parameters), &item.collection, id, &view)?;
+            Ok(Done { effect: Effect::Read, answer })
+        }
+        _ => write::apply(tx, scope, &write_request(item)?, prepared),
+    }
+}
+
+/// Each item in a transaction of its own, in order, so that references still work.
+async fn run_apart(scope: &Scope, items: Vec<Item>, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
+    let mut batch = BatchAnswer { items: Vec::new(), lsn: scope.tenant.position(), token: None, replayed: false };
+    let mut answers = Vec::with_capacity(items.len());
+    for (index, mut item) in items.into_iter().enumerate() {
+        let outcome = match item.resolve(&answers) {
+            Err(detail) => Err(RecordError::Invalid(vec![detail])),
+            Ok(()) => run_one(scope, index, item, &options, &mut batch).await,
+        };
+        match outcome {
+            Ok(done) => {
+                answers.push(parse_answer(&done.answer));
+                batch.items.push(ItemAnswer::Done(done));
+            }
+            Err(fault) => {
+                answers.push(None);
+                batch.items.push(ItemAnswer::Failed(fault));
+            }
+        }
+    }
+    Ok(batch)
+}
+
+async fn run_one(
+    scope: &Scope,
+    index: usize,
+    item: Item,
+    options: &BatchOptions,
+    batch: &mut BatchAnswer,
+) -> Result<Done, RecordError> {
+    let answer = match item.verb {
+        Verb::List => {
+            let parameters = ListRequest::from_pairs(&item.parameters)?;
+            read::list(&scope.reading(&item.parameters), &item.collection, &parameters).await?
+        }
+        Verb::Get => {
+            let (view, id) = (View::from_pairs(&item.parameters)?, item.record.as_deref().unwrap_or_default());
+            read::get(&scope.reading(&item.parameters), &item.collection, id, &view).await?
+        }
+        _ => {
+            let request = WriteRequest { dry_run: options.dry_run, ..write_request(item)? };
+            // A receipt of its own: repeating the batch repeats only what failed.
+            let receipt = options.idempotency.as_ref().map(|key| key.of_item(index));
+            let written = write::write(scope, request, receipt).await?;
+            batch.lsn = written.lsn;
+            batch.replayed |= written.replayed;
+            batch.token = written.token.or(batch.token.take());
+            return Ok(written.done);
+        }
+    };
+    Ok(Done { effect: Effect::Read, answer })
+}
+
+async fn prepare(scope: &Scope, item: &Item) -> Result<Prepared, RecordError> {
+    match item.verb {
+        Verb::List | Verb::Get | Verb::Delete => Ok(Prepared::default()),
+        _ => write::prepare(scope, &write_request(item.clone())?).await,
+    }
+}
+
+fn write_request(item: Item) -> Result<WriteRequest, RecordError> {
+    let verb = match item.verb {
+        Verb::Create | Verb::List | Verb::Get => WriteVerb::Create,
+        Verb::Upsert => WriteVerb::Upsert,
+        Verb::Update => WriteVerb::Update,
+        Verb::Delete => WriteVerb::Delete,
+    };
+    Ok(WriteRequest {
+        verb,
+        collection: item.collection,
+        // A reference is not an id yet.
+        id: item.record.filter(|id| RecordId::parse(id).is_ok()),
+        body: item.body,
+        if_match: item.if_match,
+        view: View::from_pairs(&item.parameters)?,
+        dry_run: false,
+        source: WriteSource::Caller,
+    })
+}
+
+fn at(index: usize, fault: RecordError) -> RecordError {
+    RecordError::Batch { index, fault: Box::new(fault) }
+}
+
+fn parse_answer(answer: &Answer) -> Option<Value> {
+    serde_json::from_slice(&answer.body).ok()
+}
+
+/// Each item's receipt behind its length.
+fn to_receipt(done: &[Done]) -> Vec<u8> {
+    let mut receipt = Vec::new();
+    for one in done {
+        let part = one.to_receipt();
+        receipt.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        receipt.extend_from_slice(&part);
+    }
+    receipt
+}
+
+fn from_receipt(mut receipt: &[u8]) -> Result<Vec<Done>, RecordError> {
+    let damaged = || RecordError::Defect("damaged batch receipt".into());
+    let mut done = Vec::new();
+    while !receipt.is_empty() {
+        let (len, rest) = receipt.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| damaged())?;
+        let (part, rest) = rest.split_at_checked(len).ok_or_else(damaged)?;
+        done.push(Done::from_receipt(part)?);
+        receipt = rest;
+    }
+    Ok(done)
+}

@@ -1,0 +1,217 @@
+//! Importing records: a stream of rows, written a thousand to a transaction.
+//!
+//! Keeps true: a row that is refused changes nothing and is reported with its line, the rows beside it go on; an import
+//! can be run again, because rows with an id replace what they made before, and `skip_lines` starts after what is done.
+//! Does not do: access rules. Only superusers import; field checks, uniqueness and references hold for them too.
+
+use super::rows::{Row, Splitter};
+use super::Format;
+use crate::kernel::error::Fault;
+use crate::kernel::limits;
+use crate::services::records::account::{self, Prepared};
+use crate::services::records::read::View;
+use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
+use crate::services::records::{RecordError, Scope};
+use serde_json::{Map, Value};
+
+/// How an import is done.
+#[derive(Debug, Clone, Copy)]
+pub struct ImportOptions {
+    /// How the rows are written down.
+    pub format: Format,
+    /// Every check, no change.
+    pub dry_run: bool,
+    /// Rows that start on a line up to this one are passed over.
+    pub skip_lines: u64,
+}
+
+/// One refused row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportRefusal {
+    /// The line on which the row starts, from 1.
+    pub line: u64,
+    /// Why, for a person: the sentence, and each field with its own.
+    pub reason: String,
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Records made.
+    pub created: u64,
+    /// Records changed.
+    pub updated: u64,
+    /// Rows passed over by `skip_lines`.
+    pub skipped: u64,
+    /// Rows refused.
+    pub refused: u64,
+    /// The first refusals, `limits::IMPORT_ERRORS_MAX` at most.
+    pub refusals: Vec<ImportRefusal>,
+    /// The last line whose row is durable or refused; the `skip_lines` of a resumed import.
+    pub last_line: u64,
+}
+
+/// An import under way: feed it pieces, then finish it.
+#[derive(Debug)]
+pub struct Importer {
+    scope: Scope,
+    collection: String,
+    options: ImportOptions,
+    splitter: Splitter,
+    rows: Vec<Row>,
+    report: ImportReport,
+}
+
+/// Bytes of whole rows that are worth cutting out of the stream.
+const PARSE_BYTES: usize = 64 * 1024;
+
+impl Importer {
+    /// Starts an import into `collection`. Superusers only.
+    pub fn new(scope: Scope, collection: &str, options: ImportOptions) -> Result<Self, RecordError> {
+        let schema = scope.tenant.schema();
+        let found = schema.find(collection).ok_or_else(|| RecordError::UnknownCollection(collection.to_owned()))?;
+        if !scope.is_superuser() {
+            return Err(RecordError::SuperuserOnly { collection: found.name.clone(), action: "import" });
+        }
+        if found.is_view() {
+            return Err(RecordError::ReadOnly(found.name.clone()));
+        }
+        let collection = found.id.to_string();
+        let splitter = Splitter::new(options.format);
+        Ok(Self { scope, collection, options, splitter, rows: Vec::new(), report: ImportReport::default() })
+    }
+
+    /// How far it has come.
+    pub fn report(&self) -> &ImportReport {
+        &self.report
+    }
+
+    /// Takes the next piece of the stream and writes every full chunk of rows.
+    pub async fn push(&mut self, piece: &[u8]) -> Result<(), RecordError> {
+        self.splitter.push(piece).map_err(RecordError::Body)?;
+        if self.splitter.waiting() >= PARSE_BYTES {
+            let rows = self.splitter.take();
+            self.keep(rows);
+        }
+        while self.rows.len() >= limits::IMPORT_CHUNK_LEN {
+            let rest = self.rows.split_off(limits::IMPORT_CHUNK_LEN);
+            let chunk = std::mem::replace(&mut self.rows, rest);
+            self.write(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left.
+    pub async fn finish(mut self) -> Result<ImportReport, RecordError> {
+        let rows = self.splitter.finish();
+        self.keep(rows);
+        while !self.rows.is_empty() {
+            let rest = self.rows.split_off(self.rows.len().min(limits::IMPORT_CHUNK_LEN));
+            let chunk = std::mem::replace(&mut self.rows, rest);
+            self.write(chunk).await?;
+        }
+        Ok(self.report)
+    }
+
+    fn keep(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            if row.line <= self.options.skip_lines {
+                self.report.skipped += 1;
+            } else {
+                self.rows.push(row);
+            }
+        }
+    }
+
+    async fn write(&mut self, chunk: Vec<Row>) -> Result<(), RecordError> {
+        let last_line = chunk.last().map_or(self.report.last_line, |row| row.line);
+        let mut ready = Vec::with_capacity(chunk.len());
+        for Row { line, members } in chunk {
+            match members {
+                Ok(body) => {
+                    let request = self.request(body);
+                    let prepared = self.prepare(&request).await?;
+                    ready.push((line, request, prepared));
+                }
+                Err(reason) => self.refuse(line, reason),
+            }
+        }
+        let (scope, dry_run) = (self.scope.clone(), self.options.dry_run);
+        let written = self
+            .scope
+            .tenant
+            .write(self.scope.write_meta(), move |tx| {
+                if dry_run {
+                    tx.dry_run();
+                }
+                let mut outcomes = Vec::with_capacity(ready.len());
+                for (line, request, prepared) in &ready {
+                    outcomes.push((*line, outcome(write::apply(tx, &scope, request, prepared))?));
+                }
+                Ok::<_, RecordError>(outcomes)
+            })
+            .await?;
+        for (line, outcome) in written.value {
+            match outcome {
+                Ok(Effect::Created) => self.report.created += 1,
+                Ok(_) => self.report.updated += 1,
+                Err(reason) => self.refuse(line, reason),
+            }
+        }
+        self.report.last_line = last_line;
+        Ok(())
+    }
+
+    fn request(&self, mut body: Map<String, Value>) -> WriteRequest {
+        // Members that answers carry and records do not have, so that an export can be imported as it is.
+        for name in ["collectionId", "collectionName", "expand"] {
+            body.remove(name);
+        }
+        let has_id = body.get("id").and_then(Value::as_str).is_some_and(|id| !id.is_empty());
+        WriteRequest {
+            verb: if has_id { WriteVerb::Upsert } else { WriteVerb::Create },
+            collection: self.collection.clone(),
+            id: None,
+            body,
+            if_match: None,
+            view: View::default(),
+            dry_run: self.options.dry_run,
+            source: WriteSource::Import,
+        }
+    }
+
+    async fn prepare(&self, request: &WriteRequest) -> Result<Prepared, RecordError> {
+        let schema = self.scope.tenant.schema();
+        match schema.find(&request.collection) {
+            Some(collection) if account::sets_password(collection, &request.body) => {
+                write::prepare(&self.scope, request).await
+            }
+            _ => Ok(Prepared::default()),
+        }
+    }
+
+    fn refuse(&mut self, line: u64, reason: String) {
+        self.report.refused += 1;
+        if self.report.refusals.len() < limits::IMPORT_ERRORS_MAX {
+            self.report.refusals.push(ImportRefusal { line, reason });
+        }
+    }
+}
+
+/// Separates what is wrong with a row from what is wrong with the node: the latter ends the import.
+fn outcome(result: Result<write::Done, RecordError>) -> Result<Result<Effect, String>, RecordError> {
+    use crate::kernel::error::Kind;
+    match result {
+        Ok(done) => Ok(Ok(done.effect)),
+        Err(error) => match error.code().kind() {
+            Kind::Invalid | Kind::Conflict | Kind::NotFound | Kind::TooLarge => Ok(Err(reason(&error))),
+            _ => Err(error),
+        },
+    }
+}
+
+fn reason(error: &RecordError) -> String {
+    let fields: Vec<String> =
+        error.details().into_iter().map(|detail| format!("{}: {}", detail.field, detail.message)).collect();
+    if fields.is_empty() { error.public().into_owned() } else { fields.join(" ") }
+}

@@ -1,0 +1,397 @@
+//! Creating, changing, upserting and deleting records: prepare, then everything that needs data in one transaction.
+//!
+//! Keeps true: whatever refuses a write refuses all of it; rules, uniqueness, references, `If-Match` and
+//! read-modify-write are decided on the data the transaction itself sees; a receipt is stored with the write it proves.
+//! Does not do: more than one request (that is `batch`), reading (that is `read`), storing files.
+
+use super::account::{self, Prepared, Standing};
+use super::idempotency::Idempotency;
+use super::read::{self, View};
+use super::values::{self, Build, Change};
+use super::{Answer, RecordError, Scope, cascade, gate};
+use crate::kernel::error::Detail;
+use crate::kernel::ident::{FieldNumber, RecordId};
+use crate::kernel::value::Stored;
+use crate::query::request::RequestContext;
+use crate::schema::field::FieldKind;
+use crate::schema::record::RecordImage;
+use crate::schema::{Collection, CollectionKind};
+use crate::store::{WriteToken, WriteTx};
+use serde_json::{Map, Value};
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteVerb {
+    /// A new record.
+    Create,
+    /// Changes to a record.
+    Update,
+    /// A new record, or changes to the one that has the body's id.
+    Upsert,
+    /// No record any more.
+    Delete,
+}
+
+/// One write as its caller asked for it.
+#[derive(Debug, Clone)]
+pub struct WriteRequest {
+    /// What is wanted.
+    pub verb: WriteVerb,
+    /// Name or id of the collection.
+    pub collection: String,
+    /// The record, for update and delete.
+    pub id: Option<String>,
+    /// The members; empty for delete.
+    pub body: Map<String, Value>,
+    /// The value of `If-Match`.
+    pub if_match: Option<String>,
+    /// What of the record is answered.
+    pub view: View,
+    /// Every check, no change.
+    pub dry_run: bool,
+    /// Where it comes from.
+    pub source: WriteSource,
+}
+
+/// Where a write comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriteSource {
+    /// A caller who is answered with the record.
+    #[default]
+    Caller,
+    /// A bulk import by a superuser: dates that the server would set are kept, nothing is answered.
+    Import,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// A record was read (only inside a batch).
+    Read,
+    /// A record was made.
+    Created,
+    /// A record was changed.
+    Updated,
+    /// A record was deleted; there is no body.
+    Deleted,
+}
+
+/// What one write did, before anybody knows that it is durable.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// What happened.
+    pub effect: Effect,
+    /// The record as the caller may see it; empty after a delete.
+    pub answer: Answer,
+}
+
+/// A durable write.
+#[derive(Debug, Clone)]
+pub struct WriteAnswer {
+    /// What happened.
+    pub done: Done,
+    /// The log position after it.
+    pub lsn: i64,
+    /// Names the transaction for read-your-writes; `None` for a dry run and for a repetition.
+    pub token: Option<WriteToken>,
+    /// The answer is that of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// Runs one write to durability.
+pub async fn write(
+    scope: &Scope,
+    request: WriteRequest,
+    idempotency: Option<Idempotency>,
+) -> Result<WriteAnswer, RecordError> {
+    let prepared = prepare(scope, &request).await?;
+    let run = scope.clone();
+    let written = scope
+        .tenant
+        .write(scope.write_meta(), move |tx| {
+            if let Some(key) = &idempotency
+                && let Some(receipt) = key.find(tx)?
+            {
+                return Ok((Done::from_receipt(&receipt)?, true));
+            }
+            if request.dry_run {
+                tx.dry_run();
+            }
+            let done = apply(tx, &run, &request, &prepared)?;
+            if let Some(key) = idempotency.filter(|_| !request.dry_run) {
+                key.save(tx, &done.to_receipt())?;
+            }
+            Ok::<_, RecordError>((done, false))
+        })
+        .await?;
+    let (done, replayed) = written.value;
+    Ok(WriteAnswer { done, lsn: written.lsn, token: written.token, replayed })
+}
+
+/// Does what is slow and needs no transaction: hashing passwords, checking the old one.
+pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
+    let schema = scope.tenant.schema();
+    let Some(collection) = schema.find(&request.collection) else { return Ok(Prepared::default()) };
+    if request.verb == WriteVerb::Delete || !account::sets_password(collection, &request.body) {
+        return Ok(Prepared::default());
+    }
+    let id = request.id.clone().or_else(|| request.body.get("id").and_then(Value::as_str).map(str::to_owned));
+    let stored = match (id, request.body.contains_key("oldPassword")) {
+        (Some(id), true) => stored_password(scope, collection, id).await?,
+        _ => None,
+    };
+    account::prepare(&scope.tools.hasher, collection, &request.body, stored.as_deref()).await
+}
+
+async fn stored_password(scope: &Scope, collection: &Arc<Collection>, id: String) -> Result<Option<String>, RecordError> {
+    let Some(field) = account::password_field(collection).map(|field| field.number) else { return Ok(None) };
+    let collection = Arc::clone(collection);
+    scope
+        .tenant
+        .read(move |reader| {
+            let record = reader.find_record(&collection, &id)?;
+            let hash = record.as_ref().and_then(|record| record.get(field)).and_then(Stored::as_text);
+            Ok::<_, RecordError>(hash.map(str::to_owned))
+        })
+        .await
+}
+
+/// Runs one write inside a transaction that may hold others.
+pub(super) fn apply(
+    tx: &mut WriteTx<'_>,
+    scope: &Scope,
+    request: &WriteRequest,
+    prepared: &Prepared,
+) -> Result<Done, RecordError> {
+    let schema = Arc::clone(tx.schema());
+    let collection =
+        schema.find(&request.collection).ok_or_else(|| RecordError::UnknownCollection(request.collection.clone()))?;
+    if collection.kind == CollectionKind::View {
+        return Err(RecordError::ReadOnly(collection.name.clone()));
+    }
+    let job = Job { scope, request, prepared, collection, context: OnceCell::new() };
+    match request.verb {
+        WriteVerb::Create => job.create(tx),
+        WriteVerb::Update => {
+            let id = request.id.as_deref().unwrap_or_default();
+            job.update(tx, &RecordId::parse(id).map_err(|_| RecordError::NotFound)?)
+        }
+        WriteVerb::Delete => {
+            let id = request.id.as_deref().unwrap_or_default();
+            job.delete(tx, &RecordId::parse(id).map_err(|_| RecordError::NotFound)?)
+        }
+        WriteVerb::Upsert => {
+            let id = request.id.as_deref().or_else(|| request.body.get("id").and_then(Value::as_str));
+            match id.and_then(|id| RecordId::parse(id).ok()) {
+                Some(id) if tx.find_record(collection, id.as_str())?.is_some() => job.update(tx, &id),
+                _ => job.create(tx),
+            }
+        }
+    }
+}
+
+/// One write under way.
+struct Job<'a> {
+    scope: &'a Scope,
+    request: &'a WriteRequest,
+    prepared: &'a Prepared,
+    collection: &'a Arc<Collection>,
+    context: OnceCell<RequestContext>,
+}
+
+impl Job<'_> {
+    /// The request as rules see it: `@request.body` is the body of this write.
+    fn context(&self) -> &RequestContext {
+        if self.scope.is_superuser() {
+            return &self.scope.request;
+        }
+        self.context
+            .get_or_init(|| RequestContext { body: self.request.body.clone(), ..(*self.scope.request).clone() })
+    }
+
+    fn create(&self, tx: &mut WriteTx<'_>) -> Result<Done, RecordError> {
+        let rule = &self.collection.rules.create;
+        gate::require_unlocked(self.scope, self.collection, rule, "create")?;
+        if self.request.if_match.is_some() {
+            return Err(RecordError::PreconditionFailed);
+        }
+        let build = self.build(tx);
+        let mut record = build.new_record().map_err(RecordError::Invalid)?;
+        if let Some((field, key)) =
+            account::renewed_token_key(self.collection, None, record.values(), self.scope.tools.random.as_ref())
+        {
+            record.set(field, key);
+        }
+        self.check_references(tx, record.values())?;
+        tx.insert(self.collection, &record)?;
+        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, &record.id)? {
+            return Err(RecordError::CreateRefused(self.collection.name.clone()));
+        }
+        self.check_account(tx, None, &record.id)?;
+        self.check_field_rules(tx, &build, &record.id)?;
+        self.done(tx, Effect::Created, &record.id)
+    }
+
+    fn update(&self, tx: &mut WriteTx<'_>, id: &RecordId) -> Result<Done, RecordError> {
+        let rule = &self.collection.rules.update;
+        gate::require_unlocked(self.scope, self.collection, rule, "update")?;
+        let current = tx.find_record(self.collection, id.as_str())?.ok_or(RecordError::NotFound)?;
+        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, id)? {
+            return Err(RecordError::NotFound);
+        }
+        self.check_precondition(tx, id)?;
+        self.check_account(tx, Some(&current), id)?;
+        let build = self.build(tx);
+        self.check_field_rules(tx, &build, id)?;
+        let changes = build.changes(&current).map_err(RecordError::Invalid)?;
+        self.store_changes(tx, &current, changes)?;
+        self.done(tx, Effect::Updated, id)
+    }
+
+    fn done(&self, tx: &WriteTx<'_>, effect: Effect, id: &RecordId) -> Result<Done, RecordError> {
+        let answer = match self.request.source {
+            WriteSource::Import => Answer::empty(),
+            WriteSource::Caller => read::load_written(tx, self.scope, self.context(), self.collection, id, &self.request.view)?,
+        };
+        Ok(Done { effect, answer })
+    }
+
+    fn store_changes(
+        &self,
+        tx: &mut WriteTx<'_>,
+        current: &RecordImage,
+        changes: Vec<Change>,
+    ) -> Result<(), RecordError> {
+        let (moved, set): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.delta.is_some_and(|delta| delta != 0.0));
+        let mut set: Vec<(FieldNumber, Stored)> = set.into_iter().map(|change| (change.field, change.value)).collect();
+        let random = self.scope.tools.random.as_ref();
+        set.extend(account::renewed_token_key(self.collection, Some(current), &set, random));
+        self.check_references(tx, &set)?;
+        if !set.is_empty() {
+            tx.update(self.collection, &current.id, &set)?;
+        }
+        for change in moved {
+            if let Some(delta) = change.delta {
+                tx.increment(self.collection, &current.id, change.field, delta)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, tx: &mut WriteTx<'_>, id: &RecordId) -> Result<Done, RecordError> {
+        let rule = &self.collection.rules.delete;
+        gate::require_unlocked(self.scope, self.collection, rule, "delete")?;
+        if tx.find_record(self.collection, id.as_str())?.is_none()
+            || !gate::admits(tx, self.scope, self.context(), self.collection, rule, id)?
+        {
+            return Err(RecordError::NotFound);
+        }
+        self.check_precondition(tx, id)?;
+        cascade::delete_record(tx, self.collection, id)?;
+        Ok(Done { effect: Effect::Deleted, answer: Answer::empty() })
+    }
+
+    fn build(&self, tx: &WriteTx<'_>) -> Build<'_> {
+        Build {
+            collection: self.collection,
+            body: &self.request.body,
+            superuser: self.scope.is_superuser(),
+            keep_autodates: self.request.source == WriteSource::Import,
+            prepared: self.prepared,
+            random: self.scope.tools.random.as_ref(),
+            now_ms: tx.now_ms(),
+            modified: values::has_modifiers(&self.request.body),
+        }
+    }
+
+    /// `If-Match`: the caller must have seen the record as it is now.
+    fn check_precondition(&self, tx: &WriteTx<'_>, id: &RecordId) -> Result<(), RecordError> {
+        let Some(wanted) = self.request.if_match.as_deref().map(str::trim) else { return Ok(()) };
+        if wanted == "*" {
+            return Ok(());
+        }
+        // The caller read the record whole, or with the same view that it writes with.
+        for view in [View::default(), self.request.view.clone()] {
+            let seen = read::load_written(tx, self.scope, self.context(), self.collection, id, &view)?;
+            if wanted.split(',').any(|tag| seen.has_tag(tag)) {
+                return Ok(());
+            }
+        }
+        Err(RecordError::PreconditionFailed)
+    }
+
+    fn check_account(&self, tx: &WriteTx<'_>, current: Option<&RecordImage>, id: &RecordId) -> Result<(), RecordError> {
+        if !self.collection.is_auth() || self.request.source == WriteSource::Import {
+            return Ok(());
+        }
+        let standing = match gate::admits(tx, self.scope, self.context(), self.collection, &self.collection.rules.manage, id)? {
+            true => Standing::Manager,
+            false => Standing::Plain,
+        };
+        let details = account::check(self.collection, &self.request.body, current, standing, self.prepared);
+        if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+    }
+
+    /// The write rules of the fields that the body names.
+    fn check_field_rules(&self, tx: &WriteTx<'_>, build: &Build<'_>, id: &RecordId) -> Result<(), RecordError> {
+        if self.scope.is_superuser() {
+            return Ok(());
+        }
+        let mut details = Vec::new();
+        for field in build.named_fields().filter(|field| field.write_rule.is_some()) {
+            if !gate::admits(tx, self.scope, self.context(), self.collection, &field.write_rule, id)? {
+                let message = "You are not allowed to set this field.";
+                details.push(Detail::new(field.name.as_str(), "validation_not_allowed", message));
+            }
+        }
+        if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+    }
+
+    /// Every id in a relation must be that of a record.
+    fn check_references(&self, tx: &WriteTx<'_>, values: &[(FieldNumber, Stored)]) -> Result<(), RecordError> {
+        let schema = Arc::clone(tx.schema());
+        let mut details = Vec::new();
+        for (number, value) in values {
+            let Some(field) = self.collection.find_field_number(*number) else { continue };
+            let FieldKind::Relation(relation) = &field.kind else { continue };
+            let (Some(target), Some(text)) = (schema.find_id(&relation.target), value.as_text()) else { continue };
+            if text.is_empty() || text == "[]" {
+                continue;
+            }
+            let source = if field.kind.is_list() { "SELECT value FROM json_each(?1)" } else { "SELECT ?1 AS value" };
+            let sql = format!("SELECT 1 FROM ({source}) WHERE value NOT IN (SELECT id FROM \"{}\") LIMIT 1", target.table());
+            if tx.find_one(&sql, std::slice::from_ref(value), |_| Ok(()))?.is_some() {
+                let message = "Failed to find all relation records with the provided ids.";
+                details.push(Detail::new(field.name.as_str(), "validation_missing_rel_records", message));
+            }
+        }
+        if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+    }
+}
+
+impl Done {
+    /// One byte for the effect, then the body.
+    pub(super) fn to_receipt(&self) -> Vec<u8> {
+        let effect = match self.effect {
+            Effect::Read => 0,
+            Effect::Created => 1,
+            Effect::Updated => 2,
+            Effect::Deleted => 3,
+        };
+        std::iter::once(effect).chain(self.answer.body.iter().copied()).collect()
+    }
+
+    pub(super) fn from_receipt(receipt: &[u8]) -> Result<Self, RecordError> {
+        let (first, body) = receipt.split_first().ok_or_else(|| RecordError::Defect("empty receipt".into()))?;
+        let effect = match first {
+            0 => Effect::Read,
+            1 => Effect::Created,
+            2 => Effect::Updated,
+            3 => Effect::Deleted,
+            other => return Err(RecordError::Defect(format!("receipt with effect {other}"))),
+        };
+        Ok(Self { effect, answer: Answer::new(body.to_vec()) })
+    }
+}
