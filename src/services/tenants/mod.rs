@@ -14,7 +14,7 @@ pub mod registry;
 pub mod rows;
 pub mod system;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use directory::{BlueprintRef, TenantEntry, TenantState};
 pub use error::TenantError;
