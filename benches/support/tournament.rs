@@ -69,7 +69,8 @@ pub(crate) struct Ids {
 
 /// The pragmas of every connection of the yardstick: those of the product (`store`), no others.
 pub(crate) const PRAGMAS: &str = "PRAGMA busy_timeout=5000; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
-PRAGMA temp_store=MEMORY; PRAGMA cache_size=-4000; PRAGMA mmap_size=0; PRAGMA foreign_keys=OFF;";
+PRAGMA temp_store=MEMORY; PRAGMA cache_size=-2000; PRAGMA mmap_size=0; PRAGMA foreign_keys=OFF;
+PRAGMA cell_size_check=ON; PRAGMA trusted_schema=OFF;";
 
 /// Writes the sample data into a new file and returns its ids.
 pub(crate) fn create(file: &Path) -> anyhow::Result<Ids> {

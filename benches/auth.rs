@@ -1,0 +1,115 @@
+//! Logging in: does the answer's time tell whether an account exists, and do logins starve reads?
+//!
+//! Keeps true: both kinds of attempt alternate on one connection, so drift of the machine touches both alike.
+//! Does not do: the shape of the answers; that is a test of the auth suite.
+
+mod support;
+
+use std::rc::Rc;
+use std::time::Instant;
+use support::args::Args;
+use support::load::{self, Fill, Plan};
+use support::report::{Report, count, time_us};
+use support::rng::Rng;
+use support::rounds::median;
+use support::site::{Ask, Form, Site};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USERS: &str = "/t/demo-org/api/collections/users";
+const EMAIL: &str = "known@example.com";
+const PASSWORD: &str = "the password of a known account";
+/// Connections that log in while reads are measured.
+const LOGINS: usize = 8;
+
+fn main() -> anyhow::Result<()> {
+    let Some(args) = Args::read() else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let site = Site::start_tenantry(dir.path().join("node"), true)?;
+    let mut report = Report::new("auth", &["what", "figure", "detail"], &args);
+    register(&site)?;
+    measure_oracle(&args, &site, &mut report)?;
+    measure_starvation(&args, &site, &mut report)?;
+    report.finish()
+}
+
+fn register(site: &Site) -> anyhow::Result<()> {
+    let body = serde_json::json!({ "email": EMAIL, "password": PASSWORD, "passwordConfirm": PASSWORD }).to_string();
+    let answer = load::fetch(site.server.addr, &load::render("POST", &format!("{USERS}/records"), &[], Some(&body)))?;
+    anyhow::ensure!(answer.status == 200, "register: {}", String::from_utf8_lossy(&answer.body));
+    Ok(())
+}
+
+fn attempt(identity: &str, password: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "identity": identity, "password": password }).to_string();
+    load::render("POST", &format!("{USERS}/auth-with-password"), &[], Some(&body))
+}
+
+/// A wrong password of an account that exists against one of an account that does not.
+fn measure_oracle(args: &Args, site: &Site, report: &mut Report) -> anyhow::Result<()> {
+    let pairs = if args.quick { 10 } else { 200 };
+    let (mut known, mut unknown, mut refused) = (Vec::new(), Vec::new(), 0);
+    for at in 0..pairs {
+        // A throttle that counts per identity would answer without hashing; so each identity is tried once in a while.
+        let mut requests = [
+            (attempt(EMAIL, &format!("wrong password {at}")), &mut known),
+            (attempt(&format!("nobody{at}@example.com"), &format!("wrong password {at}")), &mut unknown),
+        ];
+        if at % 2 == 1 {
+            requests.reverse();
+        }
+        for (request, times) in requests {
+            let began = Instant::now();
+            let answer = load::fetch(site.server.addr, &request)?;
+            match answer.status {
+                429 => refused += 1,
+                _ => times.push(began.elapsed().as_secs_f64() * 1e6),
+            }
+        }
+    }
+    let chance = chance_of_telling(&known, &unknown);
+    let detail = format!(
+        "median {} known, {} unknown, {} throttled; 0.50 is a coin",
+        time_us(median(known)),
+        time_us(median(unknown)),
+        count(f64::from(refused))
+    );
+    report.row(vec!["chance to tell a known account by time".into(), format!("{chance:.2}"), detail]);
+    Ok(())
+}
+
+/// Probability that a random draw of the one is slower than one of the other (Mann and Whitney, 1947), from 0.5 up.
+fn chance_of_telling(one: &[f64], other: &[f64]) -> f64 {
+    let wins: usize = one.iter().map(|a| other.iter().filter(|b| *a > **b).count()).sum();
+    let chance = wins as f64 / (one.len() * other.len()).max(1) as f64;
+    chance.max(1.0 - chance)
+}
+
+/// Cached and uncached reads with and without logins beside them.
+fn measure_starvation(args: &Args, site: &Site, report: &mut Report) -> anyhow::Result<()> {
+    let plan = Plan { connections: 8, warmup: args.warmup(), window: args.window(), seed: 11 };
+    let reads = site.requests(Ask::Get, Form::Plain)?;
+    let alone = load::drive(site.server.addr, &reads, plan)?;
+    let addr = site.server.addr;
+    let logins = std::thread::spawn(move || {
+        let request = attempt(EMAIL, PASSWORD);
+        let fill: Fill = Rc::new(move |_: &mut Rng, out: &mut Vec<u8>| {
+            out.extend_from_slice(&request);
+            200
+        });
+        load::drive(addr, &fill, Plan { connections: LOGINS, seed: 12, ..plan })
+    });
+    let beside = load::drive(site.server.addr, &reads, plan)?;
+    let logins = logins.join().map_err(|_| anyhow::anyhow!("the login load panicked"))?;
+    let logins =
+        logins.map_or_else(|error| format!("logins failed: {error}"), |o| format!("{} logins/s", count(o.per_second)));
+    for (name, outcome, detail) in
+        [("alone", alone, String::new()), (&format!("beside {LOGINS} logins at a time"), beside, logins)]
+    {
+        let figure = format!("{} / {}", time_us(outcome.p50_us), time_us(outcome.p99_us));
+        let detail = format!("{} reads/s {detail}", count(outcome.per_second));
+        report.row(vec![format!("read by id, p50 / p99, {name}"), figure, detail]);
+    }
+    Ok(())
+}
