@@ -26,6 +26,8 @@ mod snapshot;
 mod check;
 mod replay;
 mod node;
+#[cfg(test)]
+mod tests;
 
 pub use changelog::{LogOp, LoggedTx, SchemaChange};
 pub use check::{CheckReport, check_file, free_bytes};
@@ -101,6 +103,9 @@ pub enum StoreError {
     /// The transaction holds more operations than `limits::TX_OPS_MAX`.
     #[error("the transaction has too many operations")]
     TooManyOps,
+    /// The collections changed since the plan was made.
+    #[error("the plan was made for another schema version")]
+    SchemaMoved,
     /// A statement that read connections do not run.
     #[error("the statement is not allowed here: {0}")]
     Refused(Arc<str>),
@@ -140,6 +145,7 @@ impl Fault for StoreError {
             Self::TenantExists(_) => Code::TenantExists,
             Self::Unique { .. } => Code::ValidationFailed,
             Self::RecordMissing { .. } => Code::RecordNotFound,
+            Self::SchemaMoved => Code::Conflict,
             Self::TooManyOps => Code::BodyTooLarge,
             Self::Sql(_) | Self::Refused(_) => Code::SchemaInvalid,
             Self::NotATenant(_) => Code::RequestInvalid,

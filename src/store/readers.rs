@@ -254,6 +254,8 @@ pub(super) struct ReadConnection {
 }
 
 struct Snapshot {
+    /// What `TenantInner::commits` said before the snapshot began.
+    commits: u64,
     lsn: i64,
     schema: Arc<Schema>,
 }
@@ -334,11 +336,11 @@ impl ReadPool {
         (state.connections, state.connections - state.idle_connections)
     }
 
-    /// Ends the snapshots of idle connections that are older than `position`.
-    pub(super) fn release_stale(&self, position: i64) {
+    /// Ends the snapshots of idle connections that are not the present, which `commits` counts.
+    pub(super) fn release_stale(&self, commits: u64) {
         let idle: Vec<_> = std::iter::from_fn(|| self.0.try_get()).take(64).collect();
         for mut connection in idle {
-            if connection.snapshot.as_ref().is_some_and(|snapshot| snapshot.lsn != position) {
+            if connection.snapshot.as_ref().is_some_and(|snapshot| snapshot.commits != commits) {
                 connection.end();
             }
         }
@@ -375,8 +377,7 @@ impl ReadConnection {
     /// Begins a snapshot unless the open one is still the present.
     fn renew(&mut self, tenant: &TenantInner) -> Result<(), StoreError> {
         if let Some(snapshot) = &self.snapshot
-            && snapshot.lsn == tenant.position()
-            && snapshot.schema.version() == tenant.schema().version()
+            && snapshot.commits == tenant.commits()
         {
             return Ok(());
         }
@@ -422,6 +423,7 @@ impl ReadConnection {
 const PIN: &str = "SELECT (SELECT value FROM _tn_meta WHERE key = 'schema'), (SELECT max(lsn) FROM _tn_tx)";
 
 fn begin(connection: &Connection, tenant: &TenantInner) -> Result<Snapshot, StoreError> {
+    let commits = tenant.commits();
     connection.prepare_cached("BEGIN")?.execute([])?;
     // BEGIN takes no lock; this first read pins the snapshot and says what it is.
     let (version, lsn): (i64, Option<i64>) =
@@ -429,7 +431,7 @@ fn begin(connection: &Connection, tenant: &TenantInner) -> Result<Snapshot, Stor
     let present = tenant.schema();
     let schema =
         if present.version() == version { present } else { Arc::new(load_schema(connection)?) };
-    Ok(Snapshot { lsn: lsn.unwrap_or(0), schema })
+    Ok(Snapshot { commits, lsn: lsn.unwrap_or(0), schema })
 }
 
 /// Reads the collections from the file.

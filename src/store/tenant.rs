@@ -20,7 +20,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OnceCell};
 
@@ -34,6 +34,8 @@ pub(super) struct TenantInner {
     path: PathBuf,
     schema: ArcSwap<Schema>,
     position: AtomicI64,
+    /// Counts COMMITs, so that a reader knows whether its open snapshot is still the present.
+    commits: AtomicU64,
     readers: ReadPool,
     queue: Mutex<WriteQueue>,
     write: Mutex<Option<WriteState>>,
@@ -73,6 +75,7 @@ impl TenantInner {
             path,
             schema: ArcSwap::from_pointee(schema),
             position: AtomicI64::new(log.lsn),
+            commits: AtomicU64::new(0),
             queue: Mutex::default(),
             write: Mutex::new(Some(WriteState { connection, budget, log, turns: 0 })),
             last_used_ms: AtomicI64::new(options.clock.now_ms()),
@@ -97,6 +100,12 @@ impl TenantInner {
     pub(super) fn publish(&self, schema: Arc<Schema>, position: i64) {
         self.schema.store(schema);
         self.position.store(position, Ordering::Release);
+        self.commits.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many COMMITs were published through this handle.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     pub(super) fn options(&self) -> &StoreOptions {
@@ -443,8 +452,24 @@ impl Tenants {
         self.table.lock().open.len()
     }
 
-    /// Closes one handle if nobody uses it; says whether it is closed now.
+    /// Closes one handle; waits a moment for its users and says whether it is closed now.
     pub async fn close(&self, id: &TenantId) -> bool {
+        self.close_within(id, Duration::from_millis(200)).await
+    }
+
+    async fn close_within(&self, id: &TenantId, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while !self.try_close(id).await {
+            if Instant::now() >= until {
+                return false;
+            }
+            // Users of a handle do not announce that they are done, so look again shortly.
+            let _ = tokio::time::timeout(Duration::from_millis(5), self.changed.notified()).await;
+        }
+        true
+    }
+
+    async fn try_close(&self, id: &TenantId) -> bool {
         let taken = {
             let mut table = self.table.lock();
             if !table.open.contains_key(id) {
@@ -467,13 +492,8 @@ impl Tenants {
             return Err(StoreError::TenantBusy(id.clone()));
         }
         let hold = Hold { tenants: self, id: id.clone() };
-        let until = Instant::now() + patience;
-        while !self.close(id).await {
-            if Instant::now() >= until {
-                return Err(StoreError::TenantBusy(id.clone()));
-            }
-            // Users of a handle do not announce that they are done, so look again shortly.
-            let _ = tokio::time::timeout(Duration::from_millis(5), self.changed.notified()).await;
+        if !self.close_within(id, patience).await {
+            return Err(StoreError::TenantBusy(id.clone()));
         }
         Ok(hold)
     }

@@ -454,8 +454,11 @@ impl<'a> Group<'a> {
 
     fn acknowledge(mut self) {
         let logged = self.logged();
-        if logged {
+        let committed = logged || self.stored;
+        if committed {
             self.inner.publish(Arc::clone(&self.schema), self.state.log.lsn);
+        }
+        if logged {
             self.observe();
         }
         let counters = self.inner.counters();
@@ -470,8 +473,8 @@ impl<'a> Group<'a> {
         for job in std::mem::take(&mut self.undone) {
             job.settle(Ok(Receipt { lsn: position, token: None }));
         }
-        if logged {
-            self.inner.readers().release_stale(position);
+        if committed {
+            self.inner.readers().release_stale(self.inner.commits());
         }
     }
 
@@ -551,7 +554,7 @@ fn maintain(inner: &TenantInner, state: &mut WriteState) {
     if frames.0 < CHECKPOINT_FRAMES || frames.0 == frames.1 {
         return;
     }
-    inner.readers().release_stale(inner.position());
+    inner.readers().release_stale(inner.commits());
     Counters::add(&inner.counters().checkpoints, 1);
     let _ = checkpoint(&state.connection, "PRAGMA wal_checkpoint(PASSIVE)");
     if frames.0 > TRUNCATE_FRAMES {

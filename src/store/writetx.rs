@@ -142,7 +142,12 @@ impl<'a> WriteTx<'a> {
     }
 
     /// Executes a schema plan: statements, definitions, version, log. `schema()` is the new one afterwards.
+    ///
+    /// A plan made for another version than the present one is [`StoreError::SchemaMoved`]: plan again.
     pub fn apply_schema(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        if plan.previous.version() != self.reader.schema.version() {
+            return Err(StoreError::SchemaMoved);
+        }
         let definition = |collection: Option<Arc<Collection>>| {
             collection.map(|collection| collection.to_storage_json().to_string())
         };

@@ -1,0 +1,243 @@
+//! Snapshots, budgets, what read connections refuse, and schema changes under readers.
+
+use super::support::*;
+use crate::kernel::value::{Cell, Stored};
+use crate::store::{SlowQuery, SlowQuerySink, SqlFunction, StoreError, WriteTx, assert_sqlite};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ENDLESS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+
+#[test]
+fn the_linked_sqlite_is_the_one_we_asked_for() {
+    assert_sqlite().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_read_sees_one_state_while_writes_go_on() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let (sql, writer, collection) = (format!("SELECT count(*) FROM {}", notes.table()), tenant.clone(), notes.clone());
+    let handle = tokio::runtime::Handle::current();
+    let counts: Vec<Stored> = tokio::task::spawn_blocking(move || {
+        writer.read_blocking(|reader| {
+            let counted = || reader.find_one(&sql, &[], |row| row.stored(0)).map(Option::unwrap);
+            let before = counted()?;
+            handle.block_on(insert(&writer, &collection, "a", "first"))?;
+            Ok::<_, StoreError>(vec![before, counted()?])
+        })
+    })
+    .await
+    .unwrap()
+    .unwrap();
+    assert_eq!(counts, [Stored::Integer(0), Stored::Integer(0)]);
+    assert_eq!(count(&tenant, &notes).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_read_after_an_acknowledgement_sees_the_write() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for index in 0..100 {
+        let name = format!("n{index}");
+        let written = insert(&tenant, &notes, &name, &name).await.unwrap();
+        assert_eq!(count(&tenant, &notes).await, index + 1);
+        let lsn: Result<_, StoreError> = tenant.read(|reader| Ok(reader.lsn())).await;
+        assert_eq!(lsn.unwrap(), written.lsn);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_reused_until_something_is_written() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    count(&tenant, &notes).await;
+    let before = fixture.tenants.stats().snapshots_renewed;
+    for _ in 0..10 {
+        count(&tenant, &notes).await;
+    }
+    assert_eq!(fixture.tenants.stats().snapshots_renewed, before);
+    insert(&tenant, &notes, "a", "first").await.unwrap();
+    assert_eq!(count(&tenant, &notes).await, 1);
+    assert_eq!(fixture.tenants.stats().snapshots_renewed, before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_does_too_much_is_stopped() {
+    let fixture = fixture_with(|options| options.read_steps_max = 2_000_000);
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let endless = || tenant.read(|reader| reader.find_one(ENDLESS, &[], |row| row.stored(0)));
+    let stopped: Result<_, StoreError> = endless().await;
+    assert!(matches!(stopped, Err(StoreError::TooExpensive)), "{stopped:?}");
+    let again: Result<_, StoreError> = endless().await;
+    assert!(matches!(again, Err(StoreError::TooExpensive)));
+    assert_eq!(count(&tenant, &notes).await, 0, "the connection is usable afterwards");
+    let written: Result<crate::store::Written<()>, StoreError> =
+        tenant.write(meta(), |tx| tx.find_one(ENDLESS, &[], |_| Ok(())).map(|_| ())).await;
+    assert!(matches!(written, Err(StoreError::TooExpensive)), "writers read under a budget too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_past_its_deadline_or_without_a_listener_is_stopped() {
+    let fixture = fixture_with(|options| options.read_deadline = Duration::from_millis(50));
+    let (tenant, _) = tenant_with_notes(&fixture, "one").await;
+    let stopped: Result<_, StoreError> = tenant.read(|reader| reader.find_one(ENDLESS, &[], |row| row.stored(0))).await;
+    assert!(matches!(stopped, Err(StoreError::TooExpensive)));
+
+    let patient = fixture_with(|options| options.read_deadline = Duration::from_secs(600));
+    let (tenant, _) = tenant_with_notes(&patient, "one").await;
+    let reading = {
+        let tenant = tenant.clone();
+        tokio::spawn(async move {
+            let _: Result<_, StoreError> = tenant.read(|reader| reader.find_one(ENDLESS, &[], |row| row.stored(0))).await;
+        })
+    };
+    while tenant.stats().readers_busy == 0 {
+        tokio::task::yield_now().await;
+    }
+    reading.abort();
+    while tenant.stats().readers_busy > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_connections_refuse_whatever_is_not_a_read_of_records() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let table = notes.table();
+    for sql in [
+        format!("DELETE FROM {table}"),
+        format!("UPDATE {table} SET id = 'x'"),
+        format!("DROP TABLE {table}"),
+        "ATTACH DATABASE ':memory:' AS other".to_owned(),
+        "PRAGMA journal_mode".to_owned(),
+        "PRAGMA user_version = 9".to_owned(),
+        "SELECT value FROM _tn_meta".to_owned(),
+        "SELECT count(*) FROM _tn_tx".to_owned(),
+        "SELECT sql FROM sqlite_schema".to_owned(),
+        "SELECT * FROM pragma_table_list".to_owned(),
+        "SELECT count(*) FROM pragma_database_list".to_owned(),
+        "SELECT load_extension('x')".to_owned(),
+        "CREATE TEMP TABLE t (x)".to_owned(),
+        "ROLLBACK".to_owned(),
+        "VACUUM".to_owned(),
+    ] {
+        let text = sql.clone();
+        let result: Result<(), StoreError> = tenant.read(move |reader| reader.for_each(&text, &[], &mut |_| Ok(()))).await;
+        assert!(matches!(result, Err(StoreError::Refused(_) | StoreError::Sql(_))), "{sql}: {result:?}");
+    }
+    for sql in [
+        format!("SELECT count(*) FROM {table}"),
+        format!("WITH w AS (SELECT id FROM {table}) SELECT count(*) FROM w"),
+        "SELECT count(*) FROM json_each('[1,2]') WHERE value > 1".to_owned(),
+        format!("SELECT lower(id) FROM {table} WHERE EXISTS (SELECT 1 FROM {table})"),
+    ] {
+        let text = sql.clone();
+        let result: Result<(), StoreError> = tenant.read(move |reader| reader.for_each(&text, &[], &mut |_| Ok(()))).await;
+        assert!(result.is_ok(), "{sql}: {result:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_meets_a_new_schema_with_fresh_statements() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    insert(&tenant, &notes, "a", "first").await.unwrap();
+    let seen: Result<_, StoreError> = tenant.read(|reader| Ok(reader.schema().version())).await;
+    let before = seen.unwrap();
+    let plan = plan_notes(&tenant.schema(), "more");
+    tenant
+        .write::<_, StoreError, _>(meta(), move |tx: &mut WriteTx<'_>| {
+            tx.apply_schema(&plan)?;
+            let more = tx.schema().find("more").unwrap().clone();
+            tx.insert(&more, &note(&more, "x", "in the same transaction", 1.0))
+        })
+        .await
+        .unwrap();
+    let seen: Result<_, StoreError> = tenant
+        .read(|reader| {
+            let more = reader.schema().find("more").unwrap().clone();
+            Ok((reader.schema().version(), reader.find_record(&more, "x")?.is_some()))
+        })
+        .await;
+    assert_eq!(seen.unwrap(), (before + 1, true));
+    let failed: Result<crate::store::Written<()>, StoreError> = tenant
+        .write(meta(), |tx: &mut WriteTx<'_>| {
+            let plan = plan_notes(tx.schema(), "third");
+            tx.apply_schema(&plan)?;
+            Err(StoreError::Busy)
+        })
+        .await;
+    assert!(failed.is_err());
+    assert!(tenant.schema().find("third").is_none(), "an undone schema change is not seen");
+    insert(&tenant, &notes, "b", "second").await.unwrap();
+    assert_eq!(tenant.schema().version(), before + 1);
+}
+
+fn double(cells: &[Cell<'_>]) -> Stored {
+    match cells {
+        [Cell::Integer(value)] => Stored::Integer(value * 2),
+        _ => Stored::Null,
+    }
+}
+
+#[derive(Default)]
+struct Slow(Mutex<Vec<(String, u64)>>);
+
+impl SlowQuerySink for Slow {
+    fn slow(&self, slow: &SlowQuery<'_>) {
+        self.0.lock().push((slow.sql.to_owned(), slow.rows));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_of_the_query_layer_and_the_slow_query_hook_are_there_on_both_sides() {
+    let slow = Arc::new(Slow::default());
+    let sink = Arc::clone(&slow);
+    let fixture = fixture_with(move |options| {
+        options.functions = vec![SqlFunction { name: "tn_double", args: 1, call: double }];
+        options.slow_queries = Some(sink);
+        options.slow_query = Duration::ZERO;
+    });
+    let (tenant, _) = tenant_with_notes(&fixture, "one").await;
+    let sql = "SELECT tn_double(?1)";
+    let read: Result<_, StoreError> =
+        tenant.read(move |reader| reader.find_one(sql, &[Stored::Integer(21)], |row| row.stored(0))).await;
+    assert_eq!(read.unwrap(), Some(Stored::Integer(42)));
+    let written: Result<_, StoreError> =
+        tenant.write(meta(), move |tx| tx.find_one(sql, &[Stored::text("x")], |row| row.stored(0))).await;
+    assert_eq!(written.unwrap().value, Some(Stored::Null));
+    let each: Result<(), StoreError> =
+        tenant.read(move |reader| reader.for_each(sql, &[Stored::Integer(1)], &mut |_| Ok(()))).await;
+    each.unwrap();
+    assert_eq!(*slow.0.lock(), [(sql.to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_file_does_not_grow_with_idle_readers() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let text = "x".repeat(20_000);
+    for index in 0..600 {
+        let (collection, name) = (Arc::clone(&notes), format!("n{}", index % 20));
+        let title = format!("{index}{text}");
+        tenant
+            .write::<_, StoreError, _>(meta(), move |tx| {
+                let id = record_id(&name);
+                if tx.find_record(&collection, &name)?.is_some() {
+                    tx.delete(&collection, &id)?;
+                }
+                tx.insert(&collection, &note(&collection, &name, &title, 1.0))
+            })
+            .await
+            .unwrap();
+        if index % 10 == 0 {
+            count(&tenant, &notes).await;
+        }
+    }
+    let wal = tenant.stats().wal_bytes;
+    assert!(wal < 16 * 1024 * 1024, "the write-ahead log has {wal} bytes");
+    assert!(fixture.tenants.stats().checkpoints > 0);
+}

@@ -1,0 +1,151 @@
+//! Create, clone, export, import, replace, delete, and the doctor.
+
+use super::support::*;
+use crate::kernel::ident::NodeId;
+use crate::store::{StoreError, Tenants, check_file, free_bytes};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_created_once() {
+    let fixture = fixture();
+    let tenant = fixture.tenants.create(&id("one")).await.unwrap();
+    assert_eq!((tenant.position(), tenant.schema().version()), (0, 0));
+    drop(tenant);
+    assert!(matches!(fixture.tenants.create(&id("one")).await, Err(StoreError::TenantExists(_))));
+    fixture.tenants.create(&crate::kernel::ident::TenantId::control()).await.unwrap();
+    assert!(fixture.folder.path().join("control.db").is_file());
+    assert_eq!(fixture.tenants.list_files().await.unwrap(), [id("one")]);
+    let rubbish = std::fs::read_dir(fixture.folder.path().join("tenants/one")).unwrap().count();
+    assert!(rubbish <= 3, "data.db, its log and its index");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_has_the_data_and_a_lineage_of_its_own() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    insert(&tenant, &notes, "a", "first").await.unwrap();
+    let twin = fixture.tenants.clone_tenant(&id("one"), &id("two")).await.unwrap();
+    assert_eq!(count(&twin, &notes).await, 1);
+    let own = insert(&tenant, &notes, "b", "second").await.unwrap().token.unwrap();
+    let other = insert(&twin, &notes, "c", "third").await.unwrap().token.unwrap();
+    assert_ne!(own.origin, other.origin);
+    assert_eq!(other.seq, 1);
+    let log = twin.changes(2, 10).await.unwrap();
+    assert_eq!(log[0].frame.context.len(), 1, "its first record names what it has seen of the old lineage");
+    assert_eq!((log[0].frame.context[0].uid, log[0].frame.context[0].seq), (own.origin, 2));
+    insert(&twin, &notes, "d", "fourth").await.unwrap();
+    assert!(twin.changes(3, 10).await.unwrap()[0].frame.context.is_empty(), "the second names nothing new");
+    let report = check_file(fixture.folder.path(), &id("two")).unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.records[0].2, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_one_file_that_another_node_imports() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    insert(&tenant, &notes, "a", "first").await.unwrap();
+    let file = fixture.folder.path().join("copy.db");
+    fixture.tenants.export(&id("one"), &file).await.unwrap();
+    let beside: HashSet<String> = std::fs::read_dir(fixture.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with("copy"))
+        .collect();
+    assert_eq!(beside, HashSet::from(["copy.db".to_owned()]));
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut other = options(&folder, &fixture.clock);
+    other.node = NodeId([2; 16]);
+    other.random = Arc::new(crate::kernel::random::SeededRandom::new(99));
+    let other = Tenants::start(other).unwrap();
+    let there = other.import(&id("moved"), &file).await.unwrap();
+    assert_eq!(count(&there, &notes).await, 1);
+    insert(&there, &notes, "b", "second").await.unwrap();
+    assert_eq!(check_file(folder.path(), &id("moved")).unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_no_tenant_are_refused_with_a_reason() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for index in 0..50 {
+        insert(&tenant, &notes, &format!("n{index}"), &format!("{index}{}", "x".repeat(500))).await.unwrap();
+    }
+    let folder = fixture.folder.path();
+    let good = folder.join("good.db");
+    fixture.tenants.export(&id("one"), &good).await.unwrap();
+    std::fs::write(folder.join("text"), "not a database at all").unwrap();
+    std::fs::write(folder.join("empty"), "").unwrap();
+    rusqlite::Connection::open(folder.join("foreign")).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    std::fs::copy(&good, folder.join("newer")).unwrap();
+    rusqlite::Connection::open(folder.join("newer")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let mut bytes = std::fs::read(&good).unwrap();
+    let len = bytes.len();
+    bytes[4_096..len - 4_096].fill(0x5a);
+    std::fs::write(folder.join("damaged"), bytes).unwrap();
+    for name in ["text", "empty", "foreign", "newer", "damaged", "missing"] {
+        let result = fixture.tenants.import(&id("bad"), &folder.join(name)).await;
+        assert!(
+            matches!(result, Err(StoreError::NotATenant(_) | StoreError::Damaged(_) | StoreError::Io(_))),
+            "{name}: {result:?}"
+        );
+        assert!(!folder.join("tenants/bad").exists(), "{name} left something behind");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_swaps_the_file_and_starts_a_new_lineage() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let first = insert(&tenant, &notes, "a", "first").await.unwrap().token.unwrap();
+    let file = fixture.folder.path().join("backup.db");
+    fixture.tenants.export(&id("one"), &file).await.unwrap();
+    insert(&tenant, &notes, "b", "after the backup").await.unwrap();
+    drop(tenant);
+    let tenant = fixture.tenants.replace(&id("one"), &file).await.unwrap();
+    assert_eq!(count(&tenant, &notes).await, 1);
+    let next = insert(&tenant, &notes, "c", "after the restore").await.unwrap().token.unwrap();
+    assert_ne!(first.origin, next.origin, "sequence 3 of the old lineage was used before the restore");
+    assert_eq!(check_file(fixture.folder.path(), &id("one")).unwrap().problems, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tenant_is_gone_and_its_name_free() {
+    let fixture = fixture();
+    let (tenant, _) = tenant_with_notes(&fixture, "one").await;
+    let tenants = Arc::clone(&fixture.tenants);
+    let deleting = tokio::spawn(async move { tenants.delete(&id("one")).await });
+    // While somebody uses it the delete waits; nobody new gets in meanwhile.
+    loop {
+        match fixture.tenants.open(&id("one")).await {
+            Err(StoreError::TenantBusy(_)) => break,
+            other => drop(other),
+        }
+        tokio::task::yield_now().await;
+    }
+    drop(tenant);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(std::fs::read_dir(fixture.folder.path().join("tenants")).unwrap().count(), 0);
+    assert!(matches!(fixture.tenants.delete(&id("one")).await, Err(StoreError::TenantMissing(_))));
+    assert_eq!(fixture.tenants.create(&id("one")).await.unwrap().position(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_a_broken_chain() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for name in ["a", "b", "c"] {
+        insert(&tenant, &notes, name, name).await.unwrap();
+    }
+    drop(tenant);
+    assert!(fixture.tenants.close(&id("one")).await);
+    assert!(check_file(fixture.folder.path(), &id("one")).unwrap().is_healthy());
+    let file = rusqlite::Connection::open(fixture.tenants.path(&id("one"))).unwrap();
+    file.execute_batch("DELETE FROM _tn_tx WHERE lsn = 3").unwrap();
+    drop(file);
+    let report = check_file(fixture.folder.path(), &id("one")).unwrap();
+    assert!(report.problems[0].contains("log record 4"), "{:?}", report.problems);
+    assert!(free_bytes(fixture.folder.path()).unwrap() > 0);
+}
