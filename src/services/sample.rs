@@ -37,19 +37,53 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 
 const GIVEN: &[&str] = &[
     "Amara", "Bruno", "Chiara", "Dmitri", "Elif", "Farid", "Greta", "Hiro", "Ines", "Jonas", "Kaya", "Lorenzo", "Mina",
-    "Nadia", "Oskar", "Priya", "Quentin", "Rosa", "Soren", "Tariq", "Uma", "Viktor", "Wanda", "Ximena", "Yusuf", "Zofia",
+    "Nadia", "Oskar", "Priya", "Quentin", "Rosa", "Soren", "Tariq", "Uma", "Viktor", "Wanda", "Ximena", "Yusuf",
+    "Zofia",
 ];
 const FAMILY: &[&str] = &[
-    "Abbott", "Brandt", "Castillo", "Dahl", "Eriksen", "Fontaine", "Grimaldi", "Haddad", "Ivanova", "Jansen", "Kowalski",
-    "Lindqvist", "Moreau", "Nakamura", "Okafor", "Petrov", "Quiroga", "Rossi", "Santos", "Tanaka", "Ueda", "Varga", "Weiss",
+    "Abbott",
+    "Brandt",
+    "Castillo",
+    "Dahl",
+    "Eriksen",
+    "Fontaine",
+    "Grimaldi",
+    "Haddad",
+    "Ivanova",
+    "Jansen",
+    "Kowalski",
+    "Lindqvist",
+    "Moreau",
+    "Nakamura",
+    "Okafor",
+    "Petrov",
+    "Quiroga",
+    "Rossi",
+    "Santos",
+    "Tanaka",
+    "Ueda",
+    "Varga",
+    "Weiss",
 ];
 const PLACES: &[&str] = &[
-    "Harbour Hall", "Old Foundry", "Riverside Club", "Station Loft", "North Pier", "Glass House", "Market Arcade",
-    "Lighthouse Room", "Castle Cellar", "Garden Pavilion",
+    "Harbour Hall",
+    "Old Foundry",
+    "Riverside Club",
+    "Station Loft",
+    "North Pier",
+    "Glass House",
+    "Market Arcade",
+    "Lighthouse Room",
+    "Castle Cellar",
+    "Garden Pavilion",
 ];
-const SEASONS: &[&str] = &["Spring", "Summer", "Autumn", "Winter", "Midnight", "Sunday", "Grand", "Rookie", "Masters", "Charity"];
+const SEASONS: &[&str] =
+    &["Spring", "Summer", "Autumn", "Winter", "Midnight", "Sunday", "Grand", "Rookie", "Masters", "Charity"];
 const EVENTS: &[&str] = &["Open", "Cup", "Classic", "Invitational", "Series", "Showdown", "Festival", "League"];
-const GUILDS: &[&str] = &["Falcon", "Juniper", "Cobalt", "Meridian", "Saffron", "Granite", "Willow", "Comet", "Ember", "Delta", "Orchid", "Tundra"];
+const GUILDS: &[&str] = &[
+    "Falcon", "Juniper", "Cobalt", "Meridian", "Saffron", "Granite", "Willow", "Comet", "Ember", "Delta", "Orchid",
+    "Tundra",
+];
 const COUNTRIES: &[&str] = &["DE", "FR", "IT", "ES", "PL", "SE", "NO", "JP", "BR", "CA", "NG", "PT"];
 
 /// Fills `tenant`, made from the tournament blueprint, and tells `progress` how many records of how many are written.
@@ -130,8 +164,9 @@ impl Generator {
         let Some(collection) = self.schema.find(collection).cloned() else { return id };
         let moment = Stored::from(format_ms(at_ms));
         let stamped = values.into_iter().chain([("created", moment.clone()), ("updated", moment)]);
-        let numbered: Vec<(FieldNumber, Stored)> =
-            stamped.filter_map(|(name, value)| collection.find_field(name).map(|field| (field.number, value))).collect();
+        let numbered: Vec<(FieldNumber, Stored)> = stamped
+            .filter_map(|(name, value)| collection.find_field(name).map(|field| (field.number, value)))
+            .collect();
         self.rows.push((collection, RecordImage::new(id.clone(), numbered)));
         id
     }
@@ -180,17 +215,29 @@ impl Generator {
         const ROLES: &[&str] = &["admin", "director", "director", "member", "member", "member", "viewer"];
         for (number, organisation) in organisations.iter().enumerate() {
             for (place, user) in users.iter().skip(number).step_by(ORGANISATIONS).enumerate() {
-                let role = if place == 0 { "owner" } else { ROLES.get(place % ROLES.len()).copied().unwrap_or("member") };
+                let role =
+                    if place == 0 { "owner" } else { ROLES.get(place % ROLES.len()).copied().unwrap_or("member") };
                 self.add(
                     "members",
                     self.now_ms - 180 * DAY_MS,
-                    vec![("organisation", organisation.as_str().into()), ("user", user.as_str().into()), ("role", role.into())],
+                    vec![
+                        ("organisation", organisation.as_str().into()),
+                        ("user", user.as_str().into()),
+                        ("role", role.into()),
+                    ],
                 );
             }
         }
     }
 
-    fn tournament(&mut self, number: usize, organisations: &[RecordId], users: &[RecordId], players: usize, matches: usize) {
+    fn tournament(
+        &mut self,
+        number: usize,
+        organisations: &[RecordId],
+        users: &[RecordId],
+        players: usize,
+        matches: usize,
+    ) {
         let status = match number % 10 {
             0 => "draft",
             1 | 2 => "registration",
@@ -217,7 +264,10 @@ impl Generator {
             vec![
                 ("organisation", organisation.into()),
                 ("name", name.into()),
-                ("description", format!("<p>A {format} evening at {venue}. Doors open one hour before the first hand.</p>").into()),
+                (
+                    "description",
+                    format!("<p>A {format} evening at {venue}. Doors open one hour before the first hand.</p>").into(),
+                ),
                 ("status", status.into()),
                 ("format", format.into()),
                 ("starts", format_ms(starts).into()),
@@ -236,7 +286,14 @@ impl Generator {
         }
     }
 
-    fn players(&mut self, tournament: &RecordId, users: &[RecordId], count: usize, status: &str, starts: i64) -> Vec<RecordId> {
+    fn players(
+        &mut self,
+        tournament: &RecordId,
+        users: &[RecordId],
+        count: usize,
+        status: &str,
+        starts: i64,
+    ) -> Vec<RecordId> {
         let first_user = self.draw(USERS);
         (0..count)
             .map(|number| {
@@ -260,7 +317,10 @@ impl Generator {
                         ("chips", (chips as f64).into()),
                         ("table_no", ((number / 9 + 1) as f64).into()),
                         ("seat", ((number % 9 + 1) as f64).into()),
-                        ("registered_at", format_ms(starts - 10 * DAY_MS + i64::try_from(number).unwrap_or(0) * 60_000).into()),
+                        (
+                            "registered_at",
+                            format_ms(starts - 10 * DAY_MS + i64::try_from(number).unwrap_or(0) * 60_000).into(),
+                        ),
                     ],
                 )
             })
