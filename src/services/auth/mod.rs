@@ -30,6 +30,7 @@ pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset};
 pub use sessions::SessionInfo;
 pub use superusers::SuperuserSaved;
 
+use crate::access::Principal;
 use crate::kernel::clock::Clock;
 use crate::kernel::random::Random;
 use crate::query::request::{AuthRecord, RequestContext};
@@ -125,6 +126,15 @@ impl Identity {
     /// Nobody.
     pub const fn anonymous() -> Self {
         Self { caller: Caller::Anonymous, session: None, impersonator: None, refreshable: false, expires_s: 0 }
+    }
+
+    /// The caller as rules see it.
+    pub fn principal(&self) -> Principal {
+        match &self.caller {
+            Caller::Anonymous => Principal::Anonymous,
+            Caller::Record(account) => Principal::Record(Arc::clone(account)),
+            Caller::Superuser(account) => Principal::Superuser(Arc::clone(account)),
+        }
     }
 
     /// Whether this is a superuser.

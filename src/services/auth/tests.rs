@@ -6,6 +6,7 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::limits;
 use crate::schema::Collection;
 use crate::secrets::Secret;
+use crate::store::CommitObserver;
 use crate::secrets::password::{PasswordCost, PasswordOptions};
 use crate::services::tenants::system;
 use crate::services::tenants::tests::{TestNode, add_user, meta};
@@ -26,6 +27,7 @@ impl Mailer for Mailbox {
 
 struct World {
     node: TestNode,
+    known: Arc<Known>,
     auth: Auth,
     mails: Arc<Mailbox>,
     /// Where tenant A's users are.
@@ -37,12 +39,12 @@ fn hasher(cost: PasswordCost, node: &TestNode) -> PasswordHasher {
     PasswordHasher::new(PasswordOptions { cost, ..PasswordOptions::default() }, Arc::clone(&node.random)).unwrap()
 }
 
-fn auth_of(node: &TestNode, cost: PasswordCost, mails: &Arc<Mailbox>) -> Auth {
+fn auth_of(node: &TestNode, known: &Arc<Known>, cost: PasswordCost, mails: &Arc<Mailbox>) -> Auth {
     Auth::new(AuthParts {
         registry: node.registry.clone(),
         hasher: hasher(cost, node),
         mailer: Arc::clone(mails) as Arc<dyn Mailer>,
-        known: Arc::clone(&node.known),
+        known: Arc::clone(known),
         clock: Arc::clone(&node.clock) as Arc<dyn crate::kernel::clock::Clock>,
         random: Arc::clone(&node.random),
         app_url: Arc::from("https://app.test"),
@@ -62,13 +64,14 @@ impl World {
     /// Tenant A with the user ada, everybody's password being [`PASSWORD`].
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let node = TestNode::open(folder.path()).await;
+        let known = Arc::new(Known::default());
+        let node = TestNode::open_watched(folder.path(), vec![Arc::clone(&known) as Arc<dyn CommitObserver>]).await;
         let mails = Arc::new(Mailbox::default());
-        let auth = auth_of(&node, CHEAP, &mails);
+        let auth = auth_of(&node, &known, CHEAP, &mails);
         let tenant = node.create("tenant-a").await;
         let hash = auth.hasher().hash(PASSWORD.into()).await.unwrap();
         add_user(&tenant, "ada", "ada@a.test", &hash, &"k".repeat(50)).await;
-        Self { scope: scope_of(&tenant), node, auth, mails, _folder: folder }
+        Self { scope: scope_of(&tenant), node, known, auth, mails, _folder: folder }
     }
 
     async fn login(&self, identity: &str, password: &str, mode: TokenMode) -> Result<Grant, AuthError> {
@@ -152,7 +155,7 @@ async fn whatever_is_wrong_with_the_credentials_the_answer_is_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_user_costs_as_many_hashes_as_a_known_one() {
     let world = World::new().await;
-    let dear = auth_of(&world.node, PasswordCost { memory_kib: 8_192, passes: 2, lanes: 1 }, &world.mails);
+    let dear = auth_of(&world.node, &world.known, PasswordCost { memory_kib: 8_192, passes: 2, lanes: 1 }, &world.mails);
     let time = async |identity: &str| {
         let began = std::time::Instant::now();
         let login = PasswordLogin { identity: identity.into(), password: "wrong".into(), identity_field: None };
@@ -391,9 +394,25 @@ async fn the_auth_rule_and_the_method_switch_close_the_door() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_auth_rule_judges_the_account_that_logs_in() {
+    let world = World::new().await;
+    for (rule, expected) in [
+        ("verified = true", Some(Code::Forbidden)),
+        ("verified = false", None),
+        ("email ~ 'a.test' && @request.auth.id = id", None),
+        ("@request.headers.x_gate = 'open'", Some(Code::Forbidden)),
+        ("nonsense ===", Some(Code::Internal)),
+    ] {
+        world.change_users(move |users| users.rules.auth = Some(Arc::from(rule))).await;
+        let outcome = world.login("ada@a.test", PASSWORD, TokenMode::Long).await;
+        assert_eq!(outcome.map_err(|error| error.code()).err(), expected, "{rule}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hash_of_an_older_cost_is_renewed_at_login() {
     let world = World::new().await;
-    let dearer = auth_of(&world.node, PasswordCost { memory_kib: 128, passes: 1, lanes: 1 }, &world.mails);
+    let dearer = auth_of(&world.node, &world.known, PasswordCost { memory_kib: 128, passes: 1, lanes: 1 }, &world.mails);
     let login = || PasswordLogin { identity: "ada@a.test".into(), password: PASSWORD.into(), identity_field: None };
     let first = dearer.auth_with_password(&world.scope, "users", login(), TokenMode::Long).await.unwrap();
     let second = dearer.auth_with_password(&world.scope, "users", login(), TokenMode::Long).await.unwrap();

@@ -8,7 +8,6 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{NodeId, RecordId, TenantId, TenantSlug};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::kernel::value::Stored;
-use crate::services::auth::Known;
 use crate::store::{self, StoreError, StoreOptions, TenantDb, WriteMeta};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,19 +16,21 @@ use std::sync::Arc;
 pub(crate) struct TestNode {
     pub(crate) registry: Registry,
     pub(crate) store: Arc<store::Tenants>,
-    pub(crate) known: Arc<Known>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) random: Arc<dyn Random>,
 }
 
 impl TestNode {
     pub(crate) async fn open(folder: &Path) -> Self {
+        Self::open_watched(folder, Vec::new()).await
+    }
+
+    pub(crate) async fn open_watched(folder: &Path, observers: Vec<Arc<dyn store::CommitObserver>>) -> Self {
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
-        let known = Arc::new(Known::default());
         let time: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
         let mut options = StoreOptions::new(folder.to_path_buf(), NodeId([7; 16]), time, Arc::clone(&random));
-        options.observers.push(Arc::clone(&known) as Arc<dyn store::CommitObserver>);
+        options.observers = observers;
         options.writer_threads = 2;
         let store = Arc::new(store::Tenants::start(options).unwrap());
         let registry = Registry::open(RegistryOptions {
@@ -39,7 +40,7 @@ impl TestNode {
         })
         .await
         .unwrap();
-        Self { registry, store, known, clock, random }
+        Self { registry, store, clock, random }
     }
 
     pub(crate) async fn create(&self, slug: &str) -> TenantDb {
