@@ -11,7 +11,6 @@ use crate::query::resolved::{
 };
 use crate::query::value::{self, Shape};
 use crate::schema::Collection;
-use crate::schema::field::Storage;
 use crate::schema::record::RecordImage;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -323,19 +322,7 @@ fn stored_of(row: &RecordImage, slot: Slot) -> Stored {
     match slot {
         Slot::Id => Stored::text(&row.id),
         Slot::RowNumber | Slot::Element => Stored::Null,
-        Slot::Field(number, storage) => row.get(number).cloned().unwrap_or_else(|| default_of(storage)),
-    }
-}
-
-/// What a column holds when nothing was ever written to it.
-pub fn default_of(storage: Storage) -> Stored {
-    match storage {
-        Storage::Text => Stored::text(""),
-        Storage::Number => Stored::Real(0.0),
-        Storage::Bool => Stored::bool(false),
-        Storage::List => Stored::text("[]"),
-        Storage::Json => Stored::Null,
-        Storage::Point => Stored::text("{\"lon\":0,\"lat\":0}"),
+        Slot::Field(number, storage) => row.get(number).cloned().unwrap_or_else(|| value::default_of(storage)),
     }
 }
 

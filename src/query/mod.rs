@@ -26,4 +26,5 @@ pub mod plan;
 pub mod aggregate;
 pub mod resolve;
 
+pub use error::QueryError;
 pub use parser::{parse_filter, parse_rule};

@@ -3,6 +3,7 @@
 //! Keeps true: an unknown name and a name the caller may not know give the same error; no path is deeper than
 //! `PATH_DEPTH_MAX` relations. Does not do: comparisons.
 
+use crate::kernel::ident::FieldNumber;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::error::{Problem, QueryError, Span};
@@ -297,7 +298,12 @@ impl Resolver<'_> {
             return Ok(Operand::Constant(if modifier == Modifier::IsSet { Stored::bool(false) } else { Stored::Null }));
         }
         if names.len() == 1 && name == "id" {
-            return self.request_value(RequestPath::value(Place::AuthId), modifier, span, side);
+            // The node acts as a superuser without being a record, so only there the id may be empty.
+            let place = match collection {
+                Some(_) => Place::AuthId,
+                None => Place::AuthField(FieldNumber(0), Vec::new()),
+            };
+            return self.request_value(RequestPath::value(place), modifier, span, side);
         }
         let Some(collection) = collection else {
             return Ok(Operand::Constant(match name {

@@ -8,6 +8,7 @@ use crate::kernel::value::Stored;
 use crate::query::moment::Macro;
 use crate::query::value::{self, Shape};
 use crate::schema::Collection;
+use crate::schema::field::Storage;
 use crate::schema::record::RecordImage;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -157,11 +158,18 @@ impl RequestContext {
             Place::AuthId => auth.map_or(Stored::Null, |auth| Stored::text(&auth.record.id)),
             Place::AuthCollectionId => auth.map_or(Stored::Null, |auth| Stored::text(&auth.collection.id)),
             Place::AuthCollectionName => auth.map_or(Stored::Null, |auth| Stored::text(&auth.collection.name)),
-            Place::AuthField(number, path) => {
-                let stored = auth.and_then(|auth| auth.record.get(*number)).cloned().unwrap_or(Stored::Null);
-                if path.is_empty() { stored } else { value::json_extract(&stored, path) }
-            }
+            Place::AuthField(FieldNumber(0), _) => self.value_at(&Place::AuthId),
+            Place::AuthField(number, path) => auth.map_or(Stored::Null, |auth| auth_field(auth, *number, path)),
             Place::Body(path) => self.body_at(path).map_or(Stored::Null, value::from_json),
+        }
+    }
+
+    fn is_set(&self, place: &Place) -> bool {
+        match place {
+            Place::Body(path) => self.body_at(path).is_some(),
+            Place::Query(name) => self.query.contains_key(&**name),
+            Place::Header(name) => self.headers.contains_key(&**name),
+            other => !matches!(self.value_at(other), Stored::Null),
         }
     }
 
@@ -177,13 +185,14 @@ impl RequestContext {
         }
         Some(found)
     }
+}
 
-    fn is_set(&self, place: &Place) -> bool {
-        match place {
-            Place::Body(path) => self.body_at(path).is_some(),
-            Place::Query(name) => self.query.contains_key(&**name),
-            Place::Header(name) => self.headers.contains_key(&**name),
-            other => !matches!(self.value_at(other), Stored::Null),
-        }
-    }
+fn auth_field(auth: &AuthRecord, number: FieldNumber, path: &[Arc<str>]) -> Stored {
+    let storage = auth.collection.find_field_number(number).map(|field| field.kind.storage());
+    let stored = match (auth.record.get(number), storage) {
+        (Some(stored), _) => stored.clone(),
+        (None, Some(storage)) => value::default_of(storage),
+        (None, None) => Stored::Null,
+    };
+    if path.is_empty() && storage != Some(Storage::Json) { stored } else { value::json_extract(&stored, path) }
 }

@@ -339,7 +339,10 @@ impl<'s> Resolver<'s> {
     ) -> NodeIndex {
         let inherited = self.nodes.get(parent).and_then(|node| node.scope);
         let scope = inherited.or((many && !side.any).then_some(side.scope));
-        let same = |node: &Node| node.parent == parent && node.scope == scope && node.hop == hop;
+        // Hops name columns by number, which only mean the same within one collection.
+        let same = |node: &Node| {
+            node.parent == parent && node.scope == scope && node.hop == hop && node.collection == collection
+        };
         if let Some(found) = self.nodes.iter().position(same) {
             return found;
         }

@@ -13,6 +13,7 @@ use crate::query::resolved::{
     Column, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Slot, Type, Visibility, casts,
 };
 use crate::query::value::{self, Cast, Shape};
+use crate::schema::field::Storage;
 
 /// A piece of SQL and the values its `?` stand for, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -432,6 +433,9 @@ impl Renderer {
         if !operator.is_equality() && (is_null(&left) || is_null(&right)) {
             return Condition::Known(false);
         }
+        if operator.is_equality() && (is_empty_against(&left, &right) || is_empty_against(&right, &left)) {
+            return Condition::Known(operator == Operator::NotEqual);
+        }
         let left = shaped(left, left_shape, left_type);
         let right = shaped(right, right_shape, right_type);
         match operator {
@@ -454,11 +458,16 @@ impl Renderer {
                 Rendered::Free { path: Some(path.clone()), clock: None, lower: false, never_empty }
             }
             Operand::Clock(clock) => Rendered::Free { path: None, clock: Some(*clock), lower: false, never_empty },
+            // The plus keeps SQLite from putting a constant that the column is compared with into JSON functions over the
+            // same column, where it would be malformed.
+            Operand::Column(column) if is_document(column.slot) => {
+                self.over_column(view, column, |base, _| base.wrapped("+", ""))
+            }
             Operand::Column(column) => self.column(view, column),
             Operand::Json(column, path) => {
                 let whole = path.is_empty();
                 let path = Bind::Value(Stored::from(value::json_path(path)));
-                self.over_column(view, column, |base, of_view| {
+                let extracted = self.over_column(view, column, |base, of_view| {
                     let mut extract = base.clone().wrapped("json_extract(", ", ?)");
                     extract.binds.push(path);
                     if !of_view {
@@ -471,7 +480,11 @@ impl Renderer {
                     }
                     out.push(" END");
                     out
-                })
+                });
+                match extracted {
+                    Rendered::Sql { fragment, .. } => Rendered::Sql { fragment, nullable: true },
+                    other => other,
+                }
             }
             Operand::Length(column) => self.over_column(view, column, |base, of_view| {
                 base.wrapped(if of_view { "tn_list_len(" } else { "json_array_length(" }, ")")
@@ -521,7 +534,7 @@ impl Renderer {
     ) -> Rendered {
         match self.column(view, column) {
             Rendered::Sql { fragment, nullable } => {
-                let nullable = nullable || !matches!(column.slot, Slot::Field(_, crate::schema::field::Storage::List));
+                let nullable = nullable || !is_document(column.slot);
                 Rendered::Sql { fragment: wrap(fragment, column.of_view), nullable }
             }
             other => other,
@@ -569,6 +582,11 @@ impl<'p> View<'p> {
     }
 }
 
+/// Whether the column holds a JSON document and is never NULL.
+fn is_document(slot: Slot) -> bool {
+    matches!(slot, Slot::Field(_, Storage::List | Storage::Point))
+}
+
 /// The column's name, safe unquoted.
 pub(crate) fn column_name(slot: Slot) -> String {
     match slot {
@@ -597,6 +615,12 @@ fn is_private(predicate: &Predicate, operand: &Operand) -> bool {
         private |= column.node != ROOT && predicate.nodes.get(column.node).is_some_and(|node| node.scope.is_some());
     });
     private
+}
+
+/// Whether one side is empty and the other a fact about the request that never is.
+fn is_empty_against(left: &Rendered, right: &Rendered) -> bool {
+    matches!(left, Rendered::Constant(value) if value::is_empty(value))
+        && matches!(right, Rendered::Free { never_empty: true, .. })
 }
 
 fn is_null(rendered: &Rendered) -> bool {

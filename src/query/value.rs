@@ -6,6 +6,7 @@
 
 use crate::kernel::value::{Stored, write_json_number};
 use crate::query::ast::Operator;
+use crate::schema::field::Storage;
 use serde_json::Value as Json;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -80,6 +81,18 @@ fn equal(left: &Stored, right: &Stored) -> bool {
         (true, true) => true,
         (true, false) | (false, true) => false,
         (false, false) => left.total_cmp(right) == Ordering::Equal,
+    }
+}
+
+/// What a column holds when nothing was ever written to it.
+pub fn default_of(storage: Storage) -> Stored {
+    match storage {
+        Storage::Text => Stored::text(""),
+        Storage::Number => Stored::Real(0.0),
+        Storage::Bool => Stored::bool(false),
+        Storage::List => Stored::text("[]"),
+        Storage::Json => Stored::Null,
+        Storage::Point => Stored::text("{\"lon\":0,\"lat\":0}"),
     }
 }
 

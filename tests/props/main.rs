@@ -1,3 +1,4 @@
 //! Property tests over real parts: schema plans, the store, the query language.
 
 mod schema;
+mod query;

@@ -1,0 +1,4 @@
+//! The query language over a real SQLite: SQL ≡ evaluator, semantics, paging, oracles, plans.
+
+mod world;
+mod equivalence;
