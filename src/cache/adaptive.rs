@@ -1,0 +1,281 @@
+//! Letting the cache follow what is measured: memory, time to live, compression level; and saying what it did.
+//!
+//! Keeps true: a decision is a pure function of two measurements and the present tuning, moves one step at a time, stays
+//! within fixed bounds around what was configured, and is logged with its reason.
+//! Does not do: measuring or applying; the facade does both.
+
+use crate::cache::compress::Levels;
+use crate::cache::disk::{DiskState, DiskStats};
+use crate::cache::stats::Counts;
+
+/// What may be adapted, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuning {
+    /// Bytes of memory for answers.
+    pub memory_bytes_max: u64,
+    /// What was configured; memory moves between half of it and all of it.
+    pub memory_bytes_configured: u64,
+    /// Times to live in per cent of what policies ask for, 100 to 400.
+    pub ttl_percent: u32,
+    /// Compression levels.
+    pub levels: Levels,
+}
+
+impl Tuning {
+    /// The tuning before anything was measured.
+    pub fn starting(memory_bytes: u64) -> Self {
+        Self {
+            memory_bytes_max: memory_bytes,
+            memory_bytes_configured: memory_bytes,
+            ttl_percent: 100,
+            levels: Levels::default(),
+        }
+    }
+}
+
+/// What was measured at one moment; counters run since start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// All counters.
+    pub counts: Counts,
+    /// Bytes memory holds.
+    pub memory_bytes: u64,
+    /// The disk tier.
+    pub disk: DiskStats,
+    /// Bytes given to compression.
+    pub compressed_bytes_in: u64,
+    /// Bytes it made of them.
+    pub compressed_bytes_out: u64,
+}
+
+/// Something the cache changed about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// What.
+    pub what: &'static str,
+    /// From which value.
+    pub from: u64,
+    /// To which value.
+    pub to: u64,
+    /// Why, in figures.
+    pub why: String,
+}
+
+/// Milliseconds between decisions.
+pub const ADAPT_EVERY_MS: i64 = 30_000;
+/// Reads between two decisions below which nothing is concluded.
+const READS_MIN: u64 = 1_000;
+const LOG_LEN_MAX: usize = 100;
+const TTL_PERCENT_MAX: u32 = 400;
+/// Bytes compressed per second, above which a lighter level is tried; and below which a heavier one is.
+const COMPRESS_BUSY_BYTES_S: u64 = 8 * 1024 * 1024;
+const COMPRESS_QUIET_BYTES_S: u64 = 512 * 1024;
+
+/// The shell's memory of earlier measurements, and the log.
+#[derive(Debug)]
+pub struct Adaptive {
+    tuning: Tuning,
+    last: Option<(Measured, i64)>,
+    log: Vec<Decision>,
+}
+
+impl Adaptive {
+    /// Starts from `tuning`.
+    pub fn new(tuning: Tuning) -> Self {
+        Self { tuning, last: None, log: Vec::new() }
+    }
+
+    /// Looks at what was measured; returns the new tuning if something is to change.
+    pub fn step(&mut self, measured: &Measured, now_ms: i64) -> Option<Tuning> {
+        let (before, then_ms) = match &self.last {
+            Some((before, then_ms)) if now_ms - then_ms < ADAPT_EVERY_MS => {
+                let _ = (before, then_ms);
+                return None;
+            }
+            Some((before, then_ms)) => (before.clone(), *then_ms),
+            None => {
+                self.last = Some((measured.clone(), now_ms));
+                return None;
+            }
+        };
+        let decided = decide(&self.tuning, &before, measured, now_ms - then_ms, now_ms);
+        self.last = Some((measured.clone(), now_ms));
+        if decided.1.is_empty() {
+            return None;
+        }
+        self.tuning = decided.0;
+        for decision in decided.1 {
+            tracing::info!(
+                cache.what = decision.what, cache.from = decision.from, cache.to = decision.to, cache.why = %decision.why,
+                "cache adapted"
+            );
+            self.log.push(decision);
+        }
+        let surplus = self.log.len().saturating_sub(LOG_LEN_MAX);
+        self.log.drain(..surplus);
+        Some(self.tuning.clone())
+    }
+
+    /// The latest decisions, newest last.
+    pub fn log(&self) -> &[Decision] {
+        &self.log
+    }
+}
+
+/// What should change, given two measurements `elapsed_ms` apart.
+pub fn decide(
+    tuning: &Tuning,
+    before: &Measured,
+    after: &Measured,
+    elapsed_ms: i64,
+    at_ms: i64,
+) -> (Tuning, Vec<Decision>) {
+    let mut next = tuning.clone();
+    let mut log = Vec::new();
+    let mut say = |what, from: u64, to: u64, why: String| {
+        if from != to {
+            log.push(Decision { at_ms, what, from, to, why });
+        }
+    };
+    let counts = after.counts.since(&before.counts);
+    let reads = counts.l1_hits + counts.l2_hits + counts.misses;
+    if reads >= READS_MIN {
+        let (memory, why) = memory_for(tuning, &counts, after);
+        next.memory_bytes_max = memory;
+        say("memory_bytes", tuning.memory_bytes_max, memory, why);
+        let (ttl, why) = ttl_for(tuning, &counts, reads);
+        next.ttl_percent = ttl;
+        say("ttl_percent", u64::from(tuning.ttl_percent), u64::from(ttl), why);
+    }
+    let (brotli, why) = brotli_for(tuning.levels.brotli, before, after, elapsed_ms);
+    next.levels.brotli = brotli;
+    say("brotli_level", u64::from(tuning.levels.brotli), u64::from(brotli), why);
+    (next, log)
+}
+
+/// Memory that is never filled is given back to the system, down to half; memory that evicts while the disk has to help
+/// out is taken again. The disk tier takes what memory lets go.
+fn memory_for(tuning: &Tuning, counts: &Counts, after: &Measured) -> (u64, String) {
+    let (now, configured) = (tuning.memory_bytes_max, tuning.memory_bytes_configured);
+    let step = configured / 8;
+    let pressed = counts.evictions > counts.misses / 4 && counts.evictions > 0;
+    if pressed && now < configured {
+        let why = format!("{} evictions against {} misses", counts.evictions, counts.misses);
+        return ((now + step).min(configured), why);
+    }
+    let disk_works = after.disk.state == DiskState::Ready;
+    if !pressed && disk_works && counts.evictions == 0 && after.memory_bytes < now / 4 {
+        return ((now - step).max(configured / 2), format!("{} of {now} bytes in use", after.memory_bytes));
+    }
+    (now, String::new())
+}
+
+/// Coherence does not rest on time, so answers that expire while still current were dropped for nothing.
+fn ttl_for(tuning: &Tuning, counts: &Counts, reads: u64) -> (u32, String) {
+    let now = tuning.ttl_percent;
+    if counts.expired * 20 > reads && counts.evictions == 0 {
+        let why = format!("{} of {reads} reads found an expired answer and nothing was evicted", counts.expired);
+        return ((now + 50).min(TTL_PERCENT_MAX), why);
+    }
+    if counts.evictions * 10 > reads && now > 100 {
+        return ((now - 50).max(100), format!("{} evictions in {reads} reads", counts.evictions));
+    }
+    (now, String::new())
+}
+
+/// Variants are made once per answer, so the level follows how many bytes of new answers there are per second.
+fn brotli_for(level: u32, before: &Measured, after: &Measured, elapsed_ms: i64) -> (u32, String) {
+    let bytes = after.compressed_bytes_in.saturating_sub(before.compressed_bytes_in);
+    let seconds = u64::try_from(elapsed_ms / 1_000).unwrap_or(0).max(1);
+    let rate = bytes / seconds;
+    if rate > COMPRESS_BUSY_BYTES_S && level > 1 {
+        return (level - 1, format!("{rate} bytes per second to compress"));
+    }
+    if bytes > 0 && rate < COMPRESS_QUIET_BYTES_S && level < 5 {
+        return (level + 1, format!("only {rate} bytes per second to compress"));
+    }
+    (level, String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn measured(counts: Counts) -> Measured {
+        let mut disk = DiskStats::off();
+        disk.state = DiskState::Ready;
+        Measured { counts, memory_bytes: 900, disk, compressed_bytes_in: 0, compressed_bytes_out: 0 }
+    }
+
+    #[test]
+    fn pressure_and_idleness_move_memory_within_its_bounds() {
+        let configured = Tuning::starting(1_000);
+        let quiet = measured(Counts::default());
+        let mut idle = measured(Counts { l1_hits: 5_000, ..Counts::default() });
+        idle.memory_bytes = 10;
+        let (mut tuning, log) = decide(&configured, &quiet, &idle, 30_000, 1);
+        assert_eq!((tuning.memory_bytes_max, log.len()), (875, 1));
+        for _ in 0..10 {
+            tuning = decide(&tuning, &quiet, &idle, 30_000, 1).0;
+        }
+        assert_eq!(tuning.memory_bytes_max, 500);
+        let pressed = measured(Counts { misses: 2_000, evictions: 1_500, ..Counts::default() });
+        for _ in 0..10 {
+            tuning = decide(&tuning, &quiet, &pressed, 30_000, 1).0;
+        }
+        assert_eq!(tuning.memory_bytes_max, 1_000);
+    }
+
+    #[test]
+    fn needless_expiry_lengthens_life_and_new_bytes_lighten_compression() {
+        let quiet = measured(Counts::default());
+        let expiring = measured(Counts { l1_hits: 2_000, expired: 500, misses: 500, ..Counts::default() });
+        let (tuning, log) = decide(&Tuning::starting(1_000), &quiet, &expiring, 30_000, 7);
+        assert_eq!((tuning.ttl_percent, log[0].what, log[0].at_ms), (150, "ttl_percent", 7));
+        let mut busy = quiet.clone();
+        busy.compressed_bytes_in = 600 * 1024 * 1024;
+        assert_eq!(decide(&tuning, &quiet, &busy, 30_000, 1).0.levels.brotli, 3);
+        let mut little = quiet.clone();
+        little.compressed_bytes_in = 1_024;
+        assert_eq!(decide(&tuning, &quiet, &little, 30_000, 1).0.levels.brotli, 5);
+    }
+
+    #[test]
+    fn it_waits_between_decisions_and_remembers_the_latest_hundred() {
+        let mut adaptive = Adaptive::new(Tuning::starting(1_000));
+        let mut counts = Counts::default();
+        assert_eq!(adaptive.step(&measured(counts), 0), None);
+        let mut changes = 0;
+        for round in 1..400_i64 {
+            if round % 2 == 0 { counts.expired += 2_000 } else { counts.evictions += 2_000 }
+            counts.l1_hits += 2_000;
+            assert_eq!(adaptive.step(&measured(counts), round * ADAPT_EVERY_MS - 1), None);
+            changes += usize::from(adaptive.step(&measured(counts), round * ADAPT_EVERY_MS).is_some());
+        }
+        assert!(changes > 100);
+        assert_eq!(adaptive.log().len(), 100);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_measured_tuning_stays_within_bounds(
+            rounds in prop::collection::vec((0_u64..10_000, 0_u64..10_000, 0_u64..10_000, 0_u64..10_000, 0_u64..1_u64 << 40), 1..30),
+        ) {
+            let mut tuning = Tuning::starting(1 << 20);
+            for (l1_hits, misses, evictions, expired, bytes) in rounds {
+                let before = measured(Counts::default());
+                let mut after = measured(Counts { l1_hits, misses, evictions, expired, ..Counts::default() });
+                after.compressed_bytes_in = bytes;
+                let (next, log) = decide(&tuning, &before, &after, 30_000, 0);
+                prop_assert_eq!(next == tuning, log.is_empty());
+                prop_assert!((1 << 19..=1 << 20).contains(&next.memory_bytes_max));
+                prop_assert!((100..=TTL_PERCENT_MAX).contains(&next.ttl_percent));
+                prop_assert!((1..=5).contains(&next.levels.brotli));
+                tuning = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! One answer, encoded and ready to send: body, SHA-256 entity tag, and its compressed variants, made once and kept.
+//!
+//! Keeps true: an entry never changes; a hit copies no body (`Bytes` is shared). Variants count against the weight
+//! reserved for them when the entry was made, so memory stays within what the cache accounts for.
+//! Does not do: freshness (`stamp`), the form on disk (`envelope`), headers.
+
+use crate::cache::compress::{self, COMPRESS_BYTES_MIN, Encoding, Levels};
+use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What a load hands to the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The encoded response body.
+    pub body: Bytes,
+    /// The media type, such as `application/json`.
+    pub content_type: Arc<str>,
+    /// Tags by which the answer can be purged, besides the policy's.
+    pub tags: Vec<Arc<str>>,
+    /// Dependencies that became known only while loading; the stamp was taken before, so they are as safe as the others.
+    pub dependencies: crate::cache::stamp::Dependencies,
+}
+
+impl Loaded {
+    /// A JSON answer.
+    pub fn json(body: impl Into<Bytes>) -> Self {
+        Self {
+            body: body.into(),
+            content_type: json_type(),
+            tags: Vec::new(),
+            dependencies: crate::cache::stamp::Dependencies::new(),
+        }
+    }
+}
+
+/// The media type of JSON, shared so that entries do not each hold a copy.
+pub fn json_type() -> Arc<str> {
+    static JSON: OnceLock<Arc<str>> = OnceLock::new();
+    Arc::clone(JSON.get_or_init(|| Arc::from("application/json")))
+}
+
+/// Times and sizes of compression since start, for adapting the level.
+#[derive(Debug, Default)]
+pub struct CompressionMeter {
+    /// Bodies encoded.
+    pub count: AtomicU64,
+    /// Bytes before.
+    pub bytes_in: AtomicU64,
+    /// Bytes after; a body that did not shrink counts with its own size.
+    pub bytes_out: AtomicU64,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub struct Entry {
+    body: Bytes,
+    etag: [u8; 32],
+    etag_text: Box<str>,
+    content_type: Arc<str>,
+    tags: Box<[Arc<str>]>,
+    created_ms: i64,
+    ttl_ms: i64,
+    variants: [OnceLock<Option<Bytes>>; 4],
+    variant_bytes: AtomicU64,
+}
+
+/// Bookkeeping of one entry in memory besides its body: struct, reference counts, table slot, allocator slack.
+const OVERHEAD_BYTES: usize = size_of::<Entry>() + 224;
+
+impl Entry {
+    /// Makes an entry, hashing its body.
+    pub fn new(body: Bytes, content_type: Arc<str>, tags: Vec<Arc<str>>, created_ms: i64, ttl_ms: i64) -> Self {
+        let etag = sha256(&body);
+        Self::with_etag(body, etag, content_type, tags, created_ms, ttl_ms)
+    }
+
+    /// Makes an entry whose hash is known, from an envelope that was checked.
+    pub(crate) fn with_etag(
+        body: Bytes,
+        etag: [u8; 32],
+        content_type: Arc<str>,
+        tags: Vec<Arc<str>>,
+        created_ms: i64,
+        ttl_ms: i64,
+    ) -> Self {
+        Self {
+            etag_text: entity_tag(&etag, Encoding::Identity).into_boxed_str(),
+            body,
+            etag,
+            content_type,
+            tags: tags.into_boxed_slice(),
+            created_ms,
+            ttl_ms,
+            variants: [const { OnceLock::new() }; 4],
+            variant_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The body as it is.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// SHA-256 of the body.
+    pub fn etag(&self) -> &[u8; 32] {
+        &self.etag
+    }
+
+    /// The entity tag of the uncoded body, quotes included.
+    pub fn etag_text(&self) -> &str {
+        &self.etag_text
+    }
+
+    /// The media type.
+    pub fn content_type(&self) -> &Arc<str> {
+        &self.content_type
+    }
+
+    /// The tags.
+    pub fn tags(&self) -> &[Arc<str>] {
+        &self.tags
+    }
+
+    /// When it was made, milliseconds since the Unix epoch.
+    pub fn created_ms(&self) -> i64 {
+        self.created_ms
+    }
+
+    /// How long it is kept, milliseconds.
+    pub fn ttl_ms(&self) -> i64 {
+        self.ttl_ms
+    }
+
+    /// Whether its time is over. A clock that went back keeps it, coherence does not rest on time.
+    pub fn is_expired(&self, now_ms: i64) -> bool {
+        now_ms.saturating_sub(self.created_ms) >= self.ttl_ms
+    }
+
+    /// The body in `encoding`, made on first use; `None` where sending it as it is does better.
+    pub fn coded(&self, encoding: Encoding, levels: Levels, meter: &CompressionMeter) -> Option<Bytes> {
+        let cell = self.variants.get(encoding.slot()?)?;
+        if let Some(known) = cell.get() {
+            return known.clone();
+        }
+        if self.body.len() < COMPRESS_BYTES_MIN {
+            return None;
+        }
+        let coded = compress::encode(&self.body, encoding, levels);
+        let bytes_out = coded.as_ref().map_or(self.body.len(), Bytes::len) as u64;
+        meter.count.fetch_add(1, Ordering::Relaxed);
+        meter.bytes_in.fetch_add(self.body.len() as u64, Ordering::Relaxed);
+        meter.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        let kept = coded.as_ref().map_or(0, Bytes::len) as u64;
+        // Kept only within the reserve. A race may keep one variant too many for a moment; the reserve has slack for it.
+        if self.variant_bytes.load(Ordering::Relaxed) + kept <= variant_reserve(self.body.len()) as u64
+            && cell.set(coded.clone()).is_ok()
+        {
+            self.variant_bytes.fetch_add(kept, Ordering::Relaxed);
+        }
+        coded
+    }
+
+    /// Bytes this entry may come to occupy, its variants included.
+    pub fn weight(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + 32).sum();
+        OVERHEAD_BYTES + self.body.len() + variant_reserve(self.body.len()) + tags
+    }
+}
+
+/// Room for compressed variants: JSON shrinks to a fifth or less, so this holds two or three of them.
+const fn variant_reserve(body_len: usize) -> usize {
+    if body_len < COMPRESS_BYTES_MIN { 0 } else { body_len / 2 }
+}
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0_u8; 32];
+    out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    out
+}
+
+/// A strong entity tag: the hash in hexadecimal, with the coding as suffix because coded bytes are other bytes.
+pub fn entity_tag(etag: &[u8; 32], encoding: Encoding) -> String {
+    let mut text = String::with_capacity(80);
+    text.push('"');
+    for byte in etag {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef".get(usize::from(nibble)).copied().unwrap_or(b'0')));
+        }
+    }
+    if encoding != Encoding::Identity {
+        text.push('-');
+        text.push_str(encoding.as_str());
+    }
+    text.push('"');
+    text
+}
+
+/// Whether `If-None-Match` names this answer in any coding (weak comparison, RFC 9110 13.1.2): the client that holds
+/// one coding of these bytes needs no other.
+pub fn none_match(header: &str, etag_text: &str) -> bool {
+    let plain = etag_text.trim_matches('"');
+    header.split(',').map(str::trim).any(|candidate| {
+        if candidate == "*" {
+            return true;
+        }
+        let opaque = candidate.strip_prefix("W/").unwrap_or(candidate).trim_matches('"');
+        let base = Encoding::CODED
+            .iter()
+            .find_map(|coding| opaque.strip_suffix(coding.as_str())?.strip_suffix('-'))
+            .unwrap_or(opaque);
+        base == plain
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(body: &str) -> Entry {
+        Entry::new(Bytes::from(body.to_owned()), json_type(), Vec::new(), 1_000, 500)
+    }
+
+    #[test]
+    fn the_entity_tag_is_the_sha256_of_the_body() {
+        assert_eq!(
+            entry("abc").etag_text(),
+            "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"",
+            "FIPS 180-4 example"
+        );
+        assert!(entity_tag(&[0; 32], Encoding::Brotli).ends_with("0-br\""));
+    }
+
+    #[test]
+    fn if_none_match_knows_every_coding_and_form() {
+        let tag = entry("abc").etag_text().to_owned();
+        let plain = tag.trim_matches('"').to_owned();
+        for (header, expected) in [
+            (tag.clone(), true),
+            (format!("W/{tag}"), true),
+            (format!("\"{plain}-br\""), true),
+            (format!("\"x\", W/\"{plain}-gzip\""), true),
+            ("*".to_owned(), true),
+            (format!("\"{plain}-lz\""), false),
+            (format!("\"{}\"", &plain[1..]), false),
+            ("\"\"".to_owned(), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(none_match(&header, &tag), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn variants_are_made_once_and_stay_within_the_weight() {
+        let body = "{\"title\":\"the same again\"},".repeat(200);
+        let (made, meter) = (entry(&body), CompressionMeter::default());
+        let mut kept = 0;
+        for _ in 0..3 {
+            for encoding in Encoding::CODED {
+                kept += made.coded(encoding, Levels::default(), &meter).unwrap().len();
+            }
+        }
+        assert_eq!(meter.count.load(Ordering::Relaxed), 4);
+        assert!(made.weight() > body.len() + kept / 3);
+        assert_eq!(made.coded(Encoding::Identity, Levels::default(), &meter), None);
+        assert_eq!(entry("small").coded(Encoding::Gzip, Levels::default(), &meter), None);
+    }
+
+    #[test]
+    fn time_ends_an_entry_and_a_clock_going_back_does_not() {
+        let made = entry("x");
+        assert!(!made.is_expired(1_499) && made.is_expired(1_500) && !made.is_expired(0));
+    }
+}

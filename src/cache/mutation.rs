@@ -1,0 +1,49 @@
+//! Deliberate defects, each switching off one rule of coherence, so that the simulation can show it would notice.
+//!
+//! Keeps true: no switch is on unless [`crate::cache::CacheOptions::mutation`] names it, and no configuration can.
+//! Does not do: anything in a running server.
+
+/// One rule of coherence to break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// The stamp is read when the load has finished instead of before it began.
+    StampAfterSnapshot,
+    /// A schema or rule change does not move the schema's position.
+    SchemaChangeIgnored,
+    /// A write does not move the positions of the partitions it touches.
+    PartitionsIgnored,
+    /// After a restart every position starts at zero instead of at what the file says.
+    RestartForgetsPositions,
+    /// An answer from disk is served without asking whether it is current.
+    DiskUnchecked,
+    /// The history of the file (restore, clone) is not compared.
+    LineageIgnored,
+    /// A file that went back behind what the disk tier has seen is not noticed.
+    RollbackUnnoticed,
+    /// Whoever waits for a load takes its result even if that load began before a write the waiter knows of.
+    WaiterTakesOlderLoad,
+    /// Purges are not compared.
+    PurgeIgnored,
+    /// An answer in memory is served without asking whether it is current.
+    MemoryUnchecked,
+    /// Damage of an envelope on disk is not detected.
+    ChecksumIgnored,
+}
+
+impl Mutation {
+    /// Every switch.
+    pub const ALL: &'static [Mutation] = &[
+        Self::StampAfterSnapshot,
+        Self::SchemaChangeIgnored,
+        Self::PartitionsIgnored,
+        Self::RestartForgetsPositions,
+        Self::DiskUnchecked,
+        Self::LineageIgnored,
+        Self::RollbackUnnoticed,
+        Self::WaiterTakesOlderLoad,
+        Self::PurgeIgnored,
+        Self::MemoryUnchecked,
+        Self::ChecksumIgnored,
+    ];
+}

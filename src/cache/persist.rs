@@ -1,0 +1,264 @@
+//! Between memory and disk: what is written when, under which key, and what must hold before it is believed again.
+//!
+//! Keeps true: an answer from disk is used only if it is whole, was filed under exactly this key, continues the same
+//! history of the file, is current by the file's own positions, and the file has not gone back behind what the disk has
+//! seen. Purges outlive a restart or take the whole disk tier with them.
+//! Does not do: disk I/O (`disk`), encoding (`envelope`).
+
+use crate::cache::Shared;
+use crate::cache::disk::{DiskRead, DiskState};
+use crate::cache::entry::Entry;
+use crate::cache::envelope::Envelope;
+use crate::cache::memory::Held;
+use crate::cache::mutation::Mutation;
+use crate::cache::stamp::{PURGE_SLOTS, Stamp};
+use crate::cache::tenant::{DiskPart, Part, Request, SeedFacts};
+use crate::cache::warm;
+use crate::kernel::ident::TenantId;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// First byte of each keyspace; answers, bookkeeping and the application's values never meet.
+const ANSWERS: u8 = b'r';
+const TENANTS: u8 = b'm';
+const HIGHS: u8 = b'h';
+const WARM: u8 = b'w';
+
+const META_VERSION: u8 = 1;
+const META_HEAD: usize = 1 + 8 + 16 + 8;
+
+/// What the disk tier remembers about a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Meta {
+    generation: u64,
+    lineage: [u8; 16],
+    purges: u64,
+    purged: Vec<u64>,
+}
+
+impl Meta {
+    fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(META_HEAD + self.purged.len() * 8);
+        out.push(META_VERSION);
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.lineage);
+        out.extend_from_slice(&self.purges.to_le_bytes());
+        for slot in &self.purged {
+            out.extend_from_slice(&slot.to_le_bytes());
+        }
+        Bytes::from(out)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, table) = bytes.split_at_checked(META_HEAD)?;
+        if head.first() != Some(&META_VERSION) {
+            return None;
+        }
+        let number = |at: usize| Some(u64::from_le_bytes(head.get(at..at + 8)?.try_into().ok()?));
+        let purged: Vec<u64> =
+            table.chunks_exact(8).filter_map(|slot| Some(u64::from_le_bytes(slot.try_into().ok()?))).collect();
+        if !(purged.is_empty() || purged.len() == PURGE_SLOTS) || purged.len() * 8 != table.len() {
+            return None;
+        }
+        Some(Self { generation: number(1)?, lineage: head.get(9..25)?.try_into().ok()?, purges: number(25)?, purged })
+    }
+}
+
+impl Shared {
+    /// Reads an answer from disk; `None` for anything but a whole, matching, current one.
+    pub(crate) async fn read_disk(&self, part: &Part, request: Request<'_>) -> Option<Arc<Held>> {
+        let seed = part.seed?;
+        let generation = self.disk_part(part, seed).await?.generation;
+        let DiskRead::Found(bytes) = self.disk.get(answer_key(&part.tenant, generation, request.key.digest())).await
+        else {
+            return None;
+        };
+        let envelope = Envelope::decode(&bytes, self.mutation)?;
+        let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::LineageIgnored);
+        if envelope.key != request.key.to_string() || !same_history {
+            return None;
+        }
+        let stamp = Stamp { at: envelope.at, purges: envelope.purges };
+        let Envelope { body, etag, content_type, tags, created_ms, ttl_ms, dependencies, .. } = envelope;
+        let entry = Entry::with_etag(body, etag, content_type, tags, created_ms, ttl_ms);
+        if entry.is_expired(self.clock.now_ms()) {
+            return None;
+        }
+        let held = part.hold(request, entry, dependencies, stamp, true);
+        let current = held.proof.is_current() || self.mutation == Some(Mutation::DiskUnchecked);
+        (current && !part.is_retired()).then_some(held)
+    }
+
+    /// Queues an answer for the disk, once. Never waits; what does not fit is not written.
+    pub(crate) fn persist(&self, held: &Held) {
+        if !held.uses_disk || held.persisted.load(Ordering::Acquire) {
+            return;
+        }
+        let Some(part) = self.parts.read().get(held.key.tenant()).cloned() else { return };
+        let Some((seed, disk)) = part.seed.zip(part.disk.get()) else { return };
+        let distrusted = part.disk_distrusted.load(Ordering::Acquire);
+        if distrusted || part.is_retired() || !Arc::ptr_eq(&part.account, &held.account) {
+            return;
+        }
+        let envelope = envelope_of(held, seed);
+        let at = envelope.at;
+        let key = answer_key(&part.tenant, disk.generation, held.key.digest());
+        let mut high = disk.high.lock();
+        // The mark goes first: an answer on disk must never be newer than what a rolled-back file is compared with.
+        if at > *high {
+            if !self.disk.put(high_key(&part.tenant), Bytes::copy_from_slice(&at.to_le_bytes())) {
+                return;
+            }
+            *high = at;
+        }
+        if self.disk.put(key, Bytes::from(envelope.encode())) {
+            held.persisted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Makes the tenant's purges outlive a restart; where that is not certain, the disk tier is emptied instead.
+    pub(crate) async fn persist_purges(&self, part: &Part) {
+        if self.disk.stats().state == DiskState::Off {
+            return;
+        }
+        let Some(seed) = part.seed else { return self.distrust(part) };
+        let Some(disk) = self.disk_part(part, seed).await else { return self.distrust(part) };
+        let (purges, purged) = part.positions.purge_table();
+        let meta = Meta { generation: disk.generation, lineage: seed.lineage, purges, purged };
+        if !self.disk.put_surely(meta_key(&part.tenant), meta.encode()).await {
+            self.distrust(part);
+        }
+    }
+
+    /// Opens the tenant's side of the disk ahead of a purge, so that kept and new purges are counted in one sequence.
+    pub(crate) async fn prepare_purge(&self, part: &Part) {
+        if let Some(seed) = part.seed {
+            self.disk_part(part, seed).await;
+        }
+    }
+
+    /// Writes the list of hot keys.
+    pub(crate) fn persist_hot(&self) {
+        let bytes = warm::encode(&self.hot.lock().ranked(self.clock.now_ms()));
+        self.disk.put(vec![WARM], bytes);
+    }
+
+    /// Reads the list of hot keys that an earlier process wrote.
+    pub(crate) async fn read_hot(&self) -> Vec<warm::HotKey> {
+        match self.disk.get(vec![WARM]).await {
+            DiskRead::Found(bytes) => warm::decode(&bytes),
+            DiskRead::Absent | DiskRead::Failed => Vec::new(),
+        }
+    }
+
+    fn distrust(&self, part: &Part) {
+        part.disk_distrusted.store(true, Ordering::Release);
+        self.disk.discard("a purge could not be recorded");
+    }
+
+    async fn disk_part<'part>(&self, part: &'part Part, seed: SeedFacts) -> Option<&'part DiskPart> {
+        if part.disk_distrusted.load(Ordering::Acquire) {
+            return None;
+        }
+        part.disk.get_or_try_init(|| self.open_disk_part(part, seed)).await.ok()
+    }
+
+    async fn open_disk_part(&self, part: &Part, seed: SeedFacts) -> Result<DiskPart, ()> {
+        let meta = match self.disk.get(meta_key(&part.tenant)).await {
+            DiskRead::Found(bytes) => Meta::decode(&bytes),
+            DiskRead::Absent => None,
+            DiskRead::Failed => return Err(()),
+        };
+        let high = match self.disk.get(high_key(&part.tenant)).await {
+            DiskRead::Found(bytes) => <[u8; 8]>::try_from(&*bytes).map_or(i64::MAX, i64::from_le_bytes),
+            DiskRead::Absent => 0,
+            DiskRead::Failed => return Err(()),
+        };
+        let went_back = high > seed.lsn && self.mutation != Some(Mutation::RollbackUnnoticed);
+        if let Some(meta) = &meta {
+            let same_history = meta.lineage == seed.lineage || self.mutation == Some(Mutation::LineageIgnored);
+            if same_history && !went_back {
+                part.positions.adopt_purge_table(meta.purges, &meta.purged);
+                return Ok(DiskPart { generation: meta.generation, high: Mutex::new(high) });
+            }
+        }
+        // Time makes generations unique even where the record of the last one was lost and its answers were not.
+        let now = u64::try_from(self.clock.now_ms()).unwrap_or(0);
+        let generation = meta.map_or(now, |meta| now.max(meta.generation + 1));
+        let (purges, purged) = (0, Vec::new());
+        let meta = Meta { generation, lineage: seed.lineage, purges, purged };
+        let recorded = self.disk.put(meta_key(&part.tenant), meta.encode())
+            && self.disk.put(high_key(&part.tenant), Bytes::copy_from_slice(&0_i64.to_le_bytes()));
+        if recorded { Ok(DiskPart { generation, high: Mutex::new(0) }) } else { Err(()) }
+    }
+}
+
+fn envelope_of(held: &Held, seed: SeedFacts) -> Envelope {
+    Envelope {
+        key: held.key.to_string(),
+        lineage: seed.lineage,
+        at: held.proof.at(),
+        purges: held.proof.purges(),
+        created_ms: held.entry.created_ms(),
+        ttl_ms: held.entry.ttl_ms(),
+        etag: *held.entry.etag(),
+        content_type: Arc::clone(held.entry.content_type()),
+        tags: held.entry.tags().to_vec(),
+        dependencies: held.dependencies.clone(),
+        body: held.entry.body().clone(),
+    }
+}
+
+/// Generation before digest: raising the generation leaves every older answer unreachable, without a scan.
+fn answer_key(tenant: &TenantId, generation: u64, digest: &[u8; 32]) -> Vec<u8> {
+    let mut key = tenant_key(ANSWERS, tenant);
+    key.extend_from_slice(&generation.to_be_bytes());
+    key.extend_from_slice(digest);
+    key
+}
+
+fn meta_key(tenant: &TenantId) -> Vec<u8> {
+    tenant_key(TENANTS, tenant)
+}
+
+fn high_key(tenant: &TenantId) -> Vec<u8> {
+    tenant_key(HIGHS, tenant)
+}
+
+fn tenant_key(keyspace: u8, tenant: &TenantId) -> Vec<u8> {
+    let text = tenant.as_str();
+    let mut key = Vec::with_capacity(text.len() + 48);
+    key.push(keyspace);
+    // Tenant ids are at most 32 bytes; the length keeps `ab`+`c…` and `a`+`bc…` apart.
+    key.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+    key.extend_from_slice(text.as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_record_of_a_tenant_comes_back_and_noise_does_not(
+            generation in any::<u64>(), lineage in any::<[u8; 16]>(), purges in any::<u64>(), full in any::<bool>(), cut in 1_usize..30,
+        ) {
+            let purged = if full { vec![purges; PURGE_SLOTS] } else { Vec::new() };
+            let meta = Meta { generation, lineage, purges, purged };
+            let bytes = meta.encode();
+            prop_assert_eq!(Meta::decode(&bytes), Some(meta));
+            prop_assert_eq!(Meta::decode(&bytes[..bytes.len() - cut]), None);
+        }
+    }
+
+    #[test]
+    fn keys_of_tenants_never_overlap() {
+        let (a, ab) = (TenantId::parse("a").unwrap(), TenantId::parse("ab").unwrap());
+        assert!(!answer_key(&ab, 1, &[0; 32]).starts_with(&meta_key(&a)));
+        assert!(!answer_key(&ab, 1, &[0; 32]).starts_with(&tenant_key(ANSWERS, &a)));
+    }
+}

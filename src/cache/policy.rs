@@ -1,0 +1,395 @@
+//! How a collection's answers are kept: tier, time to live, tags, and what other caches are told.
+//!
+//! Keeps true: an answer that depends on who asks is never described as publicly cacheable, whatever the policy says.
+//! Time bounds how long a thing is kept; coherence never rests on it.
+//! Does not do: freshness, storage.
+
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Which tiers keep an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Tier {
+    /// Memory and disk.
+    #[default]
+    Both,
+    /// Memory only.
+    Memory,
+    /// Disk only.
+    Disk,
+    /// None: every read goes to the database.
+    Off,
+}
+
+impl Tier {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::Both, "both"), (Self::Memory, "l1"), (Self::Disk, "l2"), (Self::Off, "off")];
+
+    /// The word in a policy.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(tier, _)| *tier == self).map_or("both", |(_, text)| text)
+    }
+
+    /// Whether memory keeps it.
+    pub fn uses_memory(self) -> bool {
+        matches!(self, Self::Both | Self::Memory)
+    }
+
+    /// Whether the disk keeps it.
+    pub fn uses_disk(self) -> bool {
+        matches!(self, Self::Both | Self::Disk)
+    }
+}
+
+/// Kinds of data by how long they are worth keeping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TtlClass {
+    /// Sessions: 24 hours.
+    Session,
+    /// Profiles: 1 hour.
+    Profile,
+    /// Ordinary data: 5 minutes.
+    #[default]
+    Data,
+    /// Live data: 1 minute.
+    Live,
+    /// Analytics: 15 minutes.
+    Analytics,
+    /// What changes with releases only: 1 hour.
+    Static,
+}
+
+impl TtlClass {
+    /// Every class with its word and its seconds.
+    pub const ALL: [(Self, &'static str, u32); 6] = [
+        (Self::Session, "session", 24 * 3_600),
+        (Self::Profile, "profile", 3_600),
+        (Self::Data, "data", 300),
+        (Self::Live, "live", 60),
+        (Self::Analytics, "analytics", 900),
+        (Self::Static, "static", 3_600),
+    ];
+
+    /// The word in a policy.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|row| row.0 == self).map_or("data", |row| row.1)
+    }
+
+    /// Seconds.
+    pub fn ttl_s(self) -> u32 {
+        Self::ALL.iter().find(|row| row.0 == self).map_or(300, |row| row.2)
+    }
+}
+
+/// Longest time to live a policy may ask for: 30 days.
+pub const TTL_S_MAX: u32 = 30 * 24 * 3_600;
+/// Tags in a policy at most.
+pub const TAGS_MAX: usize = 16;
+/// Extra key parts in a policy at most.
+pub const KEY_PARTS_MAX: usize = 8;
+
+/// What caches between here and the reader are told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CacheControl {
+    /// Shared caches may keep it; ignored for answers that depend on identity.
+    pub public: bool,
+    /// Nobody may keep it.
+    pub no_store: bool,
+    /// Seconds a browser may use it without asking; `None` means it must ask (`no-cache`).
+    pub max_age_s: Option<u32>,
+    /// Seconds a shared cache may use it without asking; ignored for answers that depend on identity.
+    pub s_maxage_s: Option<u32>,
+    /// Seconds it may be used while a newer one is fetched.
+    pub stale_while_revalidate_s: Option<u32>,
+    /// It never changes.
+    pub immutable: bool,
+}
+
+/// How the answers of one collection or route are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// Which tiers.
+    pub tier: Tier,
+    /// The class, which also names the answer in statistics.
+    pub class: TtlClass,
+    /// Seconds, where the class's own are not wanted.
+    pub ttl_s: Option<u32>,
+    /// Tags by which the answers can be purged, and which `Cache-Tag` carries.
+    pub tags: Vec<Arc<str>>,
+    /// What other caches are told.
+    pub cache_control: CacheControl,
+    /// Request paths (`@request.headers.x_lang`) by whose values answers are kept apart in addition.
+    pub key_parts: Vec<Arc<str>>,
+}
+
+/// A refused policy: which member and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cache policy: {member} {problem}")]
+pub struct PolicyError {
+    /// The member's path, such as `cacheControl.maxAge`.
+    pub member: String,
+    /// What is wrong and what would be right.
+    pub problem: &'static str,
+}
+
+impl Policy {
+    /// The policy of a class with everything else at its default.
+    pub fn of(class: TtlClass) -> Self {
+        Self { class, ..Self::default() }
+    }
+
+    /// A policy that keeps nothing.
+    pub fn off() -> Self {
+        Self { tier: Tier::Off, ..Self::default() }
+    }
+
+    /// Milliseconds an answer is kept.
+    pub fn ttl_ms(&self) -> i64 {
+        i64::from(self.ttl_s.unwrap_or_else(|| self.class.ttl_s())) * 1_000
+    }
+
+    /// Reads a policy as the wire gives it; `null` is the default policy.
+    pub fn parse(value: &Value) -> Result<Self, PolicyError> {
+        let members = match value {
+            Value::Null => return Ok(Self::default()),
+            Value::Object(members) => members,
+            _ => return Err(refused("cache", "must be an object or null")),
+        };
+        let mut policy = Self::default();
+        for (name, value) in members {
+            match name.as_str() {
+                "tier" => policy.tier = word(name, value, &Tier::ALL, "must be both, l1, l2 or off")?,
+                "class" => {
+                    let classes = TtlClass::ALL.map(|(class, word, _)| (class, word));
+                    policy.class =
+                        word(name, value, &classes, "must be session, profile, data, live, analytics or static")?;
+                }
+                "ttl_s" | "ttl" => policy.ttl_s = Some(seconds(name, value)?),
+                "tags" => policy.tags = words(name, value, TAGS_MAX, is_tag)?,
+                "key" => policy.key_parts = words(name, value, KEY_PARTS_MAX, is_request_path)?,
+                "cacheControl" => policy.cache_control = CacheControl::parse(value)?,
+                _ => return Err(refused(name, "is not a member of a cache policy")),
+            }
+        }
+        Ok(policy)
+    }
+
+    /// The `Cache-Control` of an answer. One that depends on identity is `private` at most.
+    pub fn cache_control(&self, depends_on_identity: bool) -> String {
+        self.cache_control.render(depends_on_identity)
+    }
+
+    /// The `Cache-Tag` of an answer: tenant, tenant and collection, then the policy's and the answer's own tags.
+    pub fn cache_tag<'tag>(&self, tenant: &str, collection: &str, own: impl IntoIterator<Item = &'tag str>) -> String {
+        let mut text = format!("{tenant},{tenant}:{collection}");
+        let mut add = |tag: &str| {
+            if is_tag(tag) && text.len() + tag.len() < 4_000 {
+                let _ = write!(text, ",{tenant}:{tag}");
+            }
+        };
+        self.tags.iter().for_each(|tag| add(tag));
+        own.into_iter().for_each(add);
+        text
+    }
+}
+
+impl CacheControl {
+    /// Reads an object of members or a header-like text (`public, max-age=60`).
+    fn parse(value: &Value) -> Result<Self, PolicyError> {
+        let mut control = Self::default();
+        match value {
+            Value::Null => {}
+            Value::String(text) => {
+                for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
+                    control.directive(directive)?;
+                }
+            }
+            Value::Object(members) => {
+                for (name, value) in members {
+                    control.member(name, value)?;
+                }
+            }
+            _ => return Err(refused("cacheControl", "must be a text or an object")),
+        }
+        if control.no_store && (control.public || control.max_age_s.is_some() || control.s_maxage_s.is_some()) {
+            return Err(refused("cacheControl", "cannot forbid storing and allow it"));
+        }
+        Ok(control)
+    }
+
+    fn directive(&mut self, directive: &str) -> Result<(), PolicyError> {
+        let (name, number) = match directive.split_once('=') {
+            Some((name, number)) => (name, number.parse::<u32>().ok().filter(|seconds| *seconds <= TTL_S_MAX)),
+            None => (directive, None),
+        };
+        match (name.to_ascii_lowercase().as_str(), number) {
+            ("public", None) => self.public = true,
+            ("private" | "no-cache" | "must-revalidate", None) => {}
+            ("no-store", None) => self.no_store = true,
+            ("immutable", None) => self.immutable = true,
+            ("max-age", Some(seconds)) => self.max_age_s = Some(seconds),
+            ("s-maxage", Some(seconds)) => self.s_maxage_s = Some(seconds),
+            ("stale-while-revalidate", Some(seconds)) => self.stale_while_revalidate_s = Some(seconds),
+            _ => return Err(refused("cacheControl", "has a directive that is unknown or has a wrong number")),
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str, value: &Value) -> Result<(), PolicyError> {
+        let path = format!("cacheControl.{name}");
+        let flag = || value.as_bool().ok_or_else(|| refused(&path, "must be true or false"));
+        match name {
+            "public" => self.public = flag()?,
+            "noStore" => self.no_store = flag()?,
+            "immutable" => self.immutable = flag()?,
+            "maxAge" => self.max_age_s = Some(seconds(&path, value)?),
+            "sMaxage" => self.s_maxage_s = Some(seconds(&path, value)?),
+            "staleWhileRevalidate" => self.stale_while_revalidate_s = Some(seconds(&path, value)?),
+            _ => return Err(refused(&path, "is not a member of cacheControl")),
+        }
+        Ok(())
+    }
+
+    fn render(&self, depends_on_identity: bool) -> String {
+        if self.no_store {
+            return "no-store".to_owned();
+        }
+        let mut text = String::with_capacity(48);
+        let public = self.public && !depends_on_identity;
+        text.push_str(if public {
+            "public"
+        } else if depends_on_identity {
+            "private"
+        } else {
+            ""
+        });
+        let mut add = |directive: std::fmt::Arguments<'_>| {
+            if !text.is_empty() {
+                text.push_str(", ");
+            }
+            let _ = text.write_fmt(directive);
+        };
+        match self.max_age_s {
+            Some(seconds) => add(format_args!("max-age={seconds}")),
+            None => add(format_args!("no-cache")),
+        }
+        if let Some(seconds) = self.s_maxage_s.filter(|_| !depends_on_identity) {
+            add(format_args!("s-maxage={seconds}"));
+        }
+        if let Some(seconds) = self.stale_while_revalidate_s {
+            add(format_args!("stale-while-revalidate={seconds}"));
+        }
+        if self.immutable {
+            add(format_args!("immutable"));
+        }
+        text
+    }
+}
+
+fn refused(member: &str, problem: &'static str) -> PolicyError {
+    PolicyError { member: member.to_owned(), problem }
+}
+
+fn word<T: Copy>(
+    member: &str,
+    value: &Value,
+    table: &[(T, &'static str)],
+    problem: &'static str,
+) -> Result<T, PolicyError> {
+    let text = value.as_str().unwrap_or("");
+    table.iter().find(|(_, word)| *word == text).map(|(one, _)| *one).ok_or_else(|| refused(member, problem))
+}
+
+fn seconds(member: &str, value: &Value) -> Result<u32, PolicyError> {
+    value
+        .as_u64()
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| *number <= TTL_S_MAX)
+        .ok_or_else(|| refused(member, "must be whole seconds from 0 to 2592000"))
+}
+
+fn words(member: &str, value: &Value, len_max: usize, allowed: fn(&str) -> bool) -> Result<Vec<Arc<str>>, PolicyError> {
+    let problem = "must be a list of few short words";
+    let list = value.as_array().filter(|list| list.len() <= len_max).ok_or_else(|| refused(member, problem))?;
+    list.iter()
+        .map(|one| one.as_str().filter(|text| allowed(text)).map(Arc::from).ok_or_else(|| refused(member, problem)))
+        .collect()
+}
+
+/// Tags travel in a header and are separated by commas there.
+fn is_tag(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte))
+}
+
+fn is_request_path(text: &str) -> bool {
+    text.len() <= 128
+        && text.strip_prefix("@request.").is_some_and(|path| {
+            !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_classes_are_the_documented_ones() {
+        let seconds: Vec<_> = TtlClass::ALL.iter().map(|(class, word, _)| (*word, class.ttl_s())).collect();
+        assert_eq!(
+            seconds,
+            [("session", 86_400), ("profile", 3_600), ("data", 300), ("live", 60), ("analytics", 900), ("static", 3_600)]
+        );
+    }
+
+    #[test]
+    fn policies_are_read_and_refused_by_member() {
+        let policy = Policy::parse(&json!({
+            "tier": "l1", "class": "live", "ttl_s": 5, "tags": ["news"], "key": ["@request.headers.x_lang"],
+            "cacheControl": "public, max-age=60, s-maxage=120",
+        }))
+        .unwrap();
+        assert_eq!((policy.tier, policy.class, policy.ttl_ms()), (Tier::Memory, TtlClass::Live, 5_000));
+        assert_eq!(Policy::parse(&Value::Null).unwrap(), Policy::default());
+        for (value, member) in [
+            (json!([]), "cache"),
+            (json!({"tier": "l3"}), "tier"),
+            (json!({"ttl_s": -1}), "ttl_s"),
+            (json!({"ttl_s": 2_592_001}), "ttl_s"),
+            (json!({"tags": ["a,b"]}), "tags"),
+            (json!({"key": ["auth.id"]}), "key"),
+            (json!({"cacheControl": {"maxage": 1}}), "cacheControl.maxage"),
+            (json!({"cacheControl": "max-age"}), "cacheControl"),
+            (json!({"cacheControl": "no-store, max-age=5"}), "cacheControl"),
+            (json!({"extra": 1}), "extra"),
+        ] {
+            assert_eq!(Policy::parse(&value).unwrap_err().member, member, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_depends_on_identity_is_never_public() {
+        for (control, anyone, somebody) in [
+            (json!(null), "no-cache", "private, no-cache"),
+            (json!("public, max-age=60, s-maxage=90"), "public, max-age=60, s-maxage=90", "private, max-age=60"),
+            (json!("public, immutable, max-age=9"), "public, max-age=9, immutable", "private, max-age=9, immutable"),
+            (json!({"noStore": true}), "no-store", "no-store"),
+            (
+                json!({"maxAge": 0, "staleWhileRevalidate": 5}),
+                "max-age=0, stale-while-revalidate=5",
+                "private, max-age=0, stale-while-revalidate=5",
+            ),
+        ] {
+            let policy = Policy::parse(&json!({"cacheControl": control})).unwrap();
+            assert_eq!(policy.cache_control(false), anyone);
+            assert_eq!(policy.cache_control(true), somebody);
+        }
+    }
+
+    #[test]
+    fn cache_tags_name_the_tenant_everywhere() {
+        let policy = Policy::parse(&json!({"tags": ["news"]})).unwrap();
+        assert_eq!(policy.cache_tag("demo", "posts", ["post-7", "bad,tag"]), "demo,demo:posts,demo:news,demo:post-7");
+    }
+}

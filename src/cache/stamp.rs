@@ -1,0 +1,519 @@
+//! Freshness: what an answer depends on, where those things stand in the tenant's log, and whether that has moved.
+//!
+//! Keeps true: a [`Proof`] is current only if no commit after its stamp touched anything it names. Positions are raised
+//! before the tenant's own position is published, so whoever has seen position `p` sees every touch up to `p`.
+//! Tables are bounded: ids share slots by hash, and a shared slot can only make an answer look older than it is.
+//! Does not do: storing answers, time. A stamp is taken before the snapshot opens; the facade sees to that order.
+
+use crate::cache::mutation::Mutation;
+use crate::kernel::ident::{CollectionId, RecordId};
+use crate::kernel::value::Stored;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+/// Which history of a tenant's file a position belongs to; a restore, clone or rollback starts a new one.
+pub type Lineage = [u8; 16];
+
+const RECORD_SLOTS_MAX: usize = 4_096;
+const PARTITION_SLOTS_MAX: usize = 1_024;
+const SLOTS_MIN: usize = 16;
+/// Slots for purged tags, collections and keys of one tenant, made with the first purge; fixed, because the table is
+/// persisted as it is.
+pub const PURGE_SLOTS: usize = 1_024;
+
+const _: () = assert!(RECORD_SLOTS_MAX.is_power_of_two() && PARTITION_SLOTS_MAX.is_power_of_two());
+const _: () = assert!(SLOTS_MIN.is_power_of_two() && PURGE_SLOTS.is_power_of_two());
+
+/// One record changed by one commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Touched {
+    /// The collection of the record.
+    pub collection: CollectionId,
+    /// The record.
+    pub record: RecordId,
+    /// Old and new value of the collection's declared partition field; empty where none is declared.
+    pub partitions: Vec<Stored>,
+    /// The log position of the change.
+    pub lsn: i64,
+}
+
+/// The last log position of a collection, or of one partition of it, as the tenant's file knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The value of the declared partition field; `None` stands for the whole collection.
+    pub partition: Option<Stored>,
+    /// The position of the last commit that touched it.
+    pub lsn: i64,
+}
+
+/// What a tenant's file says about positions when it is opened; the tail spares records from looking changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seed {
+    /// The history this file continues.
+    pub lineage: Lineage,
+    /// The position of the last committed transaction.
+    pub lsn: i64,
+    /// The position of the last schema change (or of whatever else makes every older answer void).
+    pub schema_lsn: i64,
+    /// Last positions of collections and partitions.
+    pub generations: Vec<Generation>,
+    /// Position to assume for what `generations` does not list: 0 if the list is complete, else `lsn`.
+    pub unlisted_lsn: i64,
+    /// Every touch of every commit after `tail_after`.
+    pub tail: Vec<Touched>,
+    /// The position after which `tail` is complete; `lsn` if there is no tail.
+    pub tail_after: i64,
+}
+
+impl Seed {
+    /// A seed that knows only the present position: every older answer counts as changed.
+    pub fn cold(lineage: Lineage, lsn: i64) -> Self {
+        Self { lineage, lsn, schema_lsn: lsn, generations: Vec::new(), unlisted_lsn: lsn, tail: Vec::new(), tail_after: lsn }
+    }
+}
+
+/// One thing that an answer depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Dependency {
+    /// A single record, by the hash of its id.
+    Record(CollectionId, u64),
+    /// Any record of a collection.
+    Collection(CollectionId),
+    /// Any record of a collection whose declared partition field has this value, by the value's hash.
+    Partition(CollectionId, u64),
+}
+
+/// Everything that an answer depends on, besides the schema and the history of the file, which are always included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dependencies(Vec<Dependency>);
+
+impl Dependencies {
+    /// Depends on nothing but schema and history.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one record.
+    #[must_use]
+    pub fn record(mut self, collection: &CollectionId, record: &RecordId) -> Self {
+        self.add(Dependency::Record(collection.clone(), record_hash(record.as_str())));
+        self
+    }
+
+    /// Adds a whole collection.
+    #[must_use]
+    pub fn collection(mut self, collection: &CollectionId) -> Self {
+        self.add(Dependency::Collection(collection.clone()));
+        self
+    }
+
+    /// Adds one declared partition of a collection.
+    #[must_use]
+    pub fn partition(mut self, collection: &CollectionId, value: &Stored) -> Self {
+        self.add(Dependency::Partition(collection.clone(), value_hash(value)));
+        self
+    }
+
+    /// Adds one more, once.
+    pub fn add(&mut self, dependency: Dependency) {
+        if !self.0.contains(&dependency) {
+            self.0.push(dependency);
+        }
+    }
+
+    /// The list.
+    pub fn as_slice(&self) -> &[Dependency] {
+        &self.0
+    }
+}
+
+impl FromIterator<Dependency> for Dependencies {
+    fn from_iter<T: IntoIterator<Item = Dependency>>(items: T) -> Self {
+        let mut all = Self::default();
+        for item in items {
+            all.add(item);
+        }
+        all
+    }
+}
+
+/// Where the tenant stood before a load began: log position and purge counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The log position.
+    pub at: i64,
+    /// The purge counter.
+    pub purges: u64,
+}
+
+/// The positions of one tenant in one incarnation of its file. Shared by all threads; readers take no lock.
+#[derive(Debug)]
+pub struct Positions {
+    /// What unlisted collections start from, and what records and partitions cannot be older than.
+    bases: Bases,
+    position: AtomicI64,
+    schema: AtomicI64,
+    purges: AtomicU64,
+    purged: OnceLock<Box<[AtomicU64]>>,
+    collections: ArcSwap<HashMap<CollectionId, Arc<CollectionPositions>>>,
+    /// Held by whoever raises positions (the tenant's one writer, an attach, a purge); never by a reader.
+    raising: Mutex<()>,
+    mutation: Option<Mutation>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Bases {
+    unlisted: i64,
+    records: i64,
+}
+
+#[derive(Debug)]
+struct CollectionPositions {
+    position: AtomicI64,
+    records: Slots,
+    partitions: Slots,
+}
+
+impl Positions {
+    /// A tenant of which nothing is known yet; in-memory answers are already exact, answers from disk are not usable.
+    pub fn unseeded(mutation: Option<Mutation>) -> Self {
+        Self {
+            bases: Bases::default(),
+            position: AtomicI64::new(0),
+            schema: AtomicI64::new(0),
+            purges: AtomicU64::new(0),
+            purged: OnceLock::new(),
+            collections: ArcSwap::default(),
+            raising: Mutex::new(()),
+            mutation,
+        }
+    }
+
+    /// A tenant whose file says `seed`.
+    pub fn seeded(seed: &Seed, mutation: Option<Mutation>) -> Self {
+        let mut positions = Self::unseeded(mutation);
+        positions.position = AtomicI64::new(seed.lsn);
+        if mutation == Some(Mutation::RestartForgetsPositions) {
+            return positions;
+        }
+        positions.bases = Bases { unlisted: seed.unlisted_lsn, records: seed.tail_after };
+        positions.schema = AtomicI64::new(seed.schema_lsn);
+        let mut lasts: HashMap<&CollectionId, i64> = HashMap::new();
+        for generation in &seed.generations {
+            let last = lasts.entry(&generation.collection).or_default();
+            *last = generation.lsn.max(*last);
+        }
+        // Whole collections first: their position bounds what their records start from.
+        for (collection, lsn) in lasts {
+            positions.ensure(collection, lsn);
+        }
+        for generation in &seed.generations {
+            if let Some(value) = &generation.partition {
+                positions.ensure(&generation.collection, 0).partitions.raise(value_hash(value), generation.lsn);
+            }
+        }
+        for touched in &seed.tail {
+            positions.touch(touched);
+        }
+        positions
+    }
+
+    /// The position of the last commit that was observed.
+    pub fn position(&self) -> i64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Where the tenant stands now; take it before the snapshot opens.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { at: self.position(), purges: self.purges.load(Ordering::Acquire) }
+    }
+
+    /// Takes note of a commit. Called after COMMIT and before the acknowledgement.
+    pub fn on_commit(&self, last_lsn: i64, schema_changed: bool, touches: &[Touched]) {
+        let _raising = self.raising.lock();
+        for touched in touches {
+            self.touch(touched);
+        }
+        if schema_changed && self.mutation != Some(Mutation::SchemaChangeIgnored) {
+            self.schema.fetch_max(last_lsn, Ordering::AcqRel);
+        }
+        // Published last: see the header.
+        self.position.fetch_max(last_lsn, Ordering::AcqRel);
+    }
+
+    /// Makes every answer void that was stamped before now.
+    pub fn void_all(&self) {
+        let _raising = self.raising.lock();
+        let next = self.purges.load(Ordering::Acquire) + 1;
+        for slot in self.purge_slots() {
+            slot.store(next, Ordering::Release);
+        }
+        self.purges.store(next, Ordering::Release);
+    }
+
+    /// Makes every answer void that carries `mark` and was stamped before now.
+    pub fn void_mark(&self, mark: u64) {
+        let _raising = self.raising.lock();
+        let next = self.purges.load(Ordering::Acquire) + 1;
+        let slots = self.purge_slots();
+        if let Some(slot) = slots.get(slot_of(mark, slots.len())) {
+            slot.store(next, Ordering::Release);
+        }
+        self.purges.store(next, Ordering::Release);
+    }
+
+    /// The purge counter and table, for the disk tier to keep.
+    pub fn purge_table(&self) -> (u64, Vec<u64>) {
+        let _raising = self.raising.lock();
+        (self.purges.load(Ordering::Acquire), self.purge_slots().iter().map(|slot| slot.load(Ordering::Acquire)).collect())
+    }
+
+    /// Continues a purge table that the disk tier kept.
+    pub fn adopt_purge_table(&self, purges: u64, table: &[u64]) {
+        let _raising = self.raising.lock();
+        for (slot, kept) in self.purge_slots().iter().zip(table) {
+            slot.fetch_max(*kept, Ordering::AcqRel);
+        }
+        self.purges.fetch_max(purges, Ordering::AcqRel);
+    }
+
+    /// Ties `dependencies` and `marks` to this tenant's positions.
+    pub fn prove(self: &Arc<Self>, stamp: Stamp, dependencies: &Dependencies, marks: Box<[u64]>) -> Proof {
+        let watched = dependencies
+            .as_slice()
+            .iter()
+            .map(|dependency| match dependency {
+                Dependency::Record(id, hash) => Watch::Record(self.find_or_make(id), *hash),
+                Dependency::Collection(id) => Watch::Collection(self.find_or_make(id)),
+                Dependency::Partition(id, hash) => Watch::Partition(self.find_or_make(id), *hash),
+            })
+            .collect();
+        Proof {
+            positions: Arc::clone(self),
+            at: AtomicI64::new(stamp.at),
+            purges: AtomicU64::new(stamp.purges),
+            watched,
+            marks,
+        }
+    }
+
+    fn find_or_make(&self, id: &CollectionId) -> Arc<CollectionPositions> {
+        if let Some(found) = self.collections.load().get(id) {
+            return Arc::clone(found);
+        }
+        let _raising = self.raising.lock();
+        self.ensure(id, self.bases.unlisted)
+    }
+
+    /// The caller holds `raising` or is the constructor.
+    fn ensure(&self, id: &CollectionId, lsn: i64) -> Arc<CollectionPositions> {
+        let present = self.collections.load();
+        if let Some(found) = present.get(id) {
+            return Arc::clone(found);
+        }
+        let lsn = lsn.max(self.bases.unlisted);
+        let made = Arc::new(CollectionPositions {
+            position: AtomicI64::new(lsn),
+            records: Slots::new(lsn.min(self.bases.records), RECORD_SLOTS_MAX),
+            partitions: Slots::new(lsn.min(self.bases.unlisted), PARTITION_SLOTS_MAX),
+        });
+        let mut next = HashMap::clone(&present);
+        next.insert(id.clone(), Arc::clone(&made));
+        self.collections.store(Arc::new(next));
+        made
+    }
+
+    fn touch(&self, touched: &Touched) {
+        let collection = match self.collections.load().get(&touched.collection) {
+            Some(found) => Arc::clone(found),
+            None => self.ensure(&touched.collection, self.bases.unlisted),
+        };
+        collection.records.raise(record_hash(touched.record.as_str()), touched.lsn);
+        if self.mutation != Some(Mutation::PartitionsIgnored) {
+            for value in &touched.partitions {
+                collection.partitions.raise(value_hash(value), touched.lsn);
+            }
+        }
+        collection.position.fetch_max(touched.lsn, Ordering::AcqRel);
+    }
+
+    fn purge_slots(&self) -> &[AtomicU64] {
+        self.purged.get_or_init(|| (0..PURGE_SLOTS).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The purge counter at which `mark` was last purged.
+    fn purged_at(&self, mark: u64) -> u64 {
+        let Some(slots) = self.purged.get() else { return 0 };
+        // An impossible miss reads as "just purged".
+        slots.get(slot_of(mark, slots.len())).map_or(u64::MAX, |slot| slot.load(Ordering::Acquire))
+    }
+}
+
+/// The evidence an answer carries that it is still right.
+#[derive(Debug)]
+pub struct Proof {
+    positions: Arc<Positions>,
+    at: AtomicI64,
+    purges: AtomicU64,
+    watched: Box<[Watch]>,
+    marks: Box<[u64]>,
+}
+
+#[derive(Debug)]
+enum Watch {
+    Record(Arc<CollectionPositions>, u64),
+    Collection(Arc<CollectionPositions>),
+    Partition(Arc<CollectionPositions>, u64),
+}
+
+impl Watch {
+    fn position(&self) -> i64 {
+        match self {
+            Self::Record(collection, hash) => collection.records.get(*hash),
+            Self::Collection(collection) => collection.position.load(Ordering::Acquire),
+            Self::Partition(collection, hash) => collection.partitions.get(*hash),
+        }
+    }
+}
+
+impl Proof {
+    /// The log position up to which the answer is known to be right; it advances as checks succeed.
+    pub fn at(&self) -> i64 {
+        self.at.load(Ordering::Acquire)
+    }
+
+    /// The purge counter up to which the answer is known not to be purged.
+    pub fn purges(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing that the answer depends on has moved. Without writes in between: two atomic loads.
+    pub fn is_current(&self) -> bool {
+        // Read the position first: a success then proves the answer right up to it, and the stamp may advance.
+        let now = self.positions.stamp();
+        let at = self.at();
+        if now.at > at {
+            if self.positions.schema.load(Ordering::Acquire) > at || self.watched.iter().any(|one| one.position() > at)
+            {
+                return false;
+            }
+            self.at.fetch_max(now.at, Ordering::AcqRel);
+        }
+        let purges = self.purges();
+        if now.purges > purges {
+            let voided = self.marks.iter().any(|mark| self.positions.purged_at(*mark) > purges);
+            if voided && self.positions.mutation != Some(Mutation::PurgeIgnored) {
+                return false;
+            }
+            self.purges.fetch_max(now.purges, Ordering::AcqRel);
+        }
+        true
+    }
+
+    /// Whether the answer serves a caller that arrived at `arrival`: taken no earlier, or nothing moved since.
+    pub fn serves(&self, arrival: Stamp) -> bool {
+        (self.at() >= arrival.at && self.purges() >= arrival.purges) || self.is_current()
+    }
+
+    /// Bytes this evidence occupies, for weighing.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.watched.len() * size_of::<Watch>() + self.marks.len() * size_of::<u64>()
+    }
+}
+
+/// Last positions by hash, in a table that doubles while ids crowd it; doubling copies each slot to both its heirs.
+#[derive(Debug)]
+struct Slots {
+    table: ArcSwap<Table>,
+    len_max: usize,
+}
+
+#[derive(Debug)]
+struct Table {
+    slots: Box<[AtomicI64]>,
+    /// Largest position that was copied in when this table was made.
+    inherited: i64,
+    /// Slots raised above `inherited` since.
+    raised: AtomicUsize,
+}
+
+impl Slots {
+    fn new(base: i64, len_max: usize) -> Self {
+        let slots = (0..SLOTS_MIN).map(|_| AtomicI64::new(base)).collect();
+        Self { table: ArcSwap::from_pointee(Table { slots, inherited: base, raised: AtomicUsize::new(0) }), len_max }
+    }
+
+    fn get(&self, hash: u64) -> i64 {
+        let table = self.table.load();
+        // An impossible miss reads as "just changed", never as "unchanged".
+        table.slots.get(slot_of(hash, table.slots.len())).map_or(i64::MAX, |slot| slot.load(Ordering::Acquire))
+    }
+
+    /// Callers hold the tenant's `raising` lock, so growth and raising never race.
+    fn raise(&self, hash: u64, lsn: i64) {
+        let table = self.table.load();
+        let len = table.slots.len();
+        let Some(slot) = table.slots.get(slot_of(hash, len)) else { return };
+        let before = slot.fetch_max(lsn, Ordering::AcqRel);
+        if before <= table.inherited && lsn > table.inherited {
+            let raised = table.raised.fetch_add(1, Ordering::Relaxed) + 1;
+            if raised > len / 4 && len < self.len_max {
+                self.table.store(Arc::new(Self::doubled(&table)));
+            }
+        }
+    }
+
+    fn doubled(table: &Table) -> Table {
+        let old: Vec<i64> = table.slots.iter().map(|slot| slot.load(Ordering::Acquire)).collect();
+        let inherited = old.iter().copied().max().unwrap_or(0);
+        let slots = old.iter().chain(old.iter()).map(|lsn| AtomicI64::new(*lsn)).collect();
+        Table { slots, inherited, raised: AtomicUsize::new(0) }
+    }
+}
+
+fn slot_of(hash: u64, len: usize) -> usize {
+    usize::try_from(hash & 0xffff_ffff).unwrap_or(0) & len.saturating_sub(1)
+}
+
+/// The hash by which a record is watched; stable across versions because answers on disk carry it.
+pub fn record_hash(id: &str) -> u64 {
+    mixed(1, id.as_bytes())
+}
+
+/// The hash by which a partition value is watched; equal numbers hash alike whatever their storage class.
+pub fn value_hash(value: &Stored) -> u64 {
+    match value {
+        Stored::Null => mixed(2, &[]),
+        Stored::Integer(_) | Stored::Real(_) => {
+            // -0.0 and 0.0 are one value to SQLite.
+            let number = value.as_number().unwrap_or(0.0) + 0.0;
+            mixed(3, &number.to_bits().to_le_bytes())
+        }
+        Stored::Text(text) => mixed(4, text.as_bytes()),
+        Stored::Blob(bytes) => mixed(5, bytes),
+    }
+}
+
+/// The hash by which a tag, collection or key is purged.
+pub fn mark_hash(kind: u8, text: &str) -> u64 {
+    mixed(kind, text.as_bytes())
+}
+
+/// FNV-1a with a final avalanche (SplitMix64); speed matters, and a forced collision only costs an extra load.
+fn mixed(domain: u8, bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in std::iter::once(&domain).chain(bytes) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests;

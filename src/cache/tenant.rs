@@ -1,0 +1,450 @@
+//! Reading through the cache of one tenant: memory, then disk, then one load that everybody shares.
+//!
+//! Keeps true: the stamp is taken before the load (and so before its snapshot) begins; a waiter takes a shared result
+//! only if it serves the moment the waiter arrived; errors are never kept; no lock is held across an await.
+//! Does not do: building keys, choosing dependencies, rules.
+
+use crate::cache::Shared;
+use crate::cache::compress::Encoding;
+use crate::cache::entry::{Entry, Loaded};
+use crate::cache::flight::{FlightKey, Seat};
+use crate::cache::key::Key;
+use crate::cache::memory::{Account, Held, HeldParts, Slot};
+use crate::cache::mutation::Mutation;
+use crate::cache::policy::{Policy, Tier};
+use crate::cache::purge;
+use crate::cache::stamp::{Dependencies, Lineage, Positions, Seed, Stamp};
+use crate::cache::stats::{AgeSum, Counters, Counts, TenantCounters, TenantReport};
+use crate::kernel::ident::TenantId;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Times a reader waits for somebody else's load before it loads for itself.
+const WAITS_MAX: usize = 3;
+
+/// One incarnation of one tenant's file, as the cache sees it.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) tenant: TenantId,
+    pub(crate) incarnation: u64,
+    pub(crate) positions: Arc<Positions>,
+    pub(crate) seed: Option<SeedFacts>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) counters: TenantCounters,
+    /// The disk tier's side of this tenant, read from disk on first use.
+    pub(crate) disk: tokio::sync::OnceCell<DiskPart>,
+    /// The disk tier must not be used for this tenant any more.
+    pub(crate) disk_distrusted: AtomicBool,
+    retired: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// What the seed said about the file as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeedFacts {
+    pub(crate) lineage: Lineage,
+    pub(crate) lsn: i64,
+}
+
+/// Where a tenant's answers are on disk.
+#[derive(Debug)]
+pub(crate) struct DiskPart {
+    pub(crate) generation: u64,
+    /// Highest log position written to disk with an answer. Held while a write is queued, so that order is kept.
+    pub(crate) high: Mutex<i64>,
+}
+
+impl Part {
+    pub(crate) fn new(tenant: TenantId, incarnation: u64, positions: Arc<Positions>, seed: Option<&Seed>) -> Self {
+        Self {
+            tenant,
+            incarnation,
+            positions,
+            seed: seed.map(|seed| SeedFacts { lineage: seed.lineage, lsn: seed.lsn }),
+            account: Arc::default(),
+            counters: TenantCounters::default(),
+            disk: tokio::sync::OnceCell::new(),
+            disk_distrusted: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether this part already stands where `seed` stands, so that nothing needs to be thrown away.
+    pub(crate) fn continues(&self, seed: &Seed) -> bool {
+        let seen = self.positions.position();
+        let same = self.seed.is_some_and(|facts| facts.lineage == seed.lineage);
+        let unbroken = if self.closed.load(Ordering::Acquire) { seen == seed.lsn } else { seen >= seed.lsn };
+        if same && unbroken {
+            self.closed.store(false, Ordering::Release);
+        }
+        same && unbroken
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// From now on, handles to this part only load.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn report(&self, ages: &HashMap<TenantId, AgeSum>) -> TenantReport {
+        let collections = self.counters.read();
+        let mut total = Counts::default();
+        for (_, counts) in &collections {
+            total.add(counts);
+        }
+        let ages = ages.get(&self.tenant).copied().unwrap_or_default().ages();
+        TenantReport { tenant: self.tenant.clone(), total, collections, ages }
+    }
+}
+
+/// Where an answer came from, in the words of `X-Cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Memory.
+    Memory,
+    /// Disk.
+    Disk,
+    /// It had to be loaded.
+    Miss,
+    /// It was loaded because policy or request said so.
+    Bypass,
+}
+
+impl Source {
+    /// The word in `X-Cache`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "l1",
+            Self::Disk => "l2",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// One read.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'request> {
+    /// Where the answer is filed.
+    pub key: &'request Key,
+    /// What it depends on: everything the plan, the rules and the expands touch.
+    pub dependencies: &'request Dependencies,
+    /// How it is kept.
+    pub policy: &'request Policy,
+    /// What warming and verifying need to ask again; opaque to the cache.
+    pub replay: Option<&'request Arc<[u8]>>,
+}
+
+/// An answer. Holding one keeps its bytes alive; cloning copies none.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    held: Arc<Held>,
+    shared: Arc<Shared>,
+    source: Source,
+}
+
+impl Answer {
+    /// The body as it is.
+    pub fn body(&self) -> &Bytes {
+        self.held.entry.body()
+    }
+
+    /// The entry: entity tag, media type, tags, times.
+    pub fn entry(&self) -> &Entry {
+        &self.held.entry
+    }
+
+    /// The entity tag of the uncoded body, quotes included.
+    pub fn etag_text(&self) -> &str {
+        self.held.entry.etag_text()
+    }
+
+    /// The body in `encoding`, compressed on first use and kept; `None` where it is to be sent as it is.
+    pub fn coded(&self, encoding: Encoding) -> Option<Bytes> {
+        self.held.entry.coded(encoding, self.shared.tuning.load().levels, &self.shared.meter)
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Where it is filed.
+    pub fn key(&self) -> &Key {
+        &self.held.key
+    }
+
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// Whole seconds since it was made.
+    pub fn age_s(&self) -> u64 {
+        u64::try_from((self.shared.clock.now_ms() - self.held.entry.created_ms()) / 1_000).unwrap_or(0)
+    }
+}
+
+/// The cache of one tenant. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TenantCache {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) part: Arc<Part>,
+}
+
+impl TenantCache {
+    pub(crate) fn new(shared: &Arc<Shared>, part: &Arc<Part>) -> Self {
+        Self { shared: Arc::clone(shared), part: Arc::clone(part) }
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> &TenantId {
+        &self.part.tenant
+    }
+
+    /// Where the tenant stands now.
+    pub fn stamp(&self) -> Stamp {
+        self.part.positions.stamp()
+    }
+
+    /// Finds a current answer in memory. Takes no lock that a writer holds, copies nothing.
+    pub fn get(&self, key: &Key) -> Option<Answer> {
+        let held = self.find_current(key)?;
+        Counters::bump(&held.counters.l1_hits);
+        Some(self.answer(held, Source::Memory))
+    }
+
+    /// Answers from memory, from disk, or by `load`, which runs once per key at a time and is shared by all who wait.
+    ///
+    /// `load` must open its snapshot inside the future it returns, never before. Its errors go to whoever ran it; those
+    /// who waited try for themselves.
+    pub async fn get_or_load<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Answer, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        if request.policy.tier == Tier::Off || self.part.is_retired() {
+            return self.load_past(request, load).await;
+        }
+        let arrival = self.stamp();
+        if let Some(answer) = self.get(request.key) {
+            if self.verify_is_due() {
+                return self.verify_hit(request, answer, load).await;
+            }
+            return Ok(answer);
+        }
+        for _ in 0..WAITS_MAX {
+            match self.shared.flights.join(self.flight_key(request.key)) {
+                Seat::Lead(lead) => {
+                    let (held, source) = self.find_or_load(request, load).await?;
+                    lead.land(Arc::clone(&held));
+                    return Ok(self.answer(held, source));
+                }
+                Seat::Wait(waiter) => {
+                    if let Some(held) = waiter.result().await
+                        && (held.proof.serves(arrival) || self.mutated(Mutation::WaiterTakesOlderLoad))
+                    {
+                        Counters::bump(&held.counters.misses);
+                        Counters::bump(&held.counters.joined);
+                        return Ok(self.answer(held, Source::Miss));
+                    }
+                }
+            }
+        }
+        // The others' loads kept failing or being overtaken by writes; a load of one's own always serves.
+        let held = self.load_and_keep(request, load).await?;
+        Ok(self.answer(held, Source::Miss))
+    }
+
+    /// Loads although the cache may have an answer, and keeps the new one (`Cache-Control: no-cache` of the allowed).
+    pub async fn reload<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Answer, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        Counters::bump(&self.counters(request.key).bypasses);
+        if request.policy.tier == Tier::Off || self.part.is_retired() {
+            let held = self.load(request, load).await?;
+            return Ok(self.answer(held, Source::Bypass));
+        }
+        let held = self.load(request, load).await?;
+        self.keep(request.policy, &held);
+        Ok(self.answer(held, Source::Bypass))
+    }
+
+    /// Write-through: keeps the answer that the writer of log position `lsn` made from what it wrote.
+    ///
+    /// `loaded` must be what a read at exactly `lsn` would give; later writes void it as any other.
+    pub fn write_through(&self, request: Request<'_>, loaded: Loaded, lsn: i64) {
+        if request.policy.tier == Tier::Off || self.part.is_retired() {
+            return;
+        }
+        let stamp = Stamp { at: lsn, purges: self.stamp().purges };
+        let held = self.hold(request, loaded, stamp);
+        self.keep(request.policy, &held);
+    }
+
+    /// Disk, then load; in memory first, because somebody may have landed since the caller looked.
+    async fn find_or_load<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<(Arc<Held>, Source), E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        if let Some(held) = self.find_current(request.key) {
+            Counters::bump(&held.counters.l1_hits);
+            return Ok((held, Source::Memory));
+        }
+        if request.policy.tier.uses_disk()
+            && let Some(held) = self.shared.read_disk(&self.part, request).await
+        {
+            Counters::bump(&held.counters.l2_hits);
+            if request.policy.tier.uses_memory() {
+                self.keep_in_memory(&held);
+            }
+            return Ok((held, Source::Disk));
+        }
+        Ok((self.load_and_keep(request, load).await?, Source::Miss))
+    }
+
+    async fn load_and_keep<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Arc<Held>, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        let held = self.load(request, load).await?;
+        Counters::bump(&held.counters.misses);
+        self.keep(request.policy, &held);
+        Ok(held)
+    }
+
+    async fn load_past<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Answer, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        Counters::bump(&self.counters(request.key).bypasses);
+        let held = self.load(request, load).await?;
+        Ok(self.answer(held, Source::Bypass))
+    }
+
+    pub(crate) async fn load<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Arc<Held>, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        // Before the load, and so before its snapshot: a write in between makes the answer look old, never new.
+        let before = self.stamp();
+        let loaded = load().await?;
+        let stamp = if self.mutated(Mutation::StampAfterSnapshot) { self.stamp() } else { before };
+        Ok(self.hold(request, loaded, stamp))
+    }
+
+    fn hold(&self, request: Request<'_>, loaded: Loaded, stamp: Stamp) -> Arc<Held> {
+        let mut tags = loaded.tags;
+        tags.extend(request.policy.tags.iter().cloned());
+        let ttl_percent = i64::from(self.shared.tuning.load().ttl_percent);
+        let ttl_ms = request.policy.ttl_ms().saturating_mul(ttl_percent) / 100;
+        let entry = Entry::new(loaded.body, loaded.content_type, tags, self.shared.clock.now_ms(), ttl_ms);
+        let mut dependencies = request.dependencies.clone();
+        for late in loaded.dependencies.as_slice() {
+            dependencies.add(late.clone());
+        }
+        self.part.hold(request, entry, dependencies, stamp, false)
+    }
+
+    fn keep(&self, policy: &Policy, held: &Arc<Held>) {
+        if self.part.is_retired() {
+            return;
+        }
+        if policy.tier.uses_memory() {
+            self.keep_in_memory(held);
+        } else {
+            self.shared.persist(held);
+        }
+    }
+
+    fn keep_in_memory(&self, held: &Arc<Held>) {
+        let slot = self.slot(&held.key);
+        for left in self.shared.memory.insert(slot, Arc::clone(held), self.shared.share_max()) {
+            // What was asked for at least twice is worth finding again on disk.
+            if left.hits.load(Ordering::Relaxed) > 0 && left.proof.is_current() {
+                self.shared.persist(&left);
+            }
+        }
+    }
+
+    pub(crate) fn find_current(&self, key: &Key) -> Option<Arc<Held>> {
+        if self.part.is_retired() {
+            return None;
+        }
+        let slot = self.slot(key);
+        let held = self.shared.memory.find(&slot)?;
+        if held.entry.is_expired(self.shared.clock.now_ms()) {
+            Counters::bump(&held.counters.expired);
+            self.shared.memory.remove_this(&slot, &held);
+            return None;
+        }
+        if !held.proof.is_current() && !self.mutated(Mutation::MemoryUnchecked) {
+            Counters::bump(&held.counters.stale);
+            self.shared.memory.remove_this(&slot, &held);
+            return None;
+        }
+        held.hits.fetch_add(1, Ordering::Relaxed);
+        Some(held)
+    }
+
+    pub(crate) fn answer(&self, held: Arc<Held>, source: Source) -> Answer {
+        Answer { held, shared: Arc::clone(&self.shared), source }
+    }
+
+    pub(crate) fn counters(&self, key: &Key) -> Arc<Counters> {
+        self.part.counters.of(key.resource())
+    }
+
+    pub(crate) fn slot(&self, key: &Key) -> Slot {
+        Slot { incarnation: self.part.incarnation, digest: *key.digest() }
+    }
+
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        self.shared.mutation == Some(mutation)
+    }
+
+    fn flight_key(&self, key: &Key) -> FlightKey {
+        (self.part.incarnation, *key.digest())
+    }
+}
+
+impl Part {
+    /// Ties an entry to this part's positions and accounts.
+    pub(crate) fn hold(
+        &self,
+        request: Request<'_>,
+        entry: Entry,
+        dependencies: Dependencies,
+        stamp: Stamp,
+        persisted: bool,
+    ) -> Arc<Held> {
+        let marks = purge::marks(request.key, entry.tags());
+        Held::new(HeldParts {
+            proof: self.positions.prove(stamp, &dependencies, marks),
+            entry,
+            key: request.key.clone(),
+            dependencies,
+            replay: request.replay.cloned(),
+            uses_disk: request.policy.tier.uses_disk(),
+            persisted,
+            counters: self.counters.of(request.key.resource()),
+            account: Arc::clone(&self.account),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Verification: recomputing answers and comparing, because a proof of coherence deserves a witness in production.
+//!
+//! Keeps true: only answers that were current before and after the recomputation are judged; a difference is counted,
+//! logged with its key, and the kept answer is thrown away. Does not do: explaining the difference.
+
+use crate::cache::entry::{Loaded, sha256};
+use crate::cache::memory::Held;
+use crate::cache::stats::Counters;
+use crate::cache::tenant::{Answer, Request, Source, TenantCache};
+use crate::cache::{Cache, warm};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Recomputed and equal.
+    pub equal: u64,
+    /// Overtaken by a write, or not answerable: nothing follows.
+    pub skipped: u64,
+    /// Keys whose kept answer differed.
+    pub different: Vec<String>,
+}
+
+impl Cache {
+    /// Recomputes at most `sample` kept answers, taken evenly over memory, and compares.
+    ///
+    /// `recompute` asks past the cache; `None` where it cannot. Only answers that were kept with a replay can be asked.
+    pub async fn verify<F, Fut>(&self, sample: usize, mut recompute: F) -> VerifyReport
+    where
+        F: FnMut(warm::HotKey) -> Fut,
+        Fut: Future<Output = Option<Bytes>>,
+    {
+        let candidates: Vec<_> = self.0.memory.all().filter(|(_, held)| held.replay.is_some()).collect();
+        let stride = (candidates.len() / sample.max(1)).max(1);
+        let mut report = VerifyReport::default();
+        for (slot, held) in candidates.into_iter().step_by(stride).take(sample) {
+            let Some(replay) = held.replay.clone().filter(|_| held.proof.is_current()) else {
+                report.skipped += 1;
+                continue;
+            };
+            let key = held.key.to_string();
+            let hot = warm::HotKey { key, tenant: held.key.tenant().clone(), replay, score: 0.0 };
+            match recompute(hot).await.map(|body| judge(&held, &body)) {
+                None | Some(Verdict::Overtaken) => report.skipped += 1,
+                Some(Verdict::Equal) => report.equal += 1,
+                Some(Verdict::Different) => {
+                    self.0.memory.remove_this(&slot, &held);
+                    report.different.push(held.key.to_string());
+                }
+            }
+        }
+        report
+    }
+}
+
+impl TenantCache {
+    pub(crate) fn verify_is_due(&self) -> bool {
+        let every = u64::from(self.shared.verify_every);
+        every > 0 && self.shared.verify_turn.fetch_add(1, Ordering::Relaxed) % every == 0
+    }
+
+    /// Recomputes a hit and compares; the caller gets the recomputed answer if they differ.
+    pub(crate) async fn verify_hit<E, F, Fut>(&self, request: Request<'_>, hit: Answer, load: F) -> Result<Answer, E>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Loaded, E>>,
+    {
+        let loaded = self.load(request, load).await?;
+        match judge(hit.held(), loaded.entry.body()) {
+            Verdict::Different => {
+                self.shared.memory.remove_this(&self.slot(request.key), hit.held());
+                Ok(self.answer(loaded, Source::Bypass))
+            }
+            Verdict::Equal | Verdict::Overtaken => Ok(hit),
+        }
+    }
+}
+
+enum Verdict {
+    Equal,
+    Different,
+    Overtaken,
+}
+
+fn judge(held: &Arc<Held>, body: &Bytes) -> Verdict {
+    if sha256(body) == *held.entry.etag() {
+        Counters::bump(&held.counters.verified);
+        return Verdict::Equal;
+    }
+    if !held.proof.is_current() {
+        return Verdict::Overtaken;
+    }
+    Counters::bump(&held.counters.verified);
+    Counters::bump(&held.counters.mismatches);
+    tracing::error!(cache.key = %held.key, "a kept answer differs from its recomputation");
+    Verdict::Different
+}

@@ -1,0 +1,271 @@
+//! Warming: which answers were hot, and filling them again at a pace that leaves the node to its users.
+//!
+//! Keeps true: the list is bounded; priority is frequency that fades with a half-life of an hour. Warming asks through
+//! the ordinary read path (the caller's `refill`), so a warmed answer is as coherent and as guarded as any other.
+//! Does not do: knowing how to ask. A key's replay bytes are opaque here.
+
+use crate::cache::Cache;
+use crate::cache::key::{Key, KeyParts};
+use crate::kernel::ident::TenantId;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Hot keys remembered by one node.
+pub const HOT_KEYS_MAX: usize = 4_096;
+/// Longest replay that is remembered, bytes.
+pub const REPLAY_BYTES_MAX: usize = 4_096;
+const HALF_LIFE_MS: f64 = 3_600_000.0;
+const LIST_BYTES_MAX: usize = 1024 * 1024;
+const LIST_VERSION: u8 = 1;
+
+/// One answer worth having before somebody asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HotKey {
+    /// The text of the key.
+    pub key: String,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// How to ask for it.
+    pub replay: Arc<[u8]>,
+    /// Faded hits.
+    pub score: f64,
+}
+
+/// What warming did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WarmReport {
+    /// Asked for.
+    pub filled: u64,
+    /// Already in memory and current.
+    pub present: u64,
+    /// Asked for in vain.
+    pub failed: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Heat {
+    key: String,
+    tenant: TenantId,
+    replay: Arc<[u8]>,
+    score: f64,
+    at_ms: i64,
+}
+
+impl Heat {
+    fn now(&self, now_ms: i64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a fading score")]
+        let age = (now_ms - self.at_ms).max(0) as f64;
+        self.score * (-age / HALF_LIFE_MS).exp2()
+    }
+}
+
+/// The remembered keys.
+#[derive(Debug, Default)]
+pub struct HotKeys(HashMap<[u8; 32], Heat>);
+
+impl HotKeys {
+    /// Adds `hits` to a key.
+    pub fn note(&mut self, key: &Key, replay: &Arc<[u8]>, hits: u32, now_ms: i64) {
+        if replay.len() > REPLAY_BYTES_MAX {
+            return;
+        }
+        match self.0.get_mut(key.digest()) {
+            Some(heat) => {
+                heat.score = heat.now(now_ms) + f64::from(hits);
+                heat.at_ms = now_ms;
+            }
+            None => {
+                let heat = Heat {
+                    key: key.to_string(),
+                    tenant: key.tenant().clone(),
+                    replay: Arc::clone(replay),
+                    score: f64::from(hits),
+                    at_ms: now_ms,
+                };
+                self.0.insert(*key.digest(), heat);
+            }
+        }
+        // Sorting now and then is cheaper than keeping order on every note.
+        if self.0.len() > HOT_KEYS_MAX + HOT_KEYS_MAX / 4 {
+            self.cool(now_ms);
+        }
+    }
+
+    /// Forgets a tenant.
+    pub fn forget(&mut self, tenant: &TenantId) {
+        self.0.retain(|_, heat| &heat.tenant != tenant);
+    }
+
+    /// The keys, hottest first.
+    pub fn ranked(&self, now_ms: i64) -> Vec<HotKey> {
+        let mut list: Vec<HotKey> = self
+            .0
+            .values()
+            .map(|heat| HotKey {
+                key: heat.key.clone(),
+                tenant: heat.tenant.clone(),
+                replay: Arc::clone(&heat.replay),
+                score: heat.now(now_ms),
+            })
+            .collect();
+        list.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.key.cmp(&b.key)));
+        list.truncate(HOT_KEYS_MAX);
+        list
+    }
+
+    fn cool(&mut self, now_ms: i64) {
+        let mut scores: Vec<f64> = self.0.values().map(|heat| heat.now(now_ms)).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        let bar = scores.get(HOT_KEYS_MAX - 1).copied().unwrap_or(0.0);
+        self.0.retain(|_, heat| heat.now(now_ms) >= bar);
+        // Ties at the bar may leave too many; any of them may go.
+        let mut surplus = self.0.len().saturating_sub(HOT_KEYS_MAX);
+        self.0.retain(|_, heat| {
+            let goes = surplus > 0 && heat.now(now_ms) <= bar;
+            surplus -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+impl Cache {
+    /// The hot keys of this process, hottest first.
+    pub fn hot_keys(&self) -> Vec<HotKey> {
+        self.0.hot.lock().ranked(self.0.clock.now_ms())
+    }
+
+    /// The hot keys that the previous process left on disk, hottest first; empty if the disk does not tell.
+    pub async fn hot_keys_of_last_run(&self) -> Vec<HotKey> {
+        self.0.read_hot().await
+    }
+
+    /// Fills `keys` in order, one every `pace`, by asking `refill` for each that is not already there.
+    ///
+    /// `refill` asks through the ordinary read path and says whether it got an answer. Cancel by dropping.
+    pub async fn warm<F, Fut>(&self, keys: Vec<HotKey>, pace: Duration, mut refill: F) -> WarmReport
+    where
+        F: FnMut(HotKey) -> Fut,
+        Fut: Future<Output = bool>,
+    {
+        let mut report = WarmReport::default();
+        for hot in keys {
+            if self.holds_current(&hot) {
+                report.present += 1;
+                continue;
+            }
+            if refill(hot).await {
+                report.filled += 1;
+            } else {
+                report.failed += 1;
+            }
+            tokio::time::sleep(pace).await;
+        }
+        report
+    }
+
+    fn holds_current(&self, hot: &HotKey) -> bool {
+        let digest = KeyParts::parse(&hot.key).and_then(|parts| parts.digest);
+        let part = self.0.parts.read().get(&hot.tenant).cloned();
+        digest.zip(part).is_some_and(|(digest, part)| {
+            let slot = crate::cache::memory::Slot { incarnation: part.incarnation, digest };
+            self.0.memory.find(&slot).is_some_and(|held| held.proof.is_current())
+        })
+    }
+}
+
+/// Writes a list, hottest first, as much of it as fits.
+pub(crate) fn encode(list: &[HotKey]) -> Bytes {
+    let mut out = vec![LIST_VERSION];
+    for hot in list {
+        if out.len() + hot.key.len() + hot.replay.len() + 32 > LIST_BYTES_MAX {
+            break;
+        }
+        for part in [hot.key.as_bytes(), &hot.replay] {
+            out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend_from_slice(part);
+        }
+        out.extend_from_slice(&hot.score.to_le_bytes());
+    }
+    Bytes::from(out)
+}
+
+/// Reads a list as far as it makes sense.
+pub(crate) fn decode(bytes: &[u8]) -> Vec<HotKey> {
+    let mut list = Vec::new();
+    let Some((&LIST_VERSION, mut rest)) = bytes.split_first() else { return list };
+    while let Some(hot) = decode_one(&mut rest) {
+        list.push(hot);
+        if list.len() >= HOT_KEYS_MAX {
+            break;
+        }
+    }
+    list
+}
+
+fn decode_one(rest: &mut &[u8]) -> Option<HotKey> {
+    let mut part = || -> Option<&[u8]> {
+        let (len, tail) = rest.split_first_chunk::<4>()?;
+        let (part, tail) = tail.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+        *rest = tail;
+        Some(part)
+    };
+    let key = std::str::from_utf8(part()?).ok()?.to_owned();
+    let replay = Arc::from(part()?);
+    let (score, tail) = rest.split_first_chunk::<8>()?;
+    *rest = tail;
+    let tenant = KeyParts::parse(&key)?.tenant;
+    Some(HotKey { key, tenant, replay, score: f64::from_le_bytes(*score) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::key::{CallerClass, Category, Sub};
+    use crate::kernel::ident::CollectionId;
+    use proptest::prelude::*;
+
+    fn key(n: u32) -> Key {
+        let (tenant, posts) = (TenantId::parse("demo").unwrap(), CollectionId::parse("posts").unwrap());
+        Key::new(&tenant, Category::List, &posts, Sub::Word("page"), &[&n.to_le_bytes()], &CallerClass::everyone())
+    }
+
+    #[test]
+    fn recent_and_frequent_keys_come_first() {
+        let (mut hot, replay) = (HotKeys::default(), Arc::from(&b"q"[..]));
+        hot.note(&key(1), &replay, 100, 0);
+        hot.note(&key(2), &replay, 30, 7_200_000);
+        hot.note(&key(3), &replay, 20, 7_200_000);
+        let order: Vec<_> = hot.ranked(7_200_000).into_iter().map(|hot| hot.key).collect();
+        assert_eq!(order, [key(2), key(1), key(3)].map(|key| key.to_string()), "100 fades to 25 in two hours");
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_keeps_the_hottest() {
+        let (mut hot, replay) = (HotKeys::default(), Arc::from(&b"q"[..]));
+        for n in 0..20_000 {
+            hot.note(&key(n), &replay, n % 7 + 1, 0);
+        }
+        hot.note(&key(99_999), &replay, 1_000, 0);
+        assert!(hot.0.len() <= HOT_KEYS_MAX + HOT_KEYS_MAX / 4);
+        assert_eq!(hot.ranked(0)[0].key, key(99_999).to_string());
+        hot.forget(&TenantId::parse("demo").unwrap());
+        assert!(hot.ranked(0).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn lists_survive_the_disk_and_noise_does_no_harm(
+            scores in prop::collection::vec(0.0_f64..1e9, 0..20), noise in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let list: Vec<HotKey> = scores.iter().zip(0..).map(|(score, n)| HotKey {
+                key: key(n).to_string(), tenant: TenantId::parse("demo").unwrap(), replay: Arc::from(&b"r"[..]), score: *score,
+            }).collect();
+            prop_assert_eq!(decode(&encode(&list)), list);
+            decode(&noise);
+            let versioned: Vec<u8> = [LIST_VERSION].into_iter().chain(noise).collect();
+            decode(&versioned);
+        }
+    }
+}
