@@ -3,15 +3,20 @@
 //! Keeps true: every part gets exactly the handles it needs, built once here; nothing below imports this module.
 //! Does not do: any work of its own. [`Parts`] is the one door through which tests replace the world.
 
+mod engines;
+mod error;
 mod folder;
+mod observe;
 
+pub use error::StartError;
 pub use folder::{FolderError, load_or_create_key};
 
 use crate::config::Config;
-use crate::http::{self, OpsPart, ServeOptions, ServerHandle};
+use crate::http::{self, ServeOptions, ServerHandle};
 use crate::kernel::clock::{Clock, SystemClock};
 use crate::kernel::random::{Random, SystemRandom};
-use crate::telemetry::metrics::{HttpMetrics, MetricSource};
+use crate::store::{Faults, NoFaults};
+use engines::Engines;
 use folder::FolderLock;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -26,31 +31,14 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Planned failures of the disk.
+    pub faults: Arc<dyn Faults>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom::default()) }
+        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom::default()), faults: Arc::new(NoFaults) }
     }
-}
-
-/// Why a node did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data folder.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The address.
-    #[error("cannot listen on {listen}: {source}")]
-    Listen {
-        /// The address asked for.
-        listen: SocketAddr,
-        /// What the machine said.
-        source: std::io::Error,
-    },
-    /// The machine refused something else.
-    #[error("the node cannot start: {0}")]
-    Io(#[from] std::io::Error),
 }
 
 /// A node that answers. Dropping it without [`RunningNode::stop`] leaves the sockets to the process's end.
@@ -61,6 +49,7 @@ pub struct RunningNode {
     server: ServerHandle,
     /// Ends when the server has stopped; awaited by `stop`.
     served: JoinHandle<std::io::Result<()>>,
+    engines: Engines,
     lock: FolderLock,
 }
 
@@ -80,6 +69,7 @@ impl RunningNode {
         self.draining.store(true, Ordering::Relaxed);
         self.server.stop(true).await;
         let served = self.served.await.map_err(std::io::Error::other)?;
+        self.engines.close().await;
         drop(self.lock);
         served
     }
@@ -92,29 +82,18 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
     let addr = listener.local_addr()?;
-    let _key = load_or_create_key(&config.data.dir, parts.random.as_ref())?;
+    let engines = Engines::open(&config, &parts).await?;
 
     // Wire.
     let draining = Arc::new(AtomicBool::new(false));
-    let metrics = Arc::new(HttpMetrics::default());
-    let handlers = http::Parts {
-        ops: OpsPart {
-            clock: Arc::clone(&parts.clock),
-            health: Vec::new(),
-            metrics: vec![Arc::clone(&metrics) as Arc<dyn MetricSource>],
-            metrics_token: Some(config.http.metrics_token.clone()).filter(|token| !token.is_empty()),
-            draining: Arc::clone(&draining),
-        },
-        metrics,
-        random: Arc::clone(&parts.random),
-    };
+    let handlers = engines.handlers(&config, &parts, Arc::clone(&draining))?;
 
     // Start.
     let (server, handle) = http::serve(listener, handlers, &serve_options(&config))?;
     let served = tokio::spawn(server);
     lock.announce(&url_of(addr))?;
-    tracing::info!(http.listen = %addr, "listening on {addr}");
-    Ok(RunningNode { addr, draining, server: handle, served, lock })
+    tracing::info!({ http.listen = %addr }, "listening on {addr}");
+    Ok(RunningNode { addr, draining, server: handle, served, engines, lock })
 }
 
 /// Where this machine reaches the node; an unspecified address is reached by loopback.

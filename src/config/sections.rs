@@ -109,6 +109,7 @@ macro_rules! sections {
 sections! {
     http: HttpConfig, "The HTTP listener and its bounds." {
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8090)), any, "Address and port to listen on.";
+        public_url: String = "http://127.0.0.1:8090".to_owned(), any, "Where people reach this node; links in mails begin with it.";
         workers: usize = 0, within(0, 256), "Worker threads; 0 is one per core.";
         connections_max: usize = limits::CONNECTIONS_MAX, within(8, 1_000_000), "Open connections per worker; more wait unaccepted.";
         head_timeout_ms: u64 = limits::REQUEST_HEAD_TIMEOUT_MS, within(100, 600_000), "Time a client has to send the head of a request.";

@@ -3,6 +3,7 @@
 //! Keeps true: a body that is too large is refused before it is buffered, one that is too deep before it is parsed, and
 //! every refusal names what is wrong and where. Does not do: multipart, that is `multipart`; meaning, that is services'.
 
+use crate::http::multipart;
 use crate::http::problem::Problem;
 use crate::kernel::error::Code;
 use crate::kernel::limits;
@@ -28,8 +29,48 @@ pub(crate) struct BodyLimits {
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-/// A JSON object, the body of everything that writes records.
-pub(crate) type JsonObject = Json<Map<String, Value>>;
+/// The body of everything that writes records: a JSON object, or a multipart form that stands for one.
+#[derive(Debug, Default)]
+pub(crate) struct RecordBody {
+    pub(crate) object: Map<String, Value>,
+    /// What makes two bodies the same request for an idempotency key.
+    pub(crate) raw: Bytes,
+}
+
+impl FromRequest for RecordBody {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let payload = payload.take();
+        Box::pin(async move {
+            if is_multipart(&request) {
+                let object = multipart::read_object(&request, payload).await?;
+                let raw = Bytes::from(Value::Object(object.clone()).to_string());
+                return Ok(Self { object, raw });
+            }
+            let raw = read_all(&request, payload).await?;
+            check_media_type(&request, &raw)?;
+            Ok(Self { object: parse(&raw)?, raw })
+        })
+    }
+}
+
+fn is_multipart(request: &HttpRequest) -> bool {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"))
+}
+
+/// The whole number that query parameter `name` has, if it is there.
+pub(crate) fn number(parameters: &[(String, String)], name: &str) -> Result<Option<i64>, Problem> {
+    let Some((_, text)) = parameters.iter().find(|(key, text)| key == name && !text.is_empty()) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        Problem::new(Code::ParameterInvalid, format!("The parameter {name} is {text:?}; a whole number is expected."))
+    })
+}
 
 impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
     type Error = Problem;

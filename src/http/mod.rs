@@ -6,12 +6,20 @@
 pub mod problem;
 pub mod routes;
 mod body;
+mod extract;
 mod handlers;
 mod middleware;
+mod multipart;
 mod respond;
+mod transit;
 
 pub(crate) use actix_web::dev::ServerHandle;
+pub(crate) use extract::VisitPart;
+pub(crate) use handlers::auth::AuthPart;
+pub(crate) use handlers::collections::CollectionsPart;
 pub(crate) use handlers::ops::OpsPart;
+pub(crate) use handlers::tenants::TenantsPart;
+pub(crate) use transit::TransitFolder;
 
 use crate::kernel::random::Random;
 use crate::telemetry::metrics::HttpMetrics;
@@ -47,6 +55,10 @@ pub struct ServeOptions {
 
 /// The handles of all handler parts, each registered on its own so that a handler sees only its own part.
 pub(crate) struct Parts {
+    pub(crate) visit: VisitPart,
+    pub(crate) auth: AuthPart,
+    pub(crate) collections: CollectionsPart,
+    pub(crate) tenants: TenantsPart,
     pub(crate) ops: OpsPart,
     pub(crate) metrics: Arc<HttpMetrics>,
     pub(crate) random: Arc<dyn Random>,
@@ -68,12 +80,20 @@ pub(crate) fn serve(
         multipart_bytes_max: options.multipart_bytes_max,
         timeout: options.body_timeout,
     });
+    let visit = web::Data::new(parts.visit);
+    let auth = web::Data::new(parts.auth);
+    let collections = web::Data::new(parts.collections);
+    let tenants = web::Data::new(parts.tenants);
     let ops = web::Data::new(parts.ops);
     // The factory runs once per worker; the parts above are shared by all of them.
     let server = HttpServer::new(move || {
         App::new()
             .app_data(edge.clone())
             .app_data(limits.clone())
+            .app_data(visit.clone())
+            .app_data(auth.clone())
+            .app_data(collections.clone())
+            .app_data(tenants.clone())
             .app_data(ops.clone())
             .configure(routes::configure)
             .wrap(actix_web::middleware::from_fn(middleware::around))

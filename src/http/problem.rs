@@ -55,6 +55,11 @@ impl Problem {
         Self::new(code, code.explanation())
     }
 
+    /// A defect or a failing machine; only the log learns which.
+    pub fn internal(error: &dyn std::error::Error) -> Self {
+        Self { chain: Some(chain_of(error)), ..Self::bare(Code::Internal) }
+    }
+
     /// Adds one refused field.
     #[must_use]
     pub fn with_detail(mut self, detail: Detail) -> Self {

@@ -3,7 +3,7 @@
 //! Keeps true: a path that exists answers 405 with `Allow` to a method it lacks; every other path answers 404; a GET
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
-use super::handlers::ops;
+use super::handlers::{auth, collections, ops, records, recovery, tenants};
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
@@ -45,6 +45,43 @@ macro_rules! routes {
 }
 
 routes! {
+    "/api/collections/{collection}/records/{id}" GET records::get_record, PATCH records::update_record, DELETE records::delete_record;
+    "/api/collections/{collection}/records" GET records::list_records, POST records::create_record;
+    "/api/batch" POST records::run_batch;
+    "/api/changes" GET records::list_changes;
+    "/api/collections/{collection}/records/{id}/history" GET records::list_history;
+
+    "/api/collections" GET collections::list_collections, POST collections::create_collection;
+    "/api/collections/import" PUT collections::import_collections;
+    "/api/collections/meta/scaffolds" GET collections::list_scaffolds;
+    "/api/collections/{collection}" GET collections::get_collection, PATCH collections::update_collection, DELETE collections::delete_collection;
+    "/api/collections/{collection}/truncate" DELETE collections::truncate_collection;
+
+    "/api/collections/{collection}/auth-methods" GET auth::list_auth_methods;
+    "/api/collections/{collection}/auth-with-password" POST auth::auth_with_password;
+    "/api/collections/{collection}/auth-refresh" POST auth::auth_refresh;
+    "/api/collections/{collection}/auth-logout" POST auth::auth_logout;
+    "/api/collections/{collection}/impersonate/{id}" POST auth::impersonate;
+    "/api/collections/{collection}/sessions" GET auth::list_sessions;
+    "/api/collections/{collection}/sessions/{session}" DELETE auth::revoke_session;
+    "/api/collections/{collection}/request-otp" POST recovery::request_otp;
+    "/api/collections/{collection}/auth-with-otp" POST recovery::auth_with_otp;
+    "/api/collections/{collection}/request-password-reset" POST recovery::request_password_reset;
+    "/api/collections/{collection}/confirm-password-reset" POST recovery::confirm_password_reset;
+    "/api/collections/{collection}/request-verification" POST recovery::request_verification;
+    "/api/collections/{collection}/confirm-verification" POST recovery::confirm_verification;
+    "/api/collections/{collection}/request-email-change" POST recovery::request_email_change;
+    "/api/collections/{collection}/confirm-email-change" POST recovery::confirm_email_change;
+    "/api/files/token" POST auth::create_file_token;
+
+    "/api/tenants" GET tenants::list_tenants, POST tenants::create_tenant;
+    "/api/tenants/import" POST tenants::import_tenant;
+    "/api/tenants/{tenant}" GET tenants::get_tenant, PATCH tenants::update_tenant, DELETE tenants::delete_tenant;
+    "/api/tenants/{tenant}/suspend" POST tenants::suspend_tenant;
+    "/api/tenants/{tenant}/resume" POST tenants::resume_tenant;
+    "/api/tenants/{tenant}/clone" POST tenants::clone_tenant;
+    "/api/tenants/{tenant}/export" GET tenants::export_tenant;
+
     "/health" GET ops::get_health;
     "/api/health" GET ops::get_api_health;
     "/livez" GET ops::get_livez;

@@ -1,3 +1,8 @@
 //! The handlers, by capability. A pure list.
 
+pub(super) mod records;
+pub(super) mod collections;
+pub(super) mod auth;
+pub(super) mod recovery;
+pub(super) mod tenants;
 pub(super) mod ops;

@@ -1,0 +1,159 @@
+//! Everything below HTTP, opened once and closed once.
+//!
+//! Keeps true: observers are in place before the first tenant opens, so no commit goes unseen; closing commits, then
+//! checkpoints, then releases the files. Does not do: answering requests.
+
+use super::observe::{DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
+use super::{Parts, StartError, folder};
+use crate::config::Config;
+use crate::http::{self, AuthPart, CollectionsPart, OpsPart, TenantsPart, TransitFolder, VisitPart};
+use crate::kernel::limits;
+use crate::query;
+use crate::secrets::Secret;
+use crate::secrets::keys::NodeSecret;
+use crate::secrets::password::{PasswordCost, PasswordHasher, PasswordOptions};
+use crate::services::auth::{Auth, AuthParts, Known, OutboxMailer};
+use crate::services::records::RecordTools;
+use crate::services::tenants::{Registry, RegistryOptions};
+use crate::store::{self, CommitObserver, SqlFunction, StoreOptions};
+use crate::telemetry::health::HealthSource;
+use crate::telemetry::metrics::{HttpMetrics, MetricSource};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How often idle tenants are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+
+/// The opened engines and services.
+pub(super) struct Engines {
+    store: Arc<store::Tenants>,
+    registry: Registry,
+    auth: Auth,
+    tools: Arc<RecordTools>,
+    node_key: Secret,
+    /// Closes idle tenants; aborted by `close`, between two sweeps or inside one, which holds nothing half-done.
+    sweeper: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engines").finish_non_exhaustive()
+    }
+}
+
+impl Engines {
+    pub(super) async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
+        let known = Arc::new(Known::default());
+        let observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::clone(&known) as Arc<dyn CommitObserver>];
+        let store = Arc::new(store::Tenants::start(store_options(config, parts, observers)?)?);
+        let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
+        let options =
+            RegistryOptions { store: Arc::clone(&store), clock: Arc::clone(&clock), random: Arc::clone(&random) };
+        let registry = Registry::open(options).await?;
+        let hasher = PasswordHasher::new(password_options(), Arc::clone(&random))?;
+        let outbox = config.data.dir.join("outbox");
+        let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
+        let secret = NodeSecret::load_or_create(&config.data.dir, random.as_ref())?;
+        let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
+        let auth = Auth::new(AuthParts {
+            registry: registry.clone(),
+            hasher,
+            mailer,
+            known,
+            clock,
+            random: Arc::clone(&random),
+            app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
+        });
+        let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
+        let sweeper = tokio::spawn(sweep(Arc::clone(&store)));
+        Ok(Self { store, registry, auth, tools: Arc::new(tools), node_key, sweeper })
+    }
+
+    /// The handles of every handler part.
+    pub(super) fn handlers(
+        &self,
+        config: &Config,
+        parts: &Parts,
+        draining: Arc<AtomicBool>,
+    ) -> Result<http::Parts, StartError> {
+        let metrics = Arc::new(HttpMetrics::default());
+        let watch = Arc::new(StoreWatch(Arc::clone(&self.store)));
+        let health: Vec<Arc<dyn HealthSource>> =
+            vec![Arc::clone(&watch) as _, Arc::new(DiskHealth(config.data.dir.clone()))];
+        let sources: Vec<Arc<dyn MetricSource>> =
+            vec![Arc::clone(&metrics) as _, watch, Arc::new(TenantsWatch(self.registry.clone()))];
+        let transit = TransitFolder::open(config.data.dir.join("transit"), Arc::clone(&parts.random))?;
+        let proxies = config.http.trusted_proxies.clone();
+        Ok(http::Parts {
+            visit: VisitPart {
+                registry: self.registry.clone(),
+                auth: self.auth.clone(),
+                tools: Arc::clone(&self.tools),
+                clock: Arc::clone(&parts.clock),
+                node_key: self.node_key.clone(),
+                tenant_domains: config.http.tenant_domains.clone(),
+                trusted: Box::new(move |address| proxies.iter().any(|range| range.contains(address))),
+            },
+            auth: AuthPart { auth: self.auth.clone() },
+            collections: CollectionsPart { random: Arc::clone(&parts.random) },
+            tenants: TenantsPart { registry: self.registry.clone(), transit },
+            ops: OpsPart {
+                clock: Arc::clone(&parts.clock),
+                health,
+                metrics: sources,
+                metrics_token: Some(config.http.metrics_token.clone()).filter(|token| !token.is_empty()),
+                draining,
+            },
+            metrics,
+            random: Arc::clone(&parts.random),
+        })
+    }
+
+    /// Commits what is queued, checkpoints, closes every file.
+    pub(super) async fn close(self) {
+        self.sweeper.abort();
+        self.store.shutdown().await;
+    }
+}
+
+async fn sweep(store: Arc<store::Tenants>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        store.sweep().await;
+    }
+}
+
+fn store_options(
+    config: &Config,
+    parts: &Parts,
+    observers: Vec<Arc<dyn CommitObserver>>,
+) -> Result<StoreOptions, StartError> {
+    let node = store::load_or_create_node_id(&config.data.dir, parts.random.as_ref())?;
+    let functions = query::functions::ALL
+        .iter()
+        .map(|function| SqlFunction { name: function.name, args: function.arity, call: function.call })
+        .collect();
+    let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
+    Ok(StoreOptions {
+        open_max: config.data.open_tenants_max,
+        idle_close_ms: i64::try_from(config.data.idle_close_s * 1_000).unwrap_or(i64::MAX),
+        writer_threads: config.data.writer_threads,
+        faults: Arc::clone(&parts.faults),
+        observers,
+        slow_queries: Some(Arc::new(SlowQueryLog)),
+        slow_query: Duration::from_millis(config.data.slow_query_ms),
+        functions,
+        ..StoreOptions::new(config.data.dir.clone(), node, clock, random)
+    })
+}
+
+fn password_options() -> PasswordOptions {
+    PasswordOptions {
+        cost: PasswordCost::OWASP,
+        concurrency_max: limits::HASH_CONCURRENCY_MAX,
+        queue_len_max: limits::HASH_QUEUE_LEN_MAX,
+    }
+}

@@ -1,0 +1,102 @@
+//! What the engines say about themselves, in the words of `/health` and `/metrics`.
+//!
+//! Keeps true: reading these never waits for an engine. Does not do: counting; engines count.
+
+use crate::services::tenants::Registry;
+use crate::store;
+use crate::telemetry::health::HealthSource;
+use crate::telemetry::metrics::{Exposition, MetricSource};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Free space below which the disk counts as ill, bytes.
+const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// The disk under the data folder.
+pub(super) struct DiskHealth(pub(super) PathBuf);
+
+impl HealthSource for DiskHealth {
+    fn name(&self) -> &'static str {
+        "disk"
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match store::free_bytes(&self.0) {
+            Ok(free) if free >= FREE_BYTES_MIN => Ok(()),
+            Ok(free) => Err(format!("{} MiB free", free / (1024 * 1024))),
+            Err(_) => Err("free space cannot be read".to_owned()),
+        }
+    }
+}
+
+/// The open-handle table and its writers.
+pub(super) struct StoreWatch(pub(super) Arc<store::Tenants>);
+
+impl HealthSource for StoreWatch {
+    fn name(&self) -> &'static str {
+        "database"
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let stats = self.0.stats();
+        let written = stats.commits > 0 || stats.commit_failures == 0;
+        written.then_some(()).ok_or_else(|| "no commit has succeeded".to_owned())
+    }
+}
+
+impl MetricSource for StoreWatch {
+    fn collect(&self, out: &mut Exposition) {
+        let stats = self.0.stats();
+        let rows: [(&str, &str, &str, u64); 12] = [
+            ("tenantry_store_commits_total", "counter", "Group commits.", stats.commits),
+            ("tenantry_store_commit_failures_total", "counter", "Group commits that failed.", stats.commit_failures),
+            ("tenantry_store_commit_microseconds_total", "counter", "Time in COMMIT.", stats.commit_micros),
+            ("tenantry_store_requests_committed_total", "counter", "Writes committed.", stats.requests_committed),
+            (
+                "tenantry_store_requests_refused_total",
+                "counter",
+                "Writes refused by a full queue.",
+                stats.requests_refused,
+            ),
+            (
+                "tenantry_store_reads_inline_total",
+                "counter",
+                "Reads answered on the asking thread.",
+                stats.reads_inline,
+            ),
+            (
+                "tenantry_store_reads_pooled_total",
+                "counter",
+                "Reads answered on the blocking pool.",
+                stats.reads_pooled,
+            ),
+            ("tenantry_store_reads_refused_total", "counter", "Reads past their budget.", stats.reads_too_expensive),
+            ("tenantry_store_checkpoints_total", "counter", "Checkpoints run.", stats.checkpoints),
+            ("tenantry_store_wal_frames_max", "gauge", "Largest write-ahead log seen.", stats.wal_frames_max),
+            ("tenantry_store_open_tenants", "gauge", "Tenants with an open handle.", stats.open_tenants),
+            ("tenantry_store_writer_backlog", "gauge", "Tenants waiting for a writer thread.", stats.writer_backlog),
+        ];
+        rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
+    }
+}
+
+/// The registry.
+pub(super) struct TenantsWatch(pub(super) Registry);
+
+impl MetricSource for TenantsWatch {
+    fn collect(&self, out: &mut Exposition) {
+        let query = crate::services::tenants::TenantQuery { per_page: 1, ..Default::default() };
+        out.single("tenantry_tenants", "gauge", "Tenants of this node.", self.0.list(&query).total);
+    }
+}
+
+/// Statements that took long go to the log.
+#[derive(Debug)]
+pub(super) struct SlowQueryLog;
+
+impl store::SlowQuerySink for SlowQueryLog {
+    fn slow(&self, slow: &store::SlowQuery<'_>) {
+        let duration_ms = slow.duration.as_millis();
+        tracing::warn!({ tenant.id = %slow.tenant, duration_ms, rows = slow.rows, sql = slow.sql }, "slow query");
+    }
+}

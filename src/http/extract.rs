@@ -1,0 +1,349 @@
+//! Who asks, and at which tenant: resolved before a handler runs.
+//!
+//! Keeps true: a handler gets a tenant's handle only together with the caller that was checked against that tenant; the
+//! path, the host name and `X-Tenant` must not disagree. A token that does not hold makes its bearer a stranger, as in
+//! PocketBase, and what a stranger may not do is then refused with `token_invalid`.
+//! Does not do: rules; services ask the caller's class.
+
+use crate::access::Principal;
+use crate::http::body;
+use crate::http::middleware::{RequestId, TenantPrefix};
+use crate::http::problem::Problem;
+use crate::kernel::clock::Clock;
+use crate::kernel::error::{Code, Fault};
+use crate::kernel::ident::{RecordId, TenantId};
+use crate::query::request::{AuthRecord, RequestContext};
+use crate::schema::record::RecordImage;
+use crate::secrets::Secret;
+use crate::services::auth::{Auth, AuthScope, Caller, Identity};
+use crate::services::records::{RecordTools, Scope};
+use crate::services::tenants::system::SUPERUSERS;
+use crate::services::tenants::{MAIN, Registry};
+use crate::store::{TenantDb, WriteMeta};
+use actix_web::dev::Payload;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use futures_util::future::LocalBoxFuture;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The record id under which the holder of the folder's key acts; no record has it.
+const NODE_ID: &str = "node";
+
+/// What resolving a visitor needs.
+pub(crate) struct VisitPart {
+    pub(crate) registry: Registry,
+    pub(crate) auth: Auth,
+    pub(crate) tools: Arc<RecordTools>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) node_key: Secret,
+    /// Domains whose first label names a tenant.
+    pub(crate) tenant_domains: Vec<String>,
+    /// Whether a peer's `X-Forwarded-For` is believed.
+    pub(crate) trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+/// Somebody at a tenant.
+pub(crate) struct Visitor {
+    pub(crate) tenant: TenantDb,
+    pub(crate) identity: Identity,
+    /// Why the token that was sent does not count.
+    refused: Option<Problem>,
+    part: web::Data<VisitPart>,
+    request: HttpRequest,
+}
+
+impl FromRequest for Visitor {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let part = visit_part(&request)?;
+            let tenant = if names_superusers(&request, &part) {
+                part.registry.control().clone()
+            } else {
+                part.registry.open_tenant(&find_tenant(&request, &part)?).await?
+            };
+            Self::meet(request, part, tenant).await
+        })
+    }
+}
+
+/// Somebody at the node itself: tenants, blueprints, operations.
+pub(crate) struct NodeVisitor(pub(crate) Visitor);
+
+impl FromRequest for NodeVisitor {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let part = visit_part(&request)?;
+            let control = part.registry.control().clone();
+            let visitor = Visitor::meet(request, part, control).await?;
+            visitor.require_superuser()?;
+            Ok(Self(visitor))
+        })
+    }
+}
+
+impl Visitor {
+    async fn meet(request: HttpRequest, part: web::Data<VisitPart>, tenant: TenantDb) -> Result<Self, Problem> {
+        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (identity, refused) = match header.and_then(|text| text.strip_prefix("Node ")) {
+            Some(key) if is_node(&request, &part, key) => (node_identity(&part)?, None),
+            Some(_) => (Identity::anonymous(), Some(Problem::bare(Code::TokenInvalid))),
+            None => match part.auth.authenticate(&tenant, header).await {
+                Ok(identity) => (identity, None),
+                Err(fault) if fault.code() == Code::TokenInvalid => (Identity::anonymous(), Some(fault.into())),
+                Err(fault) => return Err(fault.into()),
+            },
+        };
+        Ok(Self { tenant, identity, refused, part, request })
+    }
+
+    /// Refuses everybody but superusers.
+    pub(crate) fn require_superuser(&self) -> Result<(), Problem> {
+        if self.identity.is_superuser() {
+            return Ok(());
+        }
+        Err(match (&self.refused, &self.identity.caller) {
+            (Some(refused), _) => Problem::bare(refused.code()),
+            (None, Caller::Anonymous) => Problem::bare(Code::AuthRequired),
+            (None, _) => Problem::bare(Code::SuperuserRequired),
+        })
+    }
+
+    /// Refuses strangers.
+    pub(crate) fn require_login(&self) -> Result<(), Problem> {
+        match (&self.refused, &self.identity.caller) {
+            (Some(refused), Caller::Anonymous) => Err(Problem::bare(refused.code())),
+            (None, Caller::Anonymous) => Err(Problem::bare(Code::AuthRequired)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the log says about writes of this request.
+    pub(crate) fn write_meta(&self) -> WriteMeta {
+        WriteMeta { actor: self.identity.actor(), request_id: request_id(&self.request), ip: self.ip() }
+    }
+
+    /// The scope of a records operation with this body.
+    pub(crate) fn scope(&self, body: Map<String, Value>) -> Scope {
+        Scope {
+            tenant: self.tenant.clone(),
+            principal: match &self.identity.caller {
+                Caller::Anonymous => Principal::Anonymous,
+                Caller::Record(account) => Principal::Record(Arc::clone(account)),
+                Caller::Superuser(account) => Principal::Superuser(Arc::clone(account)),
+            },
+            request: Arc::new(self.context("default", body)),
+            tools: Arc::clone(&self.part.tools),
+            request_id: request_id(&self.request),
+            ip: self.ip(),
+        }
+    }
+
+    /// The scope of an authentication request.
+    pub(crate) fn auth_scope(&self, context: &str, body: Map<String, Value>) -> AuthScope {
+        let agent = self.request.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+        AuthScope {
+            tenant: self.tenant.clone(),
+            meta: self.write_meta(),
+            user_agent: Arc::from(agent.unwrap_or_default()),
+            request: Arc::new(self.context(context, body)),
+        }
+    }
+
+    /// The scope in which `account` reads its own record after a login.
+    pub(crate) fn scope_as(&self, account: &Arc<AuthRecord>) -> Scope {
+        let mut scope = self.scope(Map::new());
+        let request = RequestContext { auth: Some(Arc::clone(account)), ..(*scope.request).clone() };
+        scope.request = Arc::new(request);
+        scope.principal = if account.collection.name.as_str() == SUPERUSERS {
+            Principal::Superuser(Arc::clone(account))
+        } else {
+            Principal::Record(Arc::clone(account))
+        };
+        scope
+    }
+
+    /// The parsed query string, in its order.
+    pub(crate) fn parameters(&self) -> Vec<(String, String)> {
+        parameters(&self.request)
+    }
+
+    /// Whether `name=1` or `name=true` is in the query string.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.parameters().iter().any(|(key, value)| key == name && matches!(value.as_str(), "1" | "true"))
+    }
+
+    /// Query parameter `name` as a count; 0 if it is not there.
+    pub(crate) fn number(&self, name: &str) -> Result<usize, Problem> {
+        let found = body::number(&self.parameters(), name)?;
+        Ok(found.and_then(|number| usize::try_from(number).ok()).unwrap_or(0))
+    }
+
+    /// Query parameter `name`; empty if it is not there.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.parameters().into_iter().find(|(key, _)| key == name).map(|(_, value)| value).unwrap_or_default()
+    }
+
+    /// One header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The request as it came.
+    pub(crate) fn request(&self) -> &HttpRequest {
+        &self.request
+    }
+
+    fn ip(&self) -> Option<Arc<str>> {
+        client_ip(&self.request, &self.part).map(|address| Arc::from(address.to_string()))
+    }
+
+    fn context(&self, context: &str, body: Map<String, Value>) -> RequestContext {
+        RequestContext {
+            context: Arc::from(context),
+            method: Arc::from(self.request.method().as_str()),
+            query: self.parameters().into_iter().collect(),
+            headers: rule_headers(self.request.headers()),
+            body,
+            auth: self.identity.account().cloned(),
+            now_ms: self.part.clock.now_ms(),
+        }
+    }
+}
+
+fn visit_part(request: &HttpRequest) -> Result<web::Data<VisitPart>, Problem> {
+    request.app_data::<web::Data<VisitPart>>().cloned().ok_or_else(|| Problem::bare(Code::Internal))
+}
+
+/// The request id that the edge gave.
+pub(crate) fn request_id(request: &HttpRequest) -> Arc<str> {
+    request.extensions().get::<RequestId>().map_or_else(|| Arc::from(""), RequestId::to_shared)
+}
+
+/// The parsed query string, in its order.
+pub(crate) fn parameters(request: &HttpRequest) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(request.query_string().as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
+}
+
+/// Superusers live in the control database alone, whatever tenant the address names.
+fn names_superusers(request: &HttpRequest, part: &VisitPart) -> bool {
+    let Some(collection) = request.match_info().get("collection") else { return false };
+    collection == SUPERUSERS
+        || part.registry.control().schema().find(SUPERUSERS).is_some_and(|found| found.id.as_str() == collection)
+}
+
+/// The tenant that path, host name and header agree on; `main` if none of them names one.
+fn find_tenant(request: &HttpRequest, part: &VisitPart) -> Result<TenantId, Problem> {
+    let mut found = None;
+    if let Some(TenantPrefix(slug)) = request.extensions().get::<TenantPrefix>() {
+        agree(&mut found, part.registry.resolve_slug(slug.as_str())?)?;
+    }
+    if let Some(named) = request.headers().get("x-tenant") {
+        let slug = named.to_str().map_err(|_| Problem::bare(Code::TenantNotFound))?;
+        agree(&mut found, part.registry.resolve_slug(slug)?)?;
+    }
+    if let Some(id) = tenant_of_host(request, part)? {
+        agree(&mut found, id)?;
+    }
+    match found {
+        Some(id) => Ok(id),
+        None => Ok(part.registry.resolve_slug(MAIN)?),
+    }
+}
+
+fn agree(found: &mut Option<TenantId>, named: TenantId) -> Result<(), Problem> {
+    match found {
+        Some(before) if *before != named => Err(Problem::bare(Code::TenantAmbiguous)),
+        _ => {
+            *found = Some(named);
+            Ok(())
+        }
+    }
+}
+
+/// A host of a tenant's own, or `{slug}.` before one of the configured domains.
+fn tenant_of_host(request: &HttpRequest, part: &VisitPart) -> Result<Option<TenantId>, Problem> {
+    let Some(host) = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()) else {
+        return Ok(None);
+    };
+    let host = host_name(host).to_ascii_lowercase();
+    if let Some(own) = part.registry.resolve_host(&host) {
+        return Ok(Some(own?));
+    }
+    let label = part.tenant_domains.iter().find_map(|domain| host.strip_suffix(domain.as_str())?.strip_suffix('.'));
+    match label {
+        Some(slug) if !slug.contains('.') => Ok(Some(part.registry.resolve_slug(slug)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The name without the port; an IPv6 address keeps its brackets.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// Only somebody on this machine who may read the folder can send the key.
+fn is_node(request: &HttpRequest, part: &VisitPart, key: &str) -> bool {
+    let local = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    local && request.headers().get("x-forwarded-for").is_none() && part.node_key.matches(key)
+}
+
+fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {
+    let schema = part.registry.control().schema();
+    let collection = schema.find(SUPERUSERS).cloned().ok_or_else(|| Problem::bare(Code::Internal))?;
+    let id = RecordId::parse(NODE_ID).expect("invariant: the node's id is well formed");
+    let account = Arc::new(AuthRecord { collection, record: RecordImage::new(id, []) });
+    Ok(Identity { caller: Caller::Superuser(account), ..Identity::anonymous() })
+}
+
+/// The peer, or the address that a trusted proxy vouches for.
+fn client_ip(request: &HttpRequest, part: &VisitPart) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    let mut client = peer;
+    // From the nearest proxy outward; the first one that is not trusted is the client.
+    for value in request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok()) {
+        for hop in value.rsplit(',').map(str::trim) {
+            if !(part.trusted)(client) {
+                return Some(client);
+            }
+            client = hop.parse::<IpAddr>().ok()?.to_canonical();
+        }
+    }
+    Some(client)
+}
+
+/// Headers as `@request.headers` reads them: lower case, `_` for `-`; credentials stay out of reach of rules.
+fn rule_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
+    headers
+        .iter()
+        .filter(|(name, _)| *name != header::AUTHORIZATION && *name != header::COOKIE)
+        .filter_map(|(name, value)| Some((name.as_str().replace('-', "_"), value.to_str().ok()?.to_owned())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_name;
+
+    #[test]
+    fn ports_are_not_part_of_the_name() {
+        for (host, name) in [("a.localhost:80", "a.localhost"), ("a.localhost", "a.localhost"), ("[::1]:80", "[::1]")] {
+            assert_eq!(host_name(host), name);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Records: list, get, create, change, delete, batch, history, export and import.
+//!
+//! Keeps true: a handler turns a request into one call of `services::records` and its answer into bytes and headers.
+//! Does not do: rules, checks, caching.
+
+use crate::http::body::{self, RecordBody};
+use crate::http::extract::Visitor;
+use crate::http::problem::Problem;
+use crate::http::respond;
+use crate::kernel::error::Code;
+use crate::services::records::batch::{self, BatchOptions};
+use crate::services::records::changes;
+use crate::services::records::read::{self, ListRequest, View};
+use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
+use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
+use actix_web::{HttpResponse, web};
+use serde_json::{Map, Value};
+
+/// `GET …/records`
+pub(crate) async fn list_records(visitor: Visitor, collection: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let parameters = ListRequest::from_pairs(&visitor.parameters())?;
+    let answer = read::list(&visitor.scope(Map::new()), &collection, &parameters).await?;
+    Ok(respond::page(visitor.request(), answer))
+}
+
+/// `GET …/records/{id}`
+pub(crate) async fn get_record(visitor: Visitor, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let (collection, id) = path.into_inner();
+    let view = View::from_pairs(&visitor.parameters())?;
+    let answer = read::get(&visitor.scope(Map::new()), &collection, &id, &view).await?;
+    Ok(respond::tagged(visitor.request(), answer.body, &answer.etag))
+}
+
+/// `POST …/records`
+pub(crate) async fn create_record(
+    visitor: Visitor,
+    collection: web::Path<String>,
+    body: RecordBody,
+) -> Result<HttpResponse, Problem> {
+    run(visitor, WriteVerb::Create, collection.into_inner(), None, body).await
+}
+
+/// `PATCH …/records/{id}`
+pub(crate) async fn update_record(
+    visitor: Visitor,
+    path: web::Path<(String, String)>,
+    body: RecordBody,
+) -> Result<HttpResponse, Problem> {
+    let (collection, id) = path.into_inner();
+    run(visitor, WriteVerb::Update, collection, Some(id), body).await
+}
+
+/// `DELETE …/records/{id}`
+pub(crate) async fn delete_record(
+    visitor: Visitor,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (collection, id) = path.into_inner();
+    run(visitor, WriteVerb::Delete, collection, Some(id), RecordBody::default()).await
+}
+
+async fn run(
+    visitor: Visitor,
+    verb: WriteVerb,
+    collection: String,
+    id: Option<String>,
+    body: RecordBody,
+) -> Result<HttpResponse, Problem> {
+    let scope = visitor.scope(body.object.clone());
+    let idempotency = idempotency(&visitor, &scope, &body.raw)?;
+    let request = WriteRequest {
+        verb,
+        collection,
+        id,
+        body: body.object,
+        if_match: visitor.header("if-match").map(str::to_owned),
+        view: View::from_pairs(&visitor.parameters())?,
+        dry_run: visitor.flag("dryRun"),
+        source: WriteSource::Caller,
+    };
+    let answer = write::write(&scope, request, idempotency).await?;
+    let written = match answer.done.effect {
+        Effect::Deleted => respond::no_content(),
+        Effect::Read | Effect::Created | Effect::Updated => respond::fresh(answer.done.answer),
+    };
+    Ok(respond::with_write_token(written, answer.token.as_ref(), answer.replayed))
+}
+
+fn idempotency(visitor: &Visitor, scope: &Scope, raw: &[u8]) -> Result<Option<Idempotency>, RecordError> {
+    let Some(key) = visitor.header("idempotency-key") else { return Ok(None) };
+    let request = visitor.request();
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    Idempotency::new(key, &scope.caller_text(), request.method().as_str(), target, raw).map(Some)
+}
+
+/// `POST /api/batch`
+pub(crate) async fn run_batch(visitor: Visitor, body: RecordBody) -> Result<HttpResponse, Problem> {
+    let scope = visitor.scope(Map::new());
+    let idempotency = idempotency(&visitor, &scope, &body.raw)?;
+    let requests = BatchRequest::parse(Value::Object(body.object))
+        .map_err(|detail| Problem::new(Code::ValidationFailed, detail.message.clone()).with_detail(detail))?;
+    let options = BatchOptions { dry_run: visitor.flag("dryRun"), idempotency };
+    let answer = batch::run(&scope, requests, options).await?;
+    let (token, replayed) = (answer.token.clone(), answer.replayed);
+    let id = crate::http::extract::request_id(visitor.request());
+    Ok(respond::with_write_token(respond::batch(answer, &id), token.as_ref(), replayed))
+}
+
+/// `GET /api/changes?since=`
+pub(crate) async fn list_changes(visitor: Visitor) -> Result<HttpResponse, Problem> {
+    let parameters = visitor.parameters();
+    let since = body::number(&parameters, "since")?.unwrap_or(0);
+    let limit = body::number(&parameters, "limit")?.map(|limit| usize::try_from(limit).unwrap_or(0));
+    let answer = changes::list_changes(&visitor.scope(Map::new()), since, limit).await?;
+    Ok(respond::json_bytes(answer.body))
+}
+
+/// `GET …/records/{id}/history`
+pub(crate) async fn list_history(visitor: Visitor, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
+    let (collection, id) = path.into_inner();
+    let since = body::number(&visitor.parameters(), "since")?.unwrap_or(0);
+    let answer = changes::list_history(&visitor.scope(Map::new()), &collection, &id, since).await?;
+    Ok(respond::json_bytes(answer.body))
+}
