@@ -113,8 +113,13 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        self.sweeper.abort();
-        self.store.shutdown().await;
+        let Self { store, registry, auth, tools, node_key: _, sweeper } = self;
+        sweeper.abort();
+        // Aborted is the expected end.
+        let _ = sweeper.await;
+        // These hold a handle of the control database, which could not close before they are gone.
+        drop((registry, auth, tools));
+        store.shutdown().await;
     }
 }
 
