@@ -1,31 +1,21 @@
 //! SQL functions that the query layer provides: pure Rust functions over cells, registered on every connection.
 //!
 //! Keeps true: a registered function is deterministic and has no side effects (`SQLITE_DETERMINISTIC`, `INNOCUOUS`).
-//! Does not do: defining any function; `query` hands a list in [`super::StoreOptions::functions`].
+//! Does not do: defining any function; the list is `query::functions`.
 
 use super::StoreError;
 use crate::kernel::value::{Cell, Stored};
+use crate::query::functions::SqlFunction;
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-
-/// One SQL function.
-#[derive(Debug, Clone, Copy)]
-pub struct SqlFunction {
-    /// Name in SQL.
-    pub name: &'static str,
-    /// Number of arguments; -1 is any.
-    pub args: i32,
-    /// The function. It must not panic; a panic fails the statement.
-    pub call: fn(&[Cell<'_>]) -> Stored,
-}
 
 /// Registers `functions` on `connection`.
 pub(super) fn register(connection: &Connection, functions: &[SqlFunction]) -> Result<(), StoreError> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for function in functions {
         let call = function.call;
-        connection.create_scalar_function(function.name, function.args, flags, move |context| {
+        connection.create_scalar_function(function.name, function.arity, flags, move |context| {
             let mut cells = Vec::with_capacity(context.len());
             for index in 0..context.len() {
                 cells.push(cell(context.get_raw(index)).unwrap_or(Cell::Null));

@@ -33,7 +33,6 @@ pub use changelog::{LogOp, LoggedTx, SchemaChange};
 pub use check::{CheckReport, check_file, free_bytes};
 pub use connection::{assert_sqlite, describe_in_scratch, required_compile_options};
 pub use faults::{FaultPoint, Faults, Injected, NoFaults};
-pub use functions::SqlFunction;
 pub use migrate::FORMAT_VERSION;
 pub use node::{load_or_create_node_id, raise_file_limit};
 pub use options::{

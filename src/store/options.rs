@@ -4,12 +4,12 @@
 //! Does not do: defaults of the configuration file; `config` maps onto [`StoreOptions`].
 
 use super::faults::{Faults, NoFaults};
-use super::functions::SqlFunction;
 use crate::kernel::clock::Clock;
 use crate::kernel::ident::{CollectionId, NodeId, RecordId, TenantId};
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
+use crate::query::functions::{self, SqlFunction};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl StoreOptions {
             slow_queries: None,
             slow_query: Duration::from_millis(100),
             node,
-            functions: Vec::new(),
+            functions: functions::ALL.to_vec(),
         }
     }
 }

@@ -107,7 +107,7 @@ pub fn encode_frame(frame: &Frame) -> Vec<u8> {
 }
 
 /// The record of a frame: what the chain hashes. Checks length and checksum.
-pub fn record_of(bytes: &[u8]) -> Read<&[u8]> {
+pub(super) fn record_of(bytes: &[u8]) -> Read<&[u8]> {
     let (len, rest) = bytes.split_first_chunk::<4>().ok_or(CodecError::Short)?;
     let (crc, record) = rest.split_first_chunk::<4>().ok_or(CodecError::Short)?;
     if usize::try_from(u32::from_le_bytes(*len)) != Ok(record.len()) {

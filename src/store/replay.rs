@@ -36,6 +36,14 @@ impl ReplayTarget {
         Ok(Self { connection, schema: Schema::default() })
     }
 
+    /// Opens an existing file to look at it or to go on.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open_with_flags(path, connection::write_flags())?;
+        migrate::check_version(&connection)?;
+        let schema = readers::load_schema(&connection)?;
+        Ok(Self { connection, schema })
+    }
+
     /// The collections so far.
     pub fn schema(&self) -> &Schema {
         &self.schema

@@ -2,7 +2,8 @@
 
 use super::support::*;
 use crate::kernel::value::{Cell, Stored};
-use crate::store::{SlowQuery, SlowQuerySink, SqlFunction, StoreError, WriteTx, assert_sqlite};
+use crate::query::functions::SqlFunction;
+use crate::store::{SlowQuery, SlowQuerySink, StoreError, WriteTx, assert_sqlite};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,7 +198,7 @@ async fn functions_of_the_query_layer_and_the_slow_query_hook_are_there_on_both_
     let slow = Arc::new(Slow::default());
     let sink = Arc::clone(&slow);
     let fixture = fixture_with(move |options| {
-        options.functions = vec![SqlFunction { name: "tn_double", args: 1, call: double }];
+        options.functions = vec![SqlFunction { name: "tn_double", arity: 1, call: double }];
         options.slow_queries = Some(sink);
         options.slow_query = Duration::ZERO;
     });

@@ -1,0 +1,281 @@
+//! Power cuts, in the small: a child process writes under load and is killed, at random moments and at planned points.
+//!
+//! The child prints an id only after the store acknowledged it. After each kill the parent opens the file and checks:
+//! every printed id is there, the two rows of a write are there together or not at all, the doctor finds nothing.
+//! The same file is used for many rounds, so damage adds up where there is any. Own `main`, because the test is also
+//! the child.
+
+use serde_json::json;
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+use tenantry::kernel::clock::SystemClock;
+use tenantry::kernel::error::{Code, Fault};
+use tenantry::kernel::ident::{NodeId, RecordId, TenantId};
+use tenantry::kernel::random::{Random, SystemRandom, below, lowercase_id};
+use tenantry::kernel::value::Stored;
+use tenantry::schema::plan::{self, PlanContext};
+use tenantry::schema::record::RecordImage;
+use tenantry::schema::{Collection, definition};
+use tenantry::store::{
+    Commit, CommitObserver, FaultPoint, Faults, Injected, StoreError, StoreOptions, TenantDb, Tenants, WriteMeta,
+    check_file, describe_in_scratch, free_bytes,
+};
+
+const RANDOM_ROUNDS: usize = 70;
+const PLANNED_ROUNDS: usize = 12;
+const WRITERS: usize = 8;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let [_, role, folder, point, after] = arguments.as_slice()
+        && role == "child"
+    {
+        runtime.block_on(child(Path::new(folder), point, after.parse().unwrap()));
+        return ExitCode::SUCCESS;
+    }
+    // `cargo test -- --list` and filters for other tests must not start a hundred processes.
+    if arguments.iter().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let began = Instant::now();
+    kills(&runtime);
+    full_disk(&runtime);
+    println!("crash: all held, {:.1} s", began.elapsed().as_secs_f64());
+    ExitCode::SUCCESS
+}
+
+/// Ends this process like a power cut once a point was passed often enough.
+#[derive(Debug)]
+struct KillAt {
+    point: Option<FaultPoint>,
+    left: AtomicI64,
+}
+
+impl Faults for KillAt {
+    fn at(&self, point: FaultPoint) -> Option<Injected> {
+        if self.point == Some(point) && self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            let me = rustix::process::getpid();
+            rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
+            std::thread::park();
+        }
+        None
+    }
+}
+
+/// The point inside an observer is only reached if there is one.
+struct Listening;
+
+impl CommitObserver for Listening {
+    fn committed(&self, _tenant: &TenantId, _commit: &Commit) {}
+}
+
+fn options(folder: &Path) -> StoreOptions {
+    let random = Arc::new(SystemRandom::default());
+    let mut options = StoreOptions::new(folder.to_path_buf(), NodeId([1; 16]), Arc::new(SystemClock), random);
+    options.writer_threads = 2;
+    options.observers.push(Arc::new(Listening));
+    options
+}
+
+fn tenant_id() -> TenantId {
+    TenantId::parse("crash").unwrap()
+}
+
+async fn set_up(folder: &Path) {
+    let tenants = Tenants::start(options(folder)).unwrap();
+    let tenant = tenants.create(&tenant_id()).await.unwrap();
+    let body = json!({"name": "pairs", "type": "base", "fields": [
+        {"name": "half", "type": "text"}, {"name": "filler", "type": "text"}]});
+    let random = SystemRandom::default();
+    let context = PlanContext { random: &random, now_ms: 1, describe: &describe_in_scratch };
+    let plan = plan::plan_create(&tenant.schema(), &definition::parse(&body).unwrap(), &context).unwrap();
+    tenant.write::<_, StoreError, _>(WriteMeta::system("setup"), move |tx| tx.apply_schema(&plan)).await.unwrap();
+    drop(tenant);
+    tenants.shutdown().await;
+}
+
+/// Two records that belong together; the second carries the id of the first.
+async fn write_pair(tenant: &TenantDb, pairs: &Arc<Collection>, id: &str, filler: usize) -> Result<(), StoreError> {
+    let half = pairs.find_field("half").unwrap().number;
+    let rest = pairs.find_field("filler").unwrap().number;
+    let image = |suffix: &str| {
+        let id = RecordId::parse(&format!("{id}{suffix}")).unwrap();
+        RecordImage::new(id, [(half, Stored::text(suffix)), (rest, Stored::from("x".repeat(filler)))])
+    };
+    let (first, second, pairs) = (image("-a"), image("-b"), Arc::clone(pairs));
+    tenant
+        .write(WriteMeta::system("crash"), move |tx| {
+            tx.insert(&pairs, &first)?;
+            tx.insert(&pairs, &second)
+        })
+        .await
+        .map(|_| ())
+}
+
+/// Writes until killed; every acknowledged id is one line on standard output.
+async fn child(folder: &Path, point: &str, after: i64) {
+    let point = match point {
+        "before_commit" => Some(FaultPoint::BeforeCommit),
+        "after_commit" => Some(FaultPoint::AfterCommit),
+        "in_observer" => Some(FaultPoint::InObserver),
+        _ => None,
+    };
+    let mut options = options(folder);
+    options.faults = Arc::new(KillAt { point, left: AtomicI64::new(after) });
+    let tenants = Tenants::start(options).unwrap();
+    let tenant = tenants.open(&tenant_id()).await.unwrap();
+    let pairs = tenant.schema().find("pairs").unwrap().clone();
+    let tasks: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let (tenant, pairs) = (tenant.clone(), pairs.clone());
+            tokio::spawn(async move {
+                let random = SystemRandom::default();
+                loop {
+                    let id = lowercase_id(&random, 12);
+                    if write_pair(&tenant, &pairs, &id, 200).await.is_ok() {
+                        let mut out = std::io::stdout().lock();
+                        let _ = writeln!(out, "{id}");
+                        let _ = out.flush();
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        let _ = task.await;
+    }
+}
+
+fn kills(runtime: &tokio::runtime::Runtime) {
+    let folder = tempfile::tempdir().unwrap();
+    runtime.block_on(set_up(folder.path()));
+    let random = SystemRandom::default();
+    let mut acknowledged = HashSet::new();
+    let plans = ["before_commit", "after_commit", "in_observer"];
+    let mut rounds: Vec<(&str, i64)> = vec![("random", 0); RANDOM_ROUNDS];
+    for point in plans {
+        rounds.extend((0..PLANNED_ROUNDS).map(|round| (point, i64::try_from(round).unwrap() * 7 % 40)));
+    }
+    let total = rounds.len();
+    for (round, (point, after)) in rounds.into_iter().enumerate() {
+        let ids = one_round(folder.path(), point, after, &random);
+        acknowledged.extend(ids);
+        verify(runtime, folder.path(), &acknowledged, &format!("round {round}, {point} after {after}"));
+    }
+    println!("crash: {total} kills, {} acknowledged writes, none lost", acknowledged.len());
+    assert!(acknowledged.len() > total, "the children wrote hardly anything");
+}
+
+/// Runs a child until it dies; returns what it acknowledged.
+fn one_round(folder: &Path, point: &str, after: i64, random: &dyn Random) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["child", folder.to_str().unwrap(), point, &after.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        // A line that the kill cut in half was written after an acknowledgement too, but its id is unknown.
+        let lines: Vec<String> = BufReader::new(output).lines().map_while(Result::ok).collect();
+        lines.into_iter().filter(|line| line.len() == 12).collect::<Vec<_>>()
+    });
+    if point == "random" {
+        let pause = Duration::from_millis(20 + below(random, 180));
+        let (_never, wait) = std::sync::mpsc::channel::<()>();
+        let _ = wait.recv_timeout(pause);
+        child.kill().unwrap();
+    }
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
+fn verify(runtime: &tokio::runtime::Runtime, folder: &Path, acknowledged: &HashSet<String>, what: &str) {
+    runtime.block_on(async {
+        let tenants = Tenants::start(options(folder)).unwrap();
+        let tenant = tenants.open(&tenant_id()).await.unwrap();
+        let found = all_ids(&tenant).await;
+        for id in acknowledged {
+            assert!(found.contains(&format!("{id}-a")), "{what}: acknowledged write {id} is lost");
+        }
+        for id in &found {
+            let (stem, half) = id.split_at(id.len() - 2);
+            let other = format!("{stem}{}", if half == "-a" { "-b" } else { "-a" });
+            assert!(found.contains(&other), "{what}: {id} is there without its other half");
+        }
+        drop(tenant);
+        tenants.shutdown().await;
+        let report = check_file(folder, &tenant_id()).unwrap();
+        assert!(report.is_healthy(), "{what}: {:?}", report.problems);
+        assert_eq!(report.log_len, 1 + u64::try_from(found.len() / 2).unwrap(), "{what}: one log record per write");
+    });
+}
+
+async fn all_ids(tenant: &TenantDb) -> HashSet<String> {
+    let sql = format!("SELECT id FROM \"{}\"", tenant.schema().find("pairs").unwrap().table());
+    let read = tenant.read(move |reader| {
+        let mut ids = HashSet::new();
+        reader.for_each(&sql, &[], &mut |row| {
+            ids.extend(row.stored(0)?.as_text().map(str::to_owned));
+            Ok(())
+        })?;
+        Ok::<_, StoreError>(ids)
+    });
+    read.await.unwrap()
+}
+
+/// A file system of its own that fills up: refused with the right code, reads go on, recovers when there is room.
+fn full_disk(runtime: &tokio::runtime::Runtime) {
+    let mount = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
+        .arg(mount.path())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        println!("crash: SKIPPED the full-disk test: no right to mount a small tmpfs here");
+        return;
+    }
+    let result = std::panic::catch_unwind(|| runtime.block_on(fill(mount.path())));
+    let _ = Command::new("umount").arg("-l").arg(mount.path()).status();
+    assert!(result.is_ok(), "the full-disk test failed");
+}
+
+async fn fill(folder: &Path) {
+    set_up(folder).await;
+    let ballast = folder.join("ballast");
+    std::fs::write(&ballast, vec![0_u8; 2 * 1024 * 1024]).unwrap();
+    let tenants = Tenants::start(options(folder)).unwrap();
+    let tenant = tenants.open(&tenant_id()).await.unwrap();
+    let pairs = tenant.schema().find("pairs").unwrap().clone();
+    let mut stored = HashSet::new();
+    let refused = loop {
+        let id = format!("full{:08}", stored.len());
+        match write_pair(&tenant, &pairs, &id, 5_000).await {
+            Ok(()) => stored.insert(id),
+            Err(error) => break error,
+        };
+        assert!(stored.len() < 10_000, "the disk never filled up");
+    };
+    assert_eq!(refused.code(), Code::StorageFull, "{refused}");
+    let found = all_ids(&tenant).await;
+    assert_eq!(found.len(), stored.len() * 2, "reads go on, and the refused write left nothing");
+    assert!(write_pair(&tenant, &pairs, "stillfull000", 5_000).await.is_err());
+    std::fs::remove_file(&ballast).unwrap();
+    assert!(free_bytes(folder).unwrap() > 0);
+    for number in 0..20 {
+        write_pair(&tenant, &pairs, &format!("room{number:08}"), 5_000).await.unwrap();
+    }
+    drop(tenant);
+    tenants.shutdown().await;
+    let report = check_file(folder, &tenant_id()).unwrap();
+    assert!(report.is_healthy(), "{:?}", report.problems);
+    assert_eq!(report.records[0].2, u64::try_from((stored.len() + 20) * 2).unwrap());
+    println!("crash: a full disk refuses, keeps answering and recovers");
+}
