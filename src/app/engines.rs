@@ -8,14 +8,13 @@ use super::{Parts, StartError, folder};
 use crate::config::Config;
 use crate::http::{self, AuthPart, CollectionsPart, OpsPart, TenantsPart, TransitFolder, VisitPart};
 use crate::kernel::limits;
-use crate::query;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordHasher, PasswordOptions};
 use crate::services::auth::{Auth, AuthParts, Known, OutboxMailer};
 use crate::services::records::RecordTools;
 use crate::services::tenants::{Registry, RegistryOptions};
-use crate::store::{self, CommitObserver, SqlFunction, StoreOptions};
+use crate::store::{self, CommitObserver, StoreOptions};
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{HttpMetrics, MetricSource};
 use std::sync::Arc;
@@ -137,10 +136,6 @@ fn store_options(
     observers: Vec<Arc<dyn CommitObserver>>,
 ) -> Result<StoreOptions, StartError> {
     let node = store::load_or_create_node_id(&config.data.dir, parts.random.as_ref())?;
-    let functions = query::functions::ALL
-        .iter()
-        .map(|function| SqlFunction { name: function.name, args: function.arity, call: function.call })
-        .collect();
     let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
     Ok(StoreOptions {
         open_max: config.data.open_tenants_max,
@@ -150,7 +145,6 @@ fn store_options(
         observers,
         slow_queries: Some(Arc::new(SlowQueryLog)),
         slow_query: Duration::from_millis(config.data.slow_query_ms),
-        functions,
         ..StoreOptions::new(config.data.dir.clone(), node, clock, random)
     })
 }
