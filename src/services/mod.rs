@@ -1,6 +1,7 @@
 //! L3: the services, in dependency order. A pure list.
 
 pub mod tenants;
+pub mod sample;
 pub mod blueprints;
 pub mod collections;
 pub mod records;
