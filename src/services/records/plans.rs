@@ -14,7 +14,7 @@ use crate::query::list::ListQuery;
 use crate::query::plan::{self, GetPlan, ListPlan, Position};
 use crate::query::request::CallerClass;
 use crate::query::resolve::Lens;
-use crate::query::resolved::{Facts, Predicate, Visibility};
+use crate::query::resolved::{Predicate, Visibility};
 use crate::query::select::{ExpandTree, Selection};
 use crate::query::statement::Statement;
 use crate::schema::{Collection, Schema};

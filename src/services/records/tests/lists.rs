@@ -1,0 +1,195 @@
+use super::*;
+use std::collections::BTreeSet;
+
+async fn rows(world: &World, count: usize) {
+    let admin = world.admin();
+    let requests: Vec<Value> = (0..count)
+        .map(|n| {
+            json!({"method": "POST", "url": "/api/collections/posts/records", "body": {
+                "title": format!("Row {n:03}"), "score": n % 7, "tags": if n % 2 == 0 { json!(["red"]) } else { json!(["red", "green"]) }}})
+        })
+        .collect();
+    admin.batch(json!({"requests": requests}), BatchOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_filters_sorts_and_totals() {
+    let world = World::new(&library()).await;
+    rows(&world, 45).await;
+    let guest = world.guest();
+    let page = guest.list("posts", &[("page", "2"), ("perPage", "20"), ("sort", "-title"), ("filter", "title ~ 'Row '")]).await;
+    assert_eq!((&page["page"], &page["perPage"], &page["totalItems"], &page["totalPages"]), (&json!(2), &json!(20), &json!(45), &json!(3)));
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["items"][0]["title"]), (20, &json!("Row 024")));
+    let same = guest.list("posts", &[("page", "2"), ("pageSize", "20"), ("sortBy", "title"), ("sortDir", "desc")]).await;
+    assert_eq!(same["items"], page["items"]);
+    let beyond = guest.list("posts", &[("page", "9"), ("perPage", "20")]).await;
+    assert_eq!((&beyond["totalItems"], &beyond["items"]), (&json!(45), &json!([])));
+    let short = guest.list("posts", &[("skipTotal", "1"), ("limit", "5")]).await;
+    assert_eq!((&short["totalItems"], &short["totalPages"]), (&json!(-1), &json!(-1)));
+    assert_eq!(guest.list("posts", &[("filter", "tags:each = 'red'")]).await["totalItems"], 23);
+    assert_eq!(guest.list("posts", &[("filter", "tags:each ?= 'green'")]).await["totalItems"], 22);
+    assert_eq!(code(guest.try_list("posts", &[("filter", "title = = 'x'")]).await), Code::FilterInvalid);
+    assert_eq!(code(guest.try_list("posts", &[("sort", "nothing")]).await), Code::SortInvalid);
+    assert_eq!(code(guest.try_list("nothing", &[]).await), Code::CollectionNotFound);
+    let hidden = guest.try_list("authors", &[("filter", "secret = 'x'")]).await.unwrap_err().to_string();
+    let unknown = guest.try_list("authors", &[("filter", "secreu = 'x'")]).await.unwrap_err().to_string();
+    assert_eq!(hidden.replace("secret", "?"), unknown.replace("secreu", "?"), "hidden and unknown are told alike");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn fields_are_chosen_and_cut() {
+    let world = World::new(&library()).await;
+    let admin = world.admin();
+    let ada = admin.create("authors", json!({"name": "Ada"})).await;
+    admin.create("posts", json!({"title": "Long", "author": ada["id"], "body": "<p>word word word</p>"})).await;
+    let one = async |parameters: &[(&str, &str)]| admin.list("posts", parameters).await["items"][0].clone();
+    assert_eq!(one(&[("fields", "title")]).await, json!({"title": "Long"}));
+    assert_eq!(
+        one(&[("fields", "title,expand.author.name"), ("expand", "author")]).await,
+        json!({"title": "Long", "expand": {"author": {"name": "Ada"}}})
+    );
+    let cut = one(&[("fields", "body:excerpt(9,true)")]).await["body"].as_str().unwrap().to_owned();
+    assert!(cut.starts_with("word word") && cut.len() < 16, "{cut}");
+    let less = one(&[("excludeFields", "body,tags,collectionId")]).await;
+    for (member, there) in [("body", false), ("tags", false), ("collectionId", false), ("title", true), ("id", true)] {
+        assert_eq!(less.get(member).is_some(), there, "{member}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn walking_by_cursor_visits_each_row_once_while_rows_come_and_go() {
+    let world = World::new(&library()).await;
+    rows(&world, 40).await;
+    let admin = world.admin();
+    for sort in ["", "-score", "score,-title", "-created", "title"] {
+        let before: BTreeSet<String> = admin.column("posts", "id", &[("perPage", "1000")]).await.into_iter().collect();
+        let (mut seen, mut cursor, mut back) = (Vec::new(), String::new(), None);
+        for round in 0.. {
+            let page = admin.list("posts", &[("cursor", &cursor), ("perPage", "7"), ("sort", sort)]).await;
+            let ids: Vec<String> =
+                page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+            admin.create("posts", json!({"title": format!("New {round} {sort}"), "score": round})).await;
+            if let (Some(before), true) = (&back, round == 2) {
+                let again = admin.list("posts", &[("cursor", page["prevCursor"].as_str().unwrap()), ("perPage", "7"), ("sort", sort)]).await;
+                let before: &Vec<String> = before;
+                let last = again["items"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+                assert!(before.contains(&last) || !seen.contains(&last), "{sort}: the page before ends where this one begins");
+            }
+            seen.extend(ids.clone());
+            back = Some(ids);
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+            assert!(round < 100, "{sort}: the walk ends");
+        }
+        let unique: BTreeSet<String> = seen.iter().cloned().collect();
+        assert_eq!(unique.len(), seen.len(), "{sort}: no row twice");
+        assert!(before.is_subset(&unique), "{sort}: no row left out");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn cursors_are_bound_to_their_question_and_tenant() {
+    let world = World::new(&library()).await;
+    rows(&world, 10).await;
+    let admin = world.admin();
+    let page = admin.list("posts", &[("cursor", ""), ("perPage", "3"), ("sort", "title")]).await;
+    assert_eq!(page["totalItems"], 10);
+    let next = page["nextCursor"].as_str().unwrap();
+    assert_eq!(page["prevCursor"], Value::Null);
+    for parameters in [[("cursor", next), ("sort", "-title")], [("cursor", next), ("filter", "score > 1")], [("cursor", "AAAA"), ("sort", "title")]] {
+        assert_eq!(code(admin.try_list("posts", &parameters).await), Code::CursorInvalid);
+    }
+    let second = admin.list("posts", &[("cursor", next), ("perPage", "3"), ("sort", "title")]).await;
+    let back = second["prevCursor"].as_str().unwrap();
+    let first = admin.list("posts", &[("cursor", back), ("perPage", "3"), ("sort", "title")]).await;
+    assert_eq!(first["items"], page["items"]);
+    assert_eq!(first["prevCursor"], Value::Null);
+
+    let other = world.store.create(&TenantId::parse("t2").unwrap()).await.unwrap();
+    for collection in library() {
+        world.make(&other, &collection).await;
+    }
+    let stranger = Caller(Scope { tenant: other, ..admin.0.clone() });
+    assert_eq!(code(stranger.try_list("posts", &[("cursor", next), ("sort", "title")]).await), Code::CursorInvalid);
+    drop(stranger);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn expands_cost_one_query_per_node_whatever_the_page() {
+    let world = World::new(&library()).await;
+    let admin = world.admin();
+    let mut authors = Vec::new();
+    for n in 0..5 {
+        authors.push(admin.create("authors", json!({"name": format!("Author {n}")})).await["id"].clone());
+    }
+    for n in 0..20 {
+        let body = json!({"title": format!("P{n:02}"), "author": authors[n % 5], "editors": [authors[(n + 1) % 5], authors[n % 5]]});
+        admin.create("posts", body).await;
+    }
+    let parameters = [("expand", "author,editors,author.posts_via_author"), ("perPage", "20"), ("sort", "title"), ("skipTotal", "1")];
+    let (page, statements) = world.count_statements(admin.list("posts", &parameters)).await;
+    assert_eq!(statements, 4, "rows, author, its posts, editors");
+    let first = &page["items"][0];
+    assert_eq!(first["expand"]["author"]["name"], "Author 0");
+    let names: Vec<_> = first["expand"]["editors"].as_array().unwrap().iter().map(|editor| editor["name"].clone()).collect();
+    assert_eq!(names, ["Author 1", "Author 0"], "in the order of the ids");
+    assert_eq!(first["expand"]["author"]["expand"]["posts_via_author"].as_array().unwrap().len(), 4);
+    let plain = admin.create("posts", json!({"title": "Nobody"})).await;
+    let alone = admin.try_get("posts", plain["id"].as_str().unwrap(), &[("expand", "author,nothing,secret")]).await.unwrap();
+    assert_eq!(alone.get("expand"), None);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn expands_show_what_the_target_shows() {
+    let mut collections = library();
+    collections[0]["viewRule"] = json!("name != 'Hidden'");
+    let world = World::new(&collections).await;
+    let admin = world.admin();
+    let shown = admin.create("authors", json!({"name": "Shown", "secret": "s"})).await["id"].clone();
+    let hidden = admin.create("authors", json!({"name": "Hidden"})).await["id"].clone();
+    let post = admin.create("posts", json!({"title": "x", "author": hidden, "editors": [hidden, shown]})).await;
+    let id = post["id"].as_str().unwrap();
+    let seen = world.guest().try_get("posts", id, &[("expand", "author,editors")]).await.unwrap();
+    assert_eq!(seen["expand"].get("author"), None);
+    assert_eq!(seen["expand"]["editors"].as_array().unwrap().len(), 1);
+    assert_eq!(seen["expand"]["editors"][0].get("secret"), None);
+    let all = admin.try_get("posts", id, &[("expand", "author,editors")]).await.unwrap();
+    assert_eq!(all["expand"]["author"]["name"], "Hidden");
+    assert_eq!(all["expand"]["editors"][1]["secret"], "s");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn totals_follow_filter_and_groups() {
+    let world = World::new(&library()).await;
+    rows(&world, 14).await;
+    let guest = world.guest();
+    let all = guest.list("posts", &[("aggregate", "count,sum(score),max(title)")]).await;
+    assert_eq!(all["items"], json!([{"count": 14, "sum(score)": 42, "max(title)": "Row 013"}]));
+    let groups = guest.list("posts", &[("aggregate", "count"), ("group", "score"), ("filter", "score < 2")]).await;
+    assert_eq!(groups["items"], json!([{"score": 0, "count": 2}, {"score": 1, "count": 2}]));
+    assert_eq!(code(guest.try_list("authors", &[("aggregate", "count(secret)")]).await), Code::ParameterInvalid);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_schema_makes_new_plans() {
+    let world = World::new(&library()).await;
+    rows(&world, 3).await;
+    assert_eq!(world.guest().list("posts", &[("sort", "title")]).await["totalItems"], 3);
+    let schema = world.db.schema();
+    let describe = |_: &[String], _: &str| Err("no views here".to_owned());
+    let context = PlanContext { random: world.random.as_ref(), now_ms: 0, describe: &describe };
+    let input = definition::parse(&json!({"listRule": null})).unwrap();
+    let plan = plan::plan_update(&schema, "posts", &input, &context).unwrap();
+    world.db.write(WriteMeta::system("test"), move |tx| tx.apply_schema(&plan)).await.unwrap();
+    assert_eq!(code(world.guest().try_list("posts", &[("sort", "title")]).await), Code::SuperuserRequired);
+    world.stop().await;
+}

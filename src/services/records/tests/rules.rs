@@ -1,0 +1,112 @@
+use super::*;
+
+fn guarded(rules: [Value; 5]) -> Vec<Value> {
+    let [list, view, create, update, delete] = rules;
+    vec![
+        json!({"name": "users", "type": "auth", "fields": [{"name": "role", "type": "text"}],
+            "listRule": "", "viewRule": "", "createRule": ""}),
+        json!({"name": "notes", "type": "base", "fields": [
+            {"name": "text", "type": "text"},
+            {"name": "open", "type": "bool"},
+            {"name": "owner", "type": "text"}],
+            "listRule": list, "viewRule": view, "createRule": create, "updateRule": update, "deleteRule": delete}),
+    ]
+}
+
+/// list, view, create, update, delete as codes; `None` is success.
+async fn outcomes(caller: &Caller, id: &str) -> [Option<Code>; 5] {
+    let failure = |result: Result<Value, RecordError>| result.err().map(|error| error.code());
+    [
+        failure(caller.try_list("notes", &[]).await),
+        failure(caller.try_get("notes", id, &[]).await),
+        failure(caller.try_create("notes", json!({"text": "new"})).await),
+        failure(caller.try_update("notes", id, json!({"text": "changed"})).await),
+        caller.delete("notes", id).await.err().map(|error| error.code()),
+    ]
+}
+
+#[tokio::test]
+async fn every_rule_has_its_outcome() {
+    let locked = [Some(Code::SuperuserRequired); 5];
+    let unmet = [
+        None,
+        Some(Code::RecordNotFound),
+        Some(Code::CreateRefused),
+        Some(Code::RecordNotFound),
+        Some(Code::RecordNotFound),
+    ];
+    let cases = [
+        (json!(null), locked, true),
+        (json!("open = true"), unmet, true),
+        (json!("@request.auth.id != ''"), unmet, true),
+        (json!("1 = 2"), unmet, true),
+        (json!(""), [None; 5], false),
+        (json!("text != 'never'"), [None; 5], false),
+    ];
+    for (rule, expected, empty) in cases {
+        let world = World::new(&guarded(std::array::from_fn(|_| rule.clone()))).await;
+        let note = world.admin().create("notes", json!({"text": "old", "open": false})).await;
+        let id = note["id"].as_str().unwrap();
+        if expected[0].is_none() {
+            let page = world.guest().list("notes", &[]).await;
+            assert_eq!(page["totalItems"], i64::from(!empty), "{rule}: {page}");
+        }
+        assert_eq!(outcomes(&world.guest(), id).await, expected, "{rule}");
+        assert_eq!(world.admin().list("notes", &[]).await["totalItems"], 1, "{rule}: one created, one deleted, or none");
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn rules_read_the_caller_and_the_body() {
+    let owner = json!("owner = @request.auth.id");
+    let create = json!("@request.auth.id != '' && owner = @request.auth.id && @request.body.open:isset = false");
+    let update = json!("owner = @request.auth.id && @request.body.owner:isset = false");
+    let world = World::new(&guarded([owner.clone(), owner.clone(), create, update, owner])).await;
+    let password = json!({"email": "ada@x.test", "password": "12345678", "passwordConfirm": "12345678"});
+    let ada = world.admin().create("users", password.clone()).await["id"].as_str().unwrap().to_owned();
+    let mut other = password;
+    other["email"] = json!("bob@x.test");
+    let bob = world.admin().create("users", other).await["id"].as_str().unwrap().to_owned();
+    let (ada_caller, bob_caller) = (world.user("users", &ada).await, world.user("users", &bob).await);
+    let note = ada_caller.create("notes", json!({"text": "mine", "owner": ada})).await;
+    let id = note["id"].as_str().unwrap();
+    assert_eq!(code(ada_caller.try_create("notes", json!({"owner": bob})).await), Code::CreateRefused);
+    assert_eq!(code(ada_caller.try_create("notes", json!({"owner": ada, "open": false})).await), Code::CreateRefused);
+    assert_eq!(code(ada_caller.try_update("notes", id, json!({"owner": bob})).await), Code::RecordNotFound);
+    ada_caller.update("notes", id, json!({"text": "changed"})).await;
+    assert_eq!(outcomes(&bob_caller, id).await[3..], [Some(Code::RecordNotFound), Some(Code::RecordNotFound)]);
+    assert_eq!(ada_caller.list("notes", &[]).await["totalItems"], 1);
+    assert_eq!(bob_caller.list("notes", &[]).await["totalItems"], 0);
+    assert_eq!(world.admin().list("notes", &[]).await["totalItems"], 1, "what was refused was rolled back");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn field_rules_guard_reading_and_writing() {
+    let collections = [
+        guarded(std::array::from_fn(|_| json!("")))[0].clone(),
+        json!({"name": "notes", "type": "base", "fields": [
+            {"name": "text", "type": "text"},
+            {"name": "salary", "type": "number", "readRule": "owner = @request.auth.id", "writeRule": "@request.auth.role = 'boss'"},
+            {"name": "owner", "type": "text"}],
+            "listRule": "", "viewRule": "", "createRule": "", "updateRule": ""}),
+    ];
+    let world = World::new(&collections).await;
+    let account = |email: &str, role: &str| {
+        json!({"email": email, "role": role, "password": "12345678", "passwordConfirm": "12345678"})
+    };
+    let boss = world.admin().create("users", account("boss@x.test", "boss")).await["id"].as_str().unwrap().to_owned();
+    let clerk = world.admin().create("users", account("c@x.test", "clerk")).await["id"].as_str().unwrap().to_owned();
+    let (boss_caller, clerk_caller) = (world.user("users", &boss).await, world.user("users", &clerk).await);
+    let note = boss_caller.create("notes", json!({"text": "n", "owner": clerk, "salary": 5})).await;
+    assert_eq!(note.get("salary"), None, "the boss does not own it");
+    let id = note["id"].as_str().unwrap();
+    assert_eq!(clerk_caller.get("notes", id).await["salary"], 5);
+    assert_eq!(clerk_caller.list("notes", &[]).await["items"][0]["salary"], 5);
+    assert_eq!(world.guest().list("notes", &[]).await["items"][0].get("salary"), None);
+    let refusal = refused(clerk_caller.try_update("notes", id, json!({"salary": 9})).await);
+    assert_eq!(refusal, [("salary".to_owned(), "validation_not_allowed".to_owned())]);
+    clerk_caller.update("notes", id, json!({"text": "fine"})).await;
+    world.stop().await;
+}

@@ -1,0 +1,110 @@
+use super::*;
+use crate::services::records::changes;
+use crate::services::records::transfer::{Exporter, Format, ImportOptions, ImportReport, Importer};
+
+async fn import(caller: &Caller, collection: &str, format: Format, text: &str, skip_lines: u64) -> ImportReport {
+    let options = ImportOptions { format, dry_run: false, skip_lines };
+    let mut importer = Importer::new(caller.0.clone(), collection, options).unwrap();
+    for piece in text.as_bytes().chunks(1_000) {
+        importer.push(piece).await.unwrap();
+    }
+    importer.finish().await.unwrap()
+}
+
+async fn export(caller: &Caller, collection: &str, format: Format, parameters: &[(&str, &str)]) -> String {
+    let request = ListRequest::parse(parameters.iter().copied()).unwrap();
+    let mut exporter = Exporter::new(caller.0.clone(), collection, format, request);
+    let mut out = Vec::new();
+    while let Some(piece) = exporter.next().await.unwrap() {
+        out.extend_from_slice(&piece);
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_exported_can_be_imported() {
+    let world = World::new(&library()).await;
+    let admin = world.admin();
+    let ada = admin.create("authors", json!({"name": "Ada, \"the first\""})).await;
+    for n in 0..5 {
+        let body = json!({"title": format!("T{n}"), "author": ada["id"], "tags": ["red", "blue"], "score": n, "meta": {"a": [n]}, "published": n % 2 == 0});
+        admin.create("posts", body).await;
+    }
+    for format in [Format::Ndjson, Format::Csv] {
+        let target = world.store.create(&TenantId::parse(if format == Format::Csv { "csv" } else { "nd" }).unwrap()).await.unwrap();
+        for collection in library() {
+            world.make(&target, &collection).await;
+        }
+        let other = Caller(Scope { tenant: target, ..admin.0.clone() });
+        world.clock.advance_ms(10_000);
+        for collection in ["authors", "posts"] {
+            let text = export(&admin, collection, format, &[]).await;
+            let report = import(&other, collection, format, &text, 0).await;
+            assert_eq!((report.refusals, report.created), (vec![], if collection == "posts" { 5 } else { 1 }));
+            let strip = |mut page: Value| {
+                for item in page["items"].as_array_mut().unwrap() {
+                    item.as_object_mut().unwrap().remove("collectionId");
+                }
+                page
+            };
+            let (here, there) = (admin.list(collection, &[]).await, other.list(collection, &[]).await);
+            assert_eq!(strip(here), strip(there), "{format:?}: dates and ids included");
+        }
+        let text = export(&admin, "posts", format, &[]).await;
+        assert_eq!(import(&other, "posts", format, &text, 0).await.updated, 5, "it can be run again");
+        drop(other);
+    }
+    let some = export(&admin, "posts", Format::Csv, &[("filter", "score > 2"), ("fields", "title,score"), ("sort", "-score")]).await;
+    assert_eq!(some, "title,score\nT4,4\nT3,3\n");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn refused_rows_are_reported_and_cost_only_themselves() {
+    let world = World::new(&library()).await;
+    let admin = world.admin();
+    let mut text = String::new();
+    for n in 1..=2_500 {
+        match n {
+            7 => text.push_str("{broken\n"),
+            1_200 => text.push_str("{\"name\":\"\"}\n"),
+            1_300 => text.push_str("{\"name\":\"N1\"}\n"),
+            _ => text.push_str(&format!("{{\"name\":\"N{n}\"}}\n")),
+        }
+    }
+    let report = import(&admin, "authors", Format::Ndjson, &text, 0).await;
+    assert_eq!((report.created, report.refused, report.last_line), (2_497, 3, 2_500));
+    let lines: Vec<u64> = report.refusals.iter().map(|refusal| refusal.line).collect();
+    assert_eq!(lines, [7, 1_200, 1_300]);
+    assert_eq!(admin.list("authors", &[("perPage", "1")]).await["totalItems"], 2_497);
+    let again = import(&admin, "authors", Format::Ndjson, &text, 2_499).await;
+    assert_eq!((again.skipped, again.created, again.refused), (2_499, 0, 1), "a resumed import starts behind what is done");
+    assert!(matches!(Importer::new(world.guest().0, "authors", ImportOptions { format: Format::Csv, dry_run: false, skip_lines: 0 }),
+        Err(RecordError::SuperuserOnly { .. })));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn changes_tell_everything_but_secrets() {
+    let world = World::new(&[json!({"name": "users", "type": "auth", "fields": [{"name": "points", "type": "number"}]})]).await;
+    let admin = world.admin();
+    let start = world.db.position();
+    let made = admin.create("users", json!({"email": "a@x.test", "password": "12345678", "passwordConfirm": "12345678"})).await;
+    let id = made["id"].as_str().unwrap();
+    admin.update("users", id, json!({"points+": 5})).await;
+    admin.update("users", id, json!({"password": "87654321", "passwordConfirm": "87654321"})).await;
+    admin.delete("users", id).await.unwrap();
+    let answer = parsed(&changes::list_changes(&admin.0, start, Some(100)).await.unwrap());
+    let text = answer.to_string();
+    assert!(!text.contains("argon2") && !text.contains("tokenKey\":\""), "{text}");
+    let ops: Vec<&str> = answer["items"].as_array().unwrap().iter().flat_map(|item| item["ops"].as_array().unwrap()).map(|op| op["op"].as_str().unwrap()).collect();
+    assert_eq!((ops.first(), ops.get(1), ops.last()), (Some(&"create"), Some(&"increment"), Some(&"delete")));
+    assert_eq!(answer["next"], answer["position"]);
+    assert_eq!(answer["items"].as_array().unwrap().last().unwrap()["ops"][0]["before"]["points"], 5);
+    let history = parsed(&changes::list_history(&admin.0, "users", id, 0).await.unwrap());
+    assert_eq!(history["items"].as_array().unwrap().len(), 4);
+    assert_eq!(code(changes::list_changes(&world.guest().0, 0, None).await), Code::SuperuserRequired);
+    let page = parsed(&changes::list_changes(&admin.0, start, Some(1)).await.unwrap());
+    assert_eq!((page["items"].as_array().unwrap().len(), page["next"].as_i64()), (1, Some(start + 1)));
+    world.stop().await;
+}
