@@ -28,7 +28,7 @@ struct Pick {
 pub struct Excerpt {
     /// Most characters.
     pub chars_max: usize,
-    /// Whether a cut is shown as `…`.
+    /// Whether a cut is shown as `...`, as PocketBase does.
     pub ellipsis: bool,
 }
 
@@ -132,7 +132,7 @@ impl Excerpt {
         if folded.chars().count() > self.chars_max {
             out.truncate(out.trim_end().len());
             if self.ellipsis {
-                out.push('…');
+                out.push_str("...");
             }
         }
         out
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn excerpts_are_plain_text() {
         let excerpt = Excerpt { chars_max: 11, ellipsis: true };
-        assert_eq!(excerpt.apply("<p>Hello <b>wörld</b></p><script>x()</script> again"), "Hello wörld…");
+        assert_eq!(excerpt.apply("<p>Hello <b>wörld</b></p><script>x()</script> again"), "Hello wörld...");
         assert_eq!(Excerpt { chars_max: 50, ellipsis: true }.apply("1 < 2 &amp; 3"), "1 < 2 & 3");
         assert!(Selection::parse("a:shorten(3)", "").is_err());
     }

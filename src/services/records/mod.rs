@@ -96,13 +96,13 @@ pub struct RecordTools {
     /// Hashes and checks passwords.
     pub hasher: PasswordHasher,
     /// Signs cursors, one derived key per tenant.
-    pub secret: Arc<NodeSecret>,
+    pub secret: NodeSecret,
     plans: plans::Plans,
 }
 
 impl RecordTools {
     /// Puts the tools together, with an empty memory of plans.
-    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: Arc<NodeSecret>) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
         Self { clock, random, hasher, secret, plans: plans::Plans::new() }
     }
 }

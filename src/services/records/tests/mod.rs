@@ -67,7 +67,7 @@ impl World {
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
         let cheap = PasswordOptions { cost, ..PasswordOptions::default() };
         let hasher = PasswordHasher::new(cheap, Arc::clone(&random)).unwrap();
-        let secret = Arc::new(NodeSecret::ephemeral(random.as_ref()));
+        let secret = NodeSecret::ephemeral(random.as_ref());
         let tools = Arc::new(RecordTools::new(time, Arc::clone(&random), hasher, secret));
         let world = Self { store, db, tools, clock, random, statements, _folder: folder };
         for collection in collections {
