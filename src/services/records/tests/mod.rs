@@ -21,7 +21,7 @@ use crate::schema::definition;
 use crate::schema::plan::{self, PlanContext};
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordHasher, PasswordOptions};
-use crate::store::{SlowQuery, SlowQuerySink, SqlFunction, StoreOptions, TenantDb, Tenants, WriteMeta};
+use crate::store::{SlowQuery, SlowQuerySink, StoreOptions, TenantDb, Tenants, WriteMeta};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,9 +59,6 @@ impl World {
         options.writer_threads = 1;
         options.slow_query = Duration::ZERO;
         options.slow_queries = Some(Arc::clone(&statements) as Arc<dyn SlowQuerySink>);
-        let functions = crate::query::functions::ALL.iter();
-        options.functions =
-            functions.map(|found| SqlFunction { name: found.name, args: found.arity, call: found.call }).collect();
         let store = Arc::new(Tenants::start(options).unwrap());
         let db = store.create(&TenantId::parse("t1").unwrap()).await.unwrap();
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
