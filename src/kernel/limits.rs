@@ -114,6 +114,8 @@ pub const IDENTITY_BYTES_MAX: usize = 255;
 pub const SESSIONS_PER_ACCOUNT_MAX: usize = 50;
 /// Wrong guesses that end a one-time code.
 pub const OTP_ATTEMPTS_MAX: u32 = 5;
+/// API keys of one account.
+pub const KEYS_PER_ACCOUNT_MAX: usize = 100;
 /// One-time codes of one account that wait to be used.
 pub const OTPS_PER_ACCOUNT_MAX: usize = 5;
 /// Mails waiting to be handed over.

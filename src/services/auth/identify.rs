@@ -15,6 +15,7 @@ use crate::secrets::token::{Claims, TokenError, TokenKind, UnverifiedToken};
 use crate::services::tenants::rows;
 use crate::services::tenants::system::{SESSIONS, SUPERUSERS};
 use crate::store::{StoreError, TenantDb};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Auth {
@@ -23,14 +24,28 @@ impl Auth {
     /// No header is [`Caller::Anonymous`]. A token that does not hold is an error; PocketBase treats such a request as
     /// anonymous, and whether to do so is the transport's choice.
     pub async fn authenticate(&self, tenant: &TenantDb, header: Option<&str>) -> Result<Identity, AuthError> {
+        self.authenticate_from(tenant, header, None).await
+    }
+
+    /// [`Auth::authenticate`] for a caller whose address is known; keys that are bound to addresses need it.
+    pub async fn authenticate_from(
+        &self,
+        tenant: &TenantDb,
+        header: Option<&str>,
+        ip: Option<IpAddr>,
+    ) -> Result<Identity, AuthError> {
         let Some(token) = header.map(strip_bearer).filter(|token| !token.is_empty()) else {
             return Ok(Identity::anonymous());
         };
+        if Self::is_key(token) {
+            return self.check_key(tenant, token, ip).await;
+        }
         let (claims, account) = self.check_token(tenant, token, TokenKind::Auth).await?;
         Ok(Identity {
             caller: if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) },
             session: claims.sid.as_deref().map(Arc::from),
             impersonator: claims.act.as_deref().map(Arc::from),
+            key: None,
             refreshable: claims.refreshable,
             expires_s: claims.exp,
         })
@@ -40,7 +55,7 @@ impl Auth {
     pub async fn authenticate_file_token(&self, tenant: &TenantDb, token: &str) -> Result<Identity, AuthError> {
         let (claims, account) = self.check_token(tenant, token, TokenKind::File).await?;
         let caller = if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) };
-        Ok(Identity { caller, session: None, impersonator: None, refreshable: false, expires_s: claims.exp })
+        Ok(Identity { caller, session: None, impersonator: None, key: None, refreshable: false, expires_s: claims.exp })
     }
 
     /// Checks signature, audience, expiry and, where the token belongs to one, the session.
@@ -78,7 +93,7 @@ impl Auth {
     }
 
     /// A record from memory if it is known and of the present schema, from the file otherwise.
-    async fn known_record(
+    pub(super) async fn known_record(
         &self,
         db: &TenantDb,
         collection: &Arc<Collection>,

@@ -10,6 +10,7 @@
 mod account;
 mod error;
 mod identify;
+mod keys;
 mod known;
 mod login;
 mod mailer;
@@ -22,6 +23,7 @@ mod superusers;
 mod tests;
 
 pub use error::AuthError;
+pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
 pub use mailer::{Mail, Mailer, OutboxMailer};
@@ -34,6 +36,7 @@ use crate::access::Principal;
 use crate::kernel::clock::Clock;
 use crate::kernel::random::Random;
 use crate::query::request::{AuthRecord, RequestContext};
+use crate::schema::Collection;
 use crate::secrets::password::PasswordHasher;
 use crate::services::tenants::Registry;
 use crate::services::tenants::system::SUPERUSERS;
@@ -116,6 +119,8 @@ pub struct Identity {
     pub session: Option<Arc<str>>,
     /// Id of the superuser who acts through this account.
     pub impersonator: Option<Arc<str>>,
+    /// The API key the request came with; its scopes narrow what the caller may do.
+    pub key: Option<Arc<KeyUse>>,
     /// Whether `auth-refresh` may extend the token.
     pub refreshable: bool,
     /// When the token ends, seconds since the Unix epoch; 0 for nobody.
@@ -125,7 +130,7 @@ pub struct Identity {
 impl Identity {
     /// Nobody.
     pub const fn anonymous() -> Self {
-        Self { caller: Caller::Anonymous, session: None, impersonator: None, refreshable: false, expires_s: 0 }
+        Self { caller: Caller::Anonymous, session: None, impersonator: None, key: None, refreshable: false, expires_s: 0 }
     }
 
     /// The caller as rules see it.
@@ -135,6 +140,11 @@ impl Identity {
             Caller::Record(account) => Principal::Record(Arc::clone(account)),
             Caller::Superuser(account) => Principal::Superuser(Arc::clone(account)),
         }
+    }
+
+    /// Whether an API key, if the request came with one, is good for `operation` in `collection`.
+    pub fn key_allows(&self, collection: &Collection, operation: KeyOperation) -> bool {
+        self.key.as_ref().is_none_or(|key| key.scopes.allows(collection, operation))
     }
 
     /// Whether this is a superuser.
@@ -152,6 +162,9 @@ impl Identity {
 
     /// What the log calls this caller; an impersonated account is logged with whoever acts through it.
     pub fn actor(&self) -> Actor {
+        if let Some(key) = &self.key {
+            return Actor::Key(Arc::clone(&key.id));
+        }
         match &self.caller {
             Caller::Anonymous => Actor::Anonymous,
             Caller::Superuser(account) => Actor::Superuser(Arc::from(account.record.id.as_str())),

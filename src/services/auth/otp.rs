@@ -16,7 +16,6 @@ use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
-use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
 use crate::secrets::opaque;
@@ -186,25 +185,12 @@ fn redeem(
 
 /// Removes what is over, and all but the newest few codes of one account.
 fn drop_stale(tx: &mut WriteTx<'_>, otps: &Arc<Collection>, account: &AuthRecord, now_ms: i64) -> Result<(), AuthError> {
-    let column = |name: &str| otps.find_field(name).map(|field| field.column().into_owned());
-    let (Some(owner), Some(owned), Some(created)) = (column("collectionRef"), column("recordRef"), column("created"))
-    else {
-        return Ok(());
-    };
-    let sql = format!(
-        "SELECT id FROM \"{}\" WHERE {owner} = ?1 AND {owned} = ?2 ORDER BY {created} DESC",
-        otps.table()
-    );
-    let binds = [Stored::text(&account.collection.id), Stored::text(&account.record.id)];
-    let mut ids = Vec::new();
-    tx.for_each(&sql, &binds, &mut |row| {
-        ids.push(row.stored(0)?);
-        Ok(())
-    })?;
-    for (at, id) in ids.iter().filter_map(Stored::as_text).enumerate() {
-        let row: Option<RecordImage> = tx.find_record(otps, id)?;
-        let over = row.as_ref().and_then(|row| rows::moment_ms(otps, row, "expires")).is_none_or(|ms| ms <= now_ms);
-        if let (Some(row), true) = (row, over || at + 1 >= limits::OTPS_PER_ACCOUNT_MAX) {
+    let owner = [("collectionRef", account.collection.id.as_str()), ("recordRef", account.record.id.as_str())];
+    let mut codes = rows::find_by_texts(tx, otps, &owner)?;
+    codes.sort_by_key(|row| std::cmp::Reverse(rows::moment_ms(otps, row, "created").unwrap_or(0)));
+    for (at, row) in codes.iter().enumerate() {
+        let over = rows::moment_ms(otps, row, "expires").is_none_or(|ms| ms <= now_ms);
+        if over || at + 1 >= limits::OTPS_PER_ACCOUNT_MAX {
             tx.delete(otps, &row.id)?;
         }
     }

@@ -307,19 +307,8 @@ fn of_account(
     account_collection: &CollectionId,
     record: &RecordId,
 ) -> Result<Vec<RecordImage>, StoreError> {
-    let column = |name: &str| collection.find_field(name).map(|field| field.column().into_owned());
-    let (Some(owner), Some(owned)) = (column("collectionRef"), column("recordRef")) else { return Ok(Vec::new()) };
-    let sql = format!("SELECT id FROM \"{}\" WHERE {owner} = ?1 AND {owned} = ?2", collection.table());
-    let mut ids = Vec::new();
-    reader.for_each(&sql, &[Stored::text(account_collection), Stored::text(record)], &mut |row| {
-        ids.push(row.stored(0)?);
-        Ok(())
-    })?;
-    let mut rows = Vec::with_capacity(ids.len());
-    for id in ids.iter().filter_map(Stored::as_text) {
-        rows.extend(reader.find_record(collection, id)?);
-    }
-    Ok(rows)
+    let owner = [("collectionRef", account_collection.as_str()), ("recordRef", record.as_str())];
+    rows::find_by_texts(reader, collection, &owner)
 }
 
 fn sessions(schema: &Schema) -> Result<Arc<Collection>, AuthError> {

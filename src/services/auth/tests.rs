@@ -538,6 +538,48 @@ async fn file_tokens_read_files_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_api_key_acts_as_its_account_until_it_ends() {
+    let world = World::new().await;
+    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
+    let make = |ips: &[&str], expires_ms| CreateKey {
+        name: "ci".into(),
+        scopes: KeyScopes { collections: vec![Arc::from("USERS")], operations: vec![KeyOperation::Read] },
+        ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
+        expires_ms,
+    };
+    let (info, key) = world.auth.create_key(&world.scope, &who, make(&[], None)).await.unwrap();
+    let used = world.whoami(&key).await.unwrap();
+    assert_eq!(used.actor().to_string(), format!("key:{}", info.id));
+    assert_eq!(used.account().unwrap().record.id.as_str(), "ada");
+    let schema = world.scope.tenant.schema();
+    let (users, sessions) = (schema.find("users").unwrap(), schema.find(system::SESSIONS).unwrap());
+    assert!(used.key_allows(users, KeyOperation::Read));
+    assert!(!used.key_allows(users, KeyOperation::Update) && !used.key_allows(sessions, KeyOperation::Read));
+    assert!(who.key_allows(sessions, KeyOperation::Delete), "a token is not narrowed");
+    assert_eq!(code(world.auth.create_key(&world.scope, &used, make(&[], None)).await), Code::Forbidden);
+
+    let rotated = world.auth.rotate_key(&world.scope, &who, &info.id).await.unwrap();
+    assert_eq!(code(world.whoami(&key).await), Code::TokenInvalid);
+    assert!(world.whoami(&rotated).await.is_ok());
+    let other = world.node.create("tenant-b").await;
+    assert_eq!(code(world.auth.authenticate(&other, Some(rotated.expose())).await), Code::TokenInvalid);
+    world.auth.revoke_key(&world.scope, &who, &info.id).await.unwrap();
+    assert_eq!(code(world.whoami(&rotated).await), Code::TokenInvalid);
+    assert_eq!(code(world.auth.revoke_key(&world.scope, &who, &info.id).await), Code::RecordNotFound);
+
+    let now_ms = crate::kernel::clock::Clock::now_ms(world.clock());
+    let (_, bound) = world.auth.create_key(&world.scope, &who, make(&["10.0.0.0/8"], Some(now_ms + 5_000))).await.unwrap();
+    let from = |ip: &str| world.auth.authenticate_from(&world.scope.tenant, Some(bound.expose()), ip.parse().ok());
+    assert!(from("10.1.2.3").await.is_ok());
+    assert_eq!(code(from("192.168.0.1").await), Code::TokenInvalid);
+    assert_eq!(code(world.whoami(&bound).await), Code::TokenInvalid, "no address is no permitted address");
+    world.clock().advance_ms(5_000);
+    assert_eq!(code(from("10.1.2.3").await), Code::TokenInvalid);
+    assert_eq!(code(world.auth.create_key(&world.scope, &who, make(&["x"], Some(0))).await), Code::ValidationFailed);
+    assert_eq!(world.auth.list_keys(&world.scope, &who).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn suspending_a_tenant_stops_it_at_the_door() {
     let world = World::new().await;
     let id = world.scope.tenant.id().clone();

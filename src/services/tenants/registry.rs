@@ -185,7 +185,7 @@ impl Registry {
     pub async fn show(&self, slug_or_id: &str) -> Result<TenantReport, TenantError> {
         let entry = self.find(slug_or_id)?;
         let db = self.open_any(&entry.id).await?;
-        let (records, collections) = db.read(|reader| count(reader)).await?;
+        let (records, collections) = db.read(count).await?;
         let size_bytes = file_bytes(&self.0.store.path(&entry.id)).await;
         Ok(TenantReport { size_bytes, records, collections, position: db.position(), entry })
     }
@@ -258,7 +258,7 @@ async fn open_control(
         Err(error) => return Err(error.into()),
     };
     if let Some(plan) = system::plan_missing(&control.schema(), wanted) {
-        control.write(WriteMeta::system("upgrade"), move |tx| Ok::<_, StoreError>(tx.apply_schema(&plan)?)).await?;
+        control.write(WriteMeta::system("upgrade"), move |tx| tx.apply_schema(&plan)).await?;
     }
     Ok(control)
 }

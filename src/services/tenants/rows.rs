@@ -9,6 +9,7 @@ use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
 use crate::schema::record::RecordImage;
+use crate::store::{Reader, StoreError};
 
 /// A new record of `collection`, with `created` and `updated` set to `now_ms`.
 pub fn image(collection: &Collection, id: RecordId, values: &[(&str, Stored)], now_ms: i64) -> RecordImage {
@@ -62,4 +63,30 @@ pub fn flag(collection: &Collection, image: &RecordImage, name: &str) -> bool {
 /// The moment in the field called `name`, milliseconds since the Unix epoch; `None` if it is empty.
 pub fn moment_ms(collection: &Collection, image: &RecordImage, name: &str) -> Option<i64> {
     datetime::parse_ms(text(collection, image, name))
+}
+
+/// The records whose text fields have these values; `fields` are names that the service knows to be there.
+pub fn find_by_texts(
+    reader: &Reader<'_>,
+    collection: &Collection,
+    fields: &[(&str, &str)],
+) -> Result<Vec<RecordImage>, StoreError> {
+    let mut conditions = Vec::with_capacity(fields.len());
+    let mut binds = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        let Some(field) = collection.find_field(name) else { return Ok(Vec::new()) };
+        binds.push(Stored::text(value));
+        conditions.push(format!("{} = ?{}", field.column(), binds.len()));
+    }
+    let sql = format!("SELECT id FROM \"{}\" WHERE {}", collection.table(), conditions.join(" AND "));
+    let mut ids = Vec::new();
+    reader.for_each(&sql, &binds, &mut |row| {
+        ids.push(row.stored(0)?);
+        Ok(())
+    })?;
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids.iter().filter_map(Stored::as_text) {
+        rows.extend(reader.find_record(collection, id)?);
+    }
+    Ok(rows)
 }
