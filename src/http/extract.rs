@@ -7,6 +7,7 @@
 
 use crate::access::Principal;
 use crate::http::body;
+use crate::http::key_gate;
 use crate::http::middleware::{RequestId, TenantPrefix};
 use crate::http::problem::Problem;
 use crate::kernel::clock::Clock;
@@ -98,12 +99,13 @@ impl Visitor {
         let (identity, refused) = match header.and_then(|text| text.strip_prefix("Node ")) {
             Some(key) if is_node(&request, &part, key) => (node_identity(&part)?, None),
             Some(_) => (Identity::anonymous(), Some(Problem::bare(Code::TokenInvalid))),
-            None => match part.auth.authenticate(&tenant, header).await {
+            None => match part.auth.authenticate_from(&tenant, header, client_ip(&request, &part)).await {
                 Ok(identity) => (identity, None),
                 Err(fault) if fault.code() == Code::TokenInvalid => (Identity::anonymous(), Some(fault.into())),
                 Err(fault) => return Err(fault.into()),
             },
         };
+        key_gate::check(&request, &tenant, &identity)?;
         Ok(Self { tenant, identity, refused, part, request })
     }
 

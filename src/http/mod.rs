@@ -8,6 +8,7 @@ pub mod routes;
 mod body;
 mod extract;
 mod handlers;
+mod key_gate;
 mod middleware;
 mod multipart;
 mod respond;

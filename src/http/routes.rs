@@ -3,7 +3,7 @@
 //! Keeps true: a path that exists answers 405 with `Allow` to a method it lacks; every other path answers 404; a GET
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
-use super::handlers::{auth, collections, ops, records, recovery, tenants};
+use super::handlers::{auth, collections, keys, ops, records, recovery, tenants};
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
@@ -73,6 +73,9 @@ routes! {
     "/api/collections/{collection}/request-email-change" POST recovery::request_email_change;
     "/api/collections/{collection}/confirm-email-change" POST recovery::confirm_email_change;
     "/api/files/token" POST auth::create_file_token;
+    "/api/keys" GET keys::list_keys, POST keys::create_key;
+    "/api/keys/{key}" DELETE keys::revoke_key;
+    "/api/keys/{key}/rotate" POST keys::rotate_key;
 
     "/api/tenants" GET tenants::list_tenants, POST tenants::create_tenant;
     "/api/tenants/import" POST tenants::import_tenant;

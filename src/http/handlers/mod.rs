@@ -4,5 +4,6 @@ pub(super) mod records;
 pub(super) mod collections;
 pub(super) mod auth;
 pub(super) mod recovery;
+pub(super) mod keys;
 pub(super) mod tenants;
 pub(super) mod ops;
