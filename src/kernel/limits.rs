@@ -26,6 +26,10 @@ pub const SORT_FIELDS_MAX: usize = 8;
 pub const PATH_DEPTH_MAX: usize = 6;
 /// Distinct joins one statement may need.
 pub const JOINS_MAX: usize = 24;
+/// Bytes of SQL that one question may become (SQLite itself takes 1,000,000).
+pub const STATEMENT_BYTES_MAX: usize = 400_000;
+/// Values bound to one statement (SQLite itself takes 32,766).
+pub const STATEMENT_BINDS_MAX: usize = 16_000;
 /// Entries in a field selection.
 pub const FIELDS_MAX: usize = 200;
 /// Entries in an expand.

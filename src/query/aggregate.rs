@@ -3,7 +3,6 @@
 //! Keeps true: rule and filter apply as in a list; a guarded column counts only where this caller may read it.
 //! Does not do: joins over relations that have many rows.
 
-use crate::kernel::limits;
 use crate::query::error::{Problem, QueryError, Surface};
 use crate::query::list::{AggregateFunction, ListQuery};
 use crate::query::request::Bind;
@@ -79,11 +78,7 @@ pub fn aggregate(
     tail.push(" LIMIT ").append(Fragment::bind(Bind::Argument(0)));
     tail.push(" OFFSET ").append(Fragment::bind(Bind::Argument(1)));
     builder.append_tail(tail);
-    if builder.renderer.joins_len() > limits::JOINS_MAX {
-        let problem = Problem::TooMany { what: "relations", limit: limits::JOINS_MAX };
-        return Err(QueryError::whole(Surface::Aggregate, problem));
-    }
-    let (statement, facts) = builder.finish();
+    let (statement, facts) = builder.finish_bounded(Surface::Aggregate)?;
     Ok(AggregatePlan { statement, columns, facts })
 }
 

@@ -137,11 +137,7 @@ pub fn list(
         Position::First => order_by_keys(lens, &mut page, collection, &query.sort, None)?,
         Position::From(direction) => order_by_keys(lens, &mut page, collection, &query.sort, Some(direction))?,
     };
-    if page.renderer.joins_len() > limits::JOINS_MAX {
-        let problem = Problem::TooMany { what: "relations", limit: limits::JOINS_MAX };
-        return Err(QueryError::whole(Surface::Filter, problem));
-    }
-    let (page, mut facts) = page.finish();
+    let (page, mut facts) = page.finish_bounded(Surface::Filter)?;
     let expand = expand_all(lens, collection, &query.expand, &query.fields, &mut facts);
     let reversed = position == Position::From(Direction::Backward);
     Ok(ListPlan { page, count: count.finish().0, row, keys, reversed, expand, facts })

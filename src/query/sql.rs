@@ -340,7 +340,8 @@ impl Renderer {
         };
         let heads: Vec<NodeIndex> = quantifier.nodes.iter().copied().filter(is_head).collect();
         let out = match heads[..] {
-            [head] => self.over_one(view, quantifier, head, inner),
+            // The plain form renders the inner condition twice, so only the innermost quantifier may use it.
+            [head] if !has_quantifier(inner) => self.over_one(view, quantifier, head, inner),
             _ => self.over_many(view, quantifier, inner),
         };
         view.clear(&quantifier.nodes);
@@ -385,7 +386,7 @@ impl Renderer {
         }
     }
 
-    /// Several heads: every combination, with NULLs for a head that has no rows.
+    /// Several heads, or others inside: every combination, with NULLs for a head that has no rows.
     fn over_many(&mut self, view: &mut View<'_>, quantifier: &Quantifier, inner: &Expr<Resolved>) -> Condition {
         view.clear(&quantifier.nodes);
         let mut from = Fragment::text("EXISTS (SELECT 1 FROM (SELECT 1)");
@@ -615,6 +616,14 @@ fn is_private(predicate: &Predicate, operand: &Operand) -> bool {
         private |= column.node != ROOT && predicate.nodes.get(column.node).is_some_and(|node| node.scope.is_some());
     });
     private
+}
+
+fn has_quantifier(expr: &Expr<Resolved>) -> bool {
+    match expr {
+        Expr::Constant(_) | Expr::Compare(_) => false,
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().any(has_quantifier),
+        Expr::Over(..) => true,
+    }
 }
 
 /// Whether one side is empty and the other a fact about the request that never is.

@@ -4,7 +4,9 @@
 //! Does not do: running it.
 
 use crate::kernel::ident::FieldNumber;
+use crate::kernel::limits;
 use crate::kernel::value::Stored;
+use crate::query::error::{Problem, QueryError, Surface};
 use crate::query::request::{Bind, RequestContext};
 use crate::query::resolve::Lens;
 use crate::query::resolved::{Facts, Predicate, Visibility};
@@ -255,6 +257,22 @@ impl<'l> Builder<'l> {
     /// Adds what stands behind WHERE: GROUP BY, ORDER BY, LIMIT.
     pub(crate) fn append_tail(&mut self, tail: Fragment) {
         self.tail.append(tail);
+    }
+
+    /// The statement of a client's question; refused where it became too large to run.
+    pub(crate) fn finish_bounded(self, surface: Surface) -> Result<(Statement, Facts), QueryError> {
+        let too_many = |what, limit| Err(QueryError::whole(surface, Problem::TooMany { what, limit }));
+        if self.renderer.joins_len() > limits::JOINS_MAX {
+            return too_many("relations", limits::JOINS_MAX);
+        }
+        let (statement, facts) = self.finish();
+        if statement.sql.len() > limits::STATEMENT_BYTES_MAX {
+            return too_many("bytes of SQL", limits::STATEMENT_BYTES_MAX);
+        }
+        if statement.binds.len() > limits::STATEMENT_BINDS_MAX {
+            return too_many("values", limits::STATEMENT_BINDS_MAX);
+        }
+        Ok((statement, facts))
     }
 
     pub(crate) fn finish(self) -> (Statement, Facts) {

@@ -62,10 +62,12 @@ pub(crate) fn populate(dice: &Dice) -> World {
         world.add("orgs", id, json!({"name": dice.pick(TEXTS), "rank": number(), "open": dice.below(2) == 0}));
     }
     for id in USERS {
+        // The first user manages nobody, so that what it may not read is known (see `oracle`).
+        let role = if *id == "u1" { "member" } else { dice.pick(&["admin", "member", ""]) };
         world.add(
             "users",
             id,
-            json!({"name": dice.pick(TEXTS), "role": dice.pick(&["admin", "member", ""]), "secret": dice.pick(TEXTS),
+            json!({"name": dice.pick(TEXTS), "role": role, "secret": dice.pick(TEXTS),
                    "prefs": any_json(dice), "skills": dice.some_of(&["a", "b", "c"]), "org": maybe(dice, ORGS),
                    "email": format!("{id}@example.com"), "emailVisibility": dice.below(2) == 0}),
         );

@@ -2,3 +2,8 @@
 
 mod world;
 mod equivalence;
+mod semantics;
+mod paging;
+mod oracle;
+mod rules;
+mod plans;

@@ -243,7 +243,7 @@ fn relation(name: &str, target: &str, max_select: u32) -> Value {
 /// Five collections with every kind of field and relation.
 pub(crate) fn collections() -> Value {
     json!([
-        {"name": "orgs", "type": "base", "listRule": "open = true || members_via_org.user ?= @request.auth.id",
+        {"name": "orgs", "type": "base", "listRule": "open = true || @request.auth.id != '' && members_via_org.user ?= @request.auth.id",
          "viewRule": "", "fields": [
             {"name": "name", "type": "text"}, {"name": "rank", "type": "number"}, {"name": "open", "type": "bool"}]},
         {"name": "users", "type": "auth", "listRule": "@request.auth.id != ''", "viewRule": "@request.auth.id != ''",
@@ -254,7 +254,8 @@ pub(crate) fn collections() -> Value {
             {"name": "prefs", "type": "json"},
             {"name": "skills", "type": "select", "values": ["a", "b", "c"], "maxSelect": 3},
             relation("org", "orgs", 1)]},
-        {"name": "members", "type": "base", "listRule": "user = @request.auth.id", "viewRule": "", "fields": [
+        {"name": "members", "type": "base", "listRule": "user = @request.auth.id && user != ''",
+         "viewRule": "user = @request.auth.id", "fields": [
             relation("org", "orgs", 1), relation("user", "users", 1), {"name": "role", "type": "text"}]},
         {"name": "posts", "type": "base", "listRule": "", "viewRule": "", "fields": [
             {"name": "title", "type": "text", "searchable": true},

@@ -1,0 +1,313 @@
+//! What expressions mean, as tables: operators, match-all and any-match, empty values, macros, modifiers, refusals.
+
+use crate::query::world::World;
+use serde_json::json;
+use tenantry::kernel::error::{Code, Fault};
+use tenantry::query::request::CallerClass;
+use tenantry::query::resolve::Lens;
+
+fn world() -> World {
+    let mut world = World::new();
+    world
+        .add("orgs", "o1", json!({"name": "Alpha", "rank": 1.0, "open": true}))
+        .add("orgs", "o2", json!({"name": "Beta", "rank": 2.0}))
+        .add("users", "ada", json!({"name": "Ada", "role": "admin", "org": "o1", "skills": ["a", "b"], "email": "ada@x.org"}))
+        .add("users", "bob", json!({"name": "Bob", "role": "member", "org": "o2", "email": "bob@x.org", "emailVisibility": true}))
+        .add("members", "m1", json!({"org": "o1", "user": "ada", "role": "owner"}))
+        .add("members", "m2", json!({"org": "o1", "user": "bob", "role": "viewer"}))
+        .add("posts", "p1", json!({"title": "First", "status": "live", "views": 10.0, "done": true, "tags": ["a", "b"],
+            "author": "ada", "editors": ["ada", "bob"], "org": "o1", "meta": {"a": 5, "b": ["x", "y"], "c": "5"},
+            "place": {"lon": 13.405, "lat": 52.52}, "published": "2024-02-28 10:00:00.000Z"}))
+        .add("posts", "p2", json!({"title": "second", "status": "draft", "views": 5.0, "tags": ["a"], "author": "bob",
+            "editors": ["bob"], "org": "o2", "meta": {"a": null}, "published": "2024-02-29 20:00:00.000Z"}))
+        .add("posts", "p3", json!({"title": "50% off_", "author": "gone"}))
+        .add("comments", "k1", json!({"post": "p1", "text": "good", "score": 5.0, "likes": ["ada"]}))
+        .add("comments", "k2", json!({"post": "p1", "text": "bad", "score": 1.0, "likes": ["ada", "bob"]}))
+        .add("comments", "k3", json!({"post": "p2", "text": "good", "score": 5.0}));
+    world
+}
+
+/// Checks rules over `posts` for `user`; each must find the given posts by SQL and by the evaluator.
+#[track_caller]
+fn check_rules(user: Option<&str>, table: &[(&str, &str)]) {
+    let world = world();
+    for (rule, expected) in table {
+        assert_eq!(world.rule("posts", rule, user).join(" "), *expected, "{rule}");
+    }
+}
+
+#[test]
+fn operators() {
+    check_rules(
+        None,
+        &[
+            ("title = 'First'", "p1"),
+            ("title != 'First'", "p2 p3"),
+            ("title ~ 'FIRST'", "p1"),
+            ("title ~ '50% off\\_'", "p3"),
+            ("title ~ '50\\%'", "p3"),
+            ("title ~ 'f_'", "p3"),
+            ("title ~ 't_'", ""),
+            ("title ~ 's%'", "p2"),
+            ("title !~ 's'", "p3"),
+            ("views > 5", "p1"),
+            ("views >= '5'", "p1 p2"),
+            ("views < 5", "p3"),
+            ("views <= 5", "p2 p3"),
+            ("done = true", "p1"),
+            ("done != true", "p2 p3"),
+            ("title:lower = 'first'", "p1"),
+            ("status = ''", "p3"),
+            ("status = null", "p3"),
+            ("status != null", "p1 p2"),
+            ("collectionName = 'posts'", "p1 p2 p3"),
+            ("(views = 5 || views = 10) && done = false", "p2"),
+            ("1 = 2", ""),
+            ("", "p1 p2 p3"),
+        ],
+    );
+}
+
+#[test]
+fn without_a_question_mark_every_value_must_match() {
+    check_rules(
+        None,
+        &[
+            ("comments_via_post.text = 'good'", "p2"),
+            ("comments_via_post.text ?= 'good'", "p1 p2"),
+            ("comments_via_post.score >= 1", "p1 p2"),
+            ("comments_via_post.score > 1", "p2"),
+            ("comments_via_post.score ?< 5", "p1"),
+            ("comments_via_post.text != 'bad'", "p2"),
+            ("comments_via_post.text ?!= 'bad'", "p1 p2 p3"),
+            ("comments_via_post.text !~ 'a'", "p2"),
+            ("editors.name = 'Bob'", "p2"),
+            ("editors.name ?= 'Bob'", "p1 p2"),
+            ("editors.name != 'Zoe'", "p1 p2"),
+            ("tags:each = 'a'", "p2"),
+            ("tags:each ?= 'a'", "p1 p2"),
+            ("tags ?= 'b'", "p1"),
+            ("tags:each != 'c'", "p1 p2"),
+            ("comments_via_post.likes.name = 'Ada'", ""),
+            ("comments_via_post.likes.name ?= 'Bob'", "p1"),
+            ("editors.name = author.name", "p2 p3"),
+            ("editors.name ?= author.name", "p1 p2 p3"),
+            ("editors.name ?= author.name && author.name != ''", "p1 p2"),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_path_acts_as_one_null() {
+    check_rules(
+        None,
+        &[
+            ("comments_via_post.text = ''", "p3"),
+            ("comments_via_post.text ?= ''", "p3"),
+            ("comments_via_post.text = null", "p3"),
+            ("tags:each = ''", "p3"),
+            ("editors.name = ''", "p3"),
+            ("author.name = ''", "p3"),
+            ("author.name != ''", "p1 p2"),
+            ("author.name != 'Ada'", "p2 p3"),
+            ("comments_via_post.score < 100", "p1 p2"),
+        ],
+    );
+}
+
+#[test]
+fn any_match_comparisons_share_their_rows() {
+    check_rules(
+        None,
+        &[
+            // One comment that is good and has 5 points …
+            ("comments_via_post.text ?= 'good' && comments_via_post.score ?= 5", "p1 p2"),
+            // … but none that is bad and has 5.
+            ("comments_via_post.text ?= 'bad' && comments_via_post.score ?= 5", ""),
+            ("comments_via_post.text ?= 'bad' || comments_via_post.score ?= 5", "p1 p2"),
+            ("comments_via_post.text ?= 'bad' && views > 5 && comments_via_post.score ?= 1", "p1"),
+            ("@collection.comments.text ?= 'bad' && @collection.comments.post ?= id", "p1"),
+            ("@collection.comments.text ?= 'bad' && @collection.comments:two.post ?= id", "p1 p2"),
+        ],
+    );
+}
+
+#[test]
+fn relations_documents_and_functions() {
+    check_rules(
+        None,
+        &[
+            ("author.org.name = 'Alpha'", "p1"),
+            ("org.members_via_org.user.name ?= 'Bob'", "p1"),
+            ("meta.a = 5", "p1"),
+            ("meta.a = '5'", ""),
+            ("views > meta.a", "p1"),
+            ("meta.b.1 = 'y'", "p1"),
+            ("meta.a = null", "p2 p3"),
+            ("meta = null", "p3"),
+            ("title != meta.c", "p1 p2 p3"),
+            ("tags:length = 2", "p1"),
+            ("tags = '[\"a\"]'", "p2"),
+            ("tags ~ 'b'", "p1"),
+            ("place.lat > 50", "p1"),
+            ("geoDistance(place.lon, place.lat, 2.3522, 48.8566) < 900", "p1"),
+            ("strftime('%Y-%m', published) = '2024-02'", "p1 p2"),
+        ],
+    );
+}
+
+#[test]
+fn macros_read_the_moment_of_the_request() {
+    check_rules(
+        None,
+        &[
+            ("published < @now", "p1 p3"),
+            ("published > @yesterday", "p2"),
+            ("published >= @todayStart && published <= @todayEnd", "p2"),
+            ("@year = 2024 && @month = 2 && @day = 29 && @weekday = 4", "p1 p2 p3"),
+            ("@hour = 13 && @minute = 7 && @second = 5", "p1 p2 p3"),
+            ("strftime('%Y') = '2024'", "p1 p2 p3"),
+        ],
+    );
+}
+
+#[test]
+fn the_caller_is_read() {
+    let all = "p1 p2 p3";
+    check_rules(
+        Some("ada"),
+        &[
+            ("author = @request.auth.id", "p1"),
+            ("@request.auth.role = 'admin'", all),
+            ("@request.auth.org.name = 'Alpha'", all),
+            ("@request.auth.org = org", "p1"),
+            ("@request.auth.members_via_user.role ?= 'owner'", all),
+            ("@request.auth.members_via_user.org ?= org", "p1"),
+            ("@request.auth.skills ?= 'b'", all),
+            ("@request.auth.skills:length = 2", all),
+            ("@request.auth.collectionName = 'users'", all),
+            ("@request.auth.id != ''", all),
+            ("org.members_via_org.user ?= @request.auth.id", "p1"),
+            ("editors ?= @request.auth.id", "p1"),
+            ("editors.id ?= @request.auth.id", "p1"),
+        ],
+    );
+    check_rules(
+        None,
+        &[
+            ("@request.auth.id != ''", ""),
+            ("@request.auth.id = ''", all),
+            ("@request.auth.role = 'admin'", ""),
+            ("@request.auth.members_via_user.role ?= 'owner'", ""),
+        ],
+    );
+}
+
+#[test]
+fn the_body_and_the_rest_of_the_request_are_read() {
+    let world = world();
+    let mut request = world.request(Some("ada"));
+    request.body = json!({"title": "First", "views": "10", "tags": ["a", "b"], "author": "bob", "editors": ["ada"]})
+        .as_object()
+        .unwrap()
+        .clone();
+    request.query.insert("q".to_owned(), "x".to_owned());
+    request.headers.insert("x_key".to_owned(), "Secret".to_owned());
+    let all = "p1 p2 p3";
+    for (rule, expected) in [
+        ("@request.body.title:isset = true", all),
+        ("@request.body.nothing:isset = true", ""),
+        ("@request.body.title:changed = true", "p2 p3"),
+        ("@request.body.views:changed = true", "p2 p3"),
+        ("@request.body.tags:changed = true", "p2 p3"),
+        ("@request.body.nothing = ''", all),
+        ("@request.body.tags:each ?= 'b'", all),
+        ("@request.body.tags:each = 'b'", ""),
+        ("@request.body.tags:length = 2", all),
+        ("@request.body.author.name = 'Bob'", all),
+        ("@request.body.editors.role = 'admin'", all),
+        ("@request.query.q = 'x' && @request.query.r:isset = false", all),
+        ("@request.headers.x_key:lower = 'secret'", all),
+        ("@request.method = 'GET' && @request.context = 'default'", all),
+        ("views = @request.body.views", "p1"),
+    ] {
+        assert_eq!(world.rule_for("posts", rule, Some("ada"), &request).join(" "), expected, "{rule}");
+    }
+}
+
+#[test]
+fn clients_get_what_they_may_read() {
+    let world = world();
+    // Strangers see no users, members or closed organisations: such rows are not there.
+    for (filter, user, expected) in [
+        ("author.name = 'Ada'", None, ""),
+        ("author.name = ''", None, "p1 p2 p3"),
+        ("author.name = 'Ada'", Some("bob"), "p1"),
+        ("org.name = 'Alpha'", None, "p1"),
+        ("org.name = 'Beta'", None, ""),
+        ("author.email ~ 'x.org'", Some("bob"), "p2"),
+        ("author.email ~ 'x.org'", Some("ada"), "p1 p2"),
+        ("salary >= 0", Some("bob"), "p2"),
+        ("org.members_via_org.role ?= 'owner'", Some("ada"), "p1"),
+        ("org.members_via_org.role ?= 'owner'", Some("bob"), ""),
+    ] {
+        assert_eq!(world.filter("posts", filter, user).unwrap().join(" "), expected, "{filter} for {user:?}");
+    }
+}
+
+#[test]
+fn refusals_point() {
+    let world = world();
+    for (filter, code, position, message) in [
+        ("titel = 1", Code::FilterInvalid, 1, "unknown field \"titel\", did you mean \"title\"?"),
+        ("views > 1 && nope = 2", Code::FilterInvalid, 14, "unknown field \"nope\""),
+        // A hidden field and a field that does not exist look the same, and are never suggested.
+        ("internal = 1", Code::FilterInvalid, 1, "unknown field \"internal\""),
+        ("interna = 1", Code::FilterInvalid, 1, "unknown field \"interna\""),
+        ("author.secret = 1", Code::FilterInvalid, 1, "unknown field \"secret\""),
+        ("author.password = 1", Code::FilterInvalid, 1, "unknown field \"password\""),
+        ("author.tokenKey = 1", Code::FilterInvalid, 1, "unknown field \"tokenKey\""),
+        ("title = @request.auth.id", Code::Forbidden, 9, "\"@request.auth.id\" may only be used"),
+        ("@collection.users.id = 1", Code::Forbidden, 1, "may only be used"),
+        ("title.x = 1", Code::FilterInvalid, 1, "is not a relation or JSON field"),
+        ("title:lenght = 1", Code::FilterInvalid, 1, "unknown modifier \"lenght\", did you mean \"length\"?"),
+        ("title:length = 1", Code::FilterInvalid, 1, "needs a field that holds a list"),
+        ("title:isset = 1", Code::FilterInvalid, 1, "only works on @request"),
+        ("@tomorow = 1", Code::FilterInvalid, 1, "did you mean \"@tomorrow\"?"),
+        ("median(views) = 1", Code::FilterInvalid, 1, "unknown function"),
+        ("geoDistance(1) = 1", Code::FilterInvalid, 1, "takes 4 arguments"),
+        ("comments_via_nothing.x = 1", Code::FilterInvalid, 1, "unknown field"),
+        ("author.org.posts_via_org.author.org.posts_via_org.author.org.name = 1", Code::FilterInvalid, 1, "more than 6"),
+    ] {
+        let error = world.filter("posts", filter, Some("ada")).expect_err(filter);
+        assert_eq!((error.code(), error.position), (code, position), "{filter}: {error}");
+        assert!(error.to_string().contains(message), "{filter}: {error}");
+        assert!(!error.to_string().contains("did you mean \"internal\"") && !error.to_string().contains("\"secret\"?"));
+    }
+}
+
+#[test]
+fn superusers_may_name_more_but_never_passwords() {
+    let world = world();
+    let lens = Lens::new(&world.schema, &CallerClass::Superuser);
+    let posts = world.collection("posts");
+    for filter in ["internal = ''", "author.secret = ''", "@collection.users.name ?= 'x'", "@request.auth.id = ''"] {
+        assert!(lens.filter(posts, filter).is_ok(), "{filter}");
+    }
+    for filter in ["author.password = ''", "author.tokenKey = ''"] {
+        assert!(lens.filter(posts, filter).is_err(), "{filter}");
+    }
+}
+
+#[test]
+fn rules_are_checked_for_every_name_of_the_caller() {
+    let world = world();
+    let posts = world.collection("posts");
+    for class in [CallerClass::Anonymous, world.class(Some("ada"))] {
+        let lens = Lens::new(&world.schema, &class);
+        assert!(lens.rule(posts, "@request.auth.nothing = 1").is_err(), "{class:?}");
+        assert!(lens.rule(posts, "@request.auth.role = 'admin' && @request.auth.secret = ''").is_ok(), "{class:?}");
+        assert!(lens.rule(posts, "@request.nothing = 1").is_err(), "{class:?}");
+        assert!(lens.rule(posts, "@collection.nothing.id = 1").is_err(), "{class:?}");
+    }
+}
