@@ -6,7 +6,7 @@
 use super::observe::{DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
 use super::{Parts, StartError, folder};
 use crate::config::Config;
-use crate::http::{self, AuthPart, CollectionsPart, OpsPart, TenantsPart, TransitFolder, VisitPart};
+use crate::http::{self, AuthPart, CollectionsPart, DoctorPart, OpsPart, TenantsPart, TransitFolder, VisitPart};
 use crate::kernel::limits;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
@@ -98,6 +98,7 @@ impl Engines {
             auth: AuthPart { auth: self.auth.clone() },
             collections: CollectionsPart { random: Arc::clone(&parts.random) },
             tenants: TenantsPart { registry: self.registry.clone(), transit },
+            doctor: DoctorPart { registry: self.registry.clone(), folder: config.data.dir.clone() },
             ops: OpsPart {
                 clock: Arc::clone(&parts.clock),
                 health,

@@ -40,6 +40,9 @@ pub(super) enum Command {
     /// Look at and move collections
     #[command(subcommand)]
     Collection(CollectionCommand),
+    /// Bring records in and out as NDJSON or CSV
+    #[command(subcommand)]
+    Records(RecordsCommand),
     /// Open every tenant and check its file, its log and the space left
     #[command(after_help = "Examples:\n  tenantry doctor --data-dir /var/lib/tenantry")]
     Doctor,
@@ -208,6 +211,50 @@ pub(super) enum CollectionCommand {
         /// Also delete collections and fields that the file does not have
         #[arg(long)]
         delete_missing: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RecordsCommand {
+    /// Write records to the standard output
+    #[command(
+        after_help = "Examples:\n  tenantry records export notes --tenant acme > notes.ndjson\n  tenantry records export notes --format csv --filter \"done = false\""
+    )]
+    Export {
+        /// Name of the collection
+        collection: String,
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// ndjson or csv
+        #[arg(long, default_value = "ndjson")]
+        format: String,
+        /// Only records that satisfy this filter
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Read records from a file; a row with the id of a record changes it
+    #[command(
+        after_help = "Examples:\n  tenantry records import notes --from notes.ndjson --tenant acme\n  tenantry records import notes --from notes.csv --format csv --dry-run"
+    )]
+    Import {
+        /// Name of the collection
+        collection: String,
+        /// The file
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// ndjson or csv
+        #[arg(long, default_value = "ndjson")]
+        format: String,
+        /// Check every row, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Pass over rows up to this line, to go on after an interruption
+        #[arg(long, default_value_t = 0)]
+        skip_lines: u64,
     },
 }
 

@@ -3,7 +3,9 @@
 //! Keeps true: results go to the standard output, everything else to the standard error stream.
 //! Does not do: checking; the node checks.
 
-use super::args::{CollectionCommand, Command, ServeArgs, SuperuserArgs, SuperuserCommand, TenantCommand};
+use super::args::{
+    CollectionCommand, Command, RecordsCommand, ServeArgs, SuperuserArgs, SuperuserCommand, TenantCommand,
+};
 use super::client::{Client, accepted};
 use super::demo;
 use super::outcome::Failure;
@@ -16,6 +18,7 @@ use futures_util::StreamExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +42,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
         Command::Superuser(SuperuserCommand::Create(args)) => create_superuser(&client, args).await,
         Command::Superuser(SuperuserCommand::Reset(args)) => reset_superuser(&client, args).await,
         Command::Collection(command) => collection(&client, command).await,
+        Command::Records(command) => records(&client, command).await,
         Command::Doctor => doctor(&client).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(()),
     };
@@ -96,8 +100,7 @@ async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> 
         TenantCommand::Import { slug, name, from } => {
             let name = name.unwrap_or_else(|| slug.clone());
             let query = format!("/api/tenants/import?slug={}&name={}", segment(&slug), segment(&name));
-            let file = tokio::fs::File::open(&from).await?;
-            let body = reqwest::Body::wrap_stream(futures_util::stream::try_unfold(file, next_chunk));
+            let body = stream_file(&from).await?;
             let request = client.request(Method::POST, &query).header("content-type", "application/octet-stream");
             accepted(request.body(body).send().await?).await?.json().await?
         }
@@ -109,6 +112,11 @@ async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> 
     };
     println!("{}", serde_json::to_string_pretty(&shown).unwrap_or_default());
     Ok(())
+}
+
+async fn stream_file(path: &Path) -> Result<reqwest::Body, Failure> {
+    let file = tokio::fs::File::open(path).await?;
+    Ok(reqwest::Body::wrap_stream(futures_util::stream::try_unfold(file, next_chunk)))
 }
 
 async fn next_chunk(mut file: tokio::fs::File) -> std::io::Result<Option<(bytes::Bytes, tokio::fs::File)>> {
@@ -202,6 +210,39 @@ async fn collection(client: &Client, command: CollectionCommand) -> Result<(), F
         }
     }
     Ok(())
+}
+
+async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure> {
+    match command {
+        RecordsCommand::Export { collection, tenant, format, filter } => {
+            let filter = filter.map(|filter| format!("&filter={}", segment(&filter))).unwrap_or_default();
+            let path = format!("{}/export?format={}{filter}", records_path(&tenant, &collection), segment(&format));
+            let mut pieces = accepted(client.request(Method::GET, &path).send().await?).await?.bytes_stream();
+            let mut out = std::io::stdout().lock();
+            while let Some(piece) = pieces.next().await {
+                out.write_all(&piece?)?;
+            }
+            Ok(out.flush()?)
+        }
+        RecordsCommand::Import { collection, from, tenant, format, dry_run, skip_lines } => {
+            let path = format!(
+                "{}/import?format={}&dryRun={dry_run}&skipLines={skip_lines}",
+                records_path(&tenant, &collection),
+                segment(&format)
+            );
+            let request = client.request(Method::POST, &path).body(stream_file(&from).await?);
+            let report: Value = accepted(request.send().await?).await?.json().await?;
+            println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            match report.get("refused").and_then(Value::as_u64) {
+                Some(0) | None => Ok(()),
+                Some(refused) => Err(Failure::Incomplete(refused)),
+            }
+        }
+    }
+}
+
+fn records_path(tenant: &str, collection: &str) -> String {
+    format!("/t/{}/api/collections/{}", segment(tenant), segment(collection))
 }
 
 async fn doctor(client: &Client) -> Result<(), Failure> {

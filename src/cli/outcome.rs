@@ -41,6 +41,8 @@ pub(super) enum Failure {
     Unreachable(String),
     #[error("{0}")]
     Usage(String),
+    #[error("{0} row(s) were refused")]
+    Incomplete(u64),
     #[error("{0} problem(s) found")]
     Unhealthy(usize),
     #[error(transparent)]
@@ -66,7 +68,7 @@ impl Failure {
             Self::Refused { .. } => REFUSED,
             Self::Usage(_) => USAGE,
             Self::Unhealthy(_) => UNHEALTHY,
-            Self::Unreachable(_) | Self::Io(_) => FAILED,
+            Self::Unreachable(_) | Self::Io(_) | Self::Incomplete(_) => FAILED,
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) use actix_web::dev::ServerHandle;
 pub(crate) use extract::VisitPart;
 pub(crate) use handlers::auth::AuthPart;
 pub(crate) use handlers::collections::CollectionsPart;
+pub(crate) use handlers::doctor::DoctorPart;
 pub(crate) use handlers::ops::OpsPart;
 pub(crate) use handlers::tenants::TenantsPart;
 pub(crate) use transit::TransitFolder;
@@ -60,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) auth: AuthPart,
     pub(crate) collections: CollectionsPart,
     pub(crate) tenants: TenantsPart,
+    pub(crate) doctor: DoctorPart,
     pub(crate) ops: OpsPart,
     pub(crate) metrics: Arc<HttpMetrics>,
     pub(crate) random: Arc<dyn Random>,
@@ -85,6 +87,7 @@ pub(crate) fn serve(
     let auth = web::Data::new(parts.auth);
     let collections = web::Data::new(parts.collections);
     let tenants = web::Data::new(parts.tenants);
+    let doctor = web::Data::new(parts.doctor);
     let ops = web::Data::new(parts.ops);
     // The factory runs once per worker; the parts above are shared by all of them.
     let server = HttpServer::new(move || {
@@ -95,6 +98,7 @@ pub(crate) fn serve(
             .app_data(auth.clone())
             .app_data(collections.clone())
             .app_data(tenants.clone())
+            .app_data(doctor.clone())
             .app_data(ops.clone())
             .configure(routes::configure)
             .wrap(actix_web::middleware::from_fn(middleware::around))

@@ -3,7 +3,7 @@
 //! Keeps true: a path that exists answers 405 with `Allow` to a method it lacks; every other path answers 404; a GET
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
-use super::handlers::{auth, collections, keys, ops, records, recovery, tenants};
+use super::handlers::{auth, collections, doctor, keys, ops, records, recovery, tenants, transfer};
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
@@ -57,6 +57,9 @@ routes! {
     "/api/collections/{collection}" GET collections::get_collection, PATCH collections::update_collection, DELETE collections::delete_collection;
     "/api/collections/{collection}/truncate" DELETE collections::truncate_collection;
 
+    "/api/collections/{collection}/export" GET transfer::export_records;
+    "/api/collections/{collection}/import" POST transfer::import_records;
+
     "/api/collections/{collection}/auth-methods" GET auth::list_auth_methods;
     "/api/collections/{collection}/auth-with-password" POST auth::auth_with_password;
     "/api/collections/{collection}/auth-refresh" POST auth::auth_refresh;
@@ -85,6 +88,7 @@ routes! {
     "/api/tenants/{tenant}/clone" POST tenants::clone_tenant;
     "/api/tenants/{tenant}/export" GET tenants::export_tenant;
 
+    "/api/admin/doctor" GET doctor::get_doctor;
     "/health" GET ops::get_health;
     "/api/health" GET ops::get_api_health;
     "/livez" GET ops::get_livez;

@@ -1,9 +1,11 @@
 //! The handlers, by capability. A pure list.
 
 pub(super) mod records;
+pub(super) mod transfer;
 pub(super) mod collections;
 pub(super) mod auth;
 pub(super) mod recovery;
 pub(super) mod keys;
 pub(super) mod tenants;
+pub(super) mod doctor;
 pub(super) mod ops;

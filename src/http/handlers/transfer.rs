@@ -1,0 +1,79 @@
+//! Records in bulk: NDJSON and CSV, streamed both ways.
+//!
+//! Keeps true: memory stays flat however many records there are. Does not do: reading rows, rules.
+
+use crate::http::body::BodyLimits;
+use crate::http::extract::Visitor;
+use crate::http::problem::Problem;
+use crate::http::respond;
+use crate::kernel::error::Code;
+use crate::services::records::read::ListRequest;
+use crate::services::records::transfer::{Exporter, Format, ImportOptions, Importer};
+use actix_web::{HttpResponse, web};
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde_json::{Map, json};
+
+/// `GET /api/collections/{collection}/export?format=ndjson|csv` with the parameters of a list.
+pub(crate) async fn export_records(visitor: Visitor, collection: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let format = format_of(&visitor)?;
+    let parameters: Vec<_> = visitor.parameters().into_iter().filter(|(name, _)| name != "format").collect();
+    let request = ListRequest::from_pairs(&parameters)?;
+    let mut exporter = Exporter::new(visitor.scope(Map::new()), &collection, format, request);
+    // The first piece is read before the answer begins, so that a refusal is still a problem and not a cut stream.
+    let first = exporter.next().await?;
+    let rest = stream::try_unfold(exporter, |mut exporter| async move {
+        let piece = exporter.next().await.map_err(|fault| std::io::Error::other(fault.to_string()))?;
+        Ok::<_, std::io::Error>(piece.map(|piece| (piece, exporter)))
+    });
+    let (media, ending) = match format {
+        Format::Ndjson => ("application/x-ndjson", "ndjson"),
+        Format::Csv => ("text/csv; charset=utf-8", "csv"),
+    };
+    let name = format!("attachment; filename=\"{collection}.{ending}\"");
+    Ok(HttpResponse::Ok()
+        .content_type(media)
+        .insert_header(("content-disposition", name))
+        .insert_header(("cache-control", "no-store"))
+        .streaming(stream::iter(first.map(Ok)).chain(rest)))
+}
+
+/// `POST /api/collections/{collection}/import?format=ndjson|csv&dryRun=&skipLines=`: the body is the rows.
+pub(crate) async fn import_records(
+    visitor: Visitor,
+    collection: web::Path<String>,
+    limits: web::Data<BodyLimits>,
+    mut payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let skip_lines = visitor.number("skipLines")? as u64;
+    let options = ImportOptions { format: format_of(&visitor)?, dry_run: visitor.flag("dryRun"), skip_lines };
+    let mut importer = Importer::new(visitor.scope(Map::new()), &collection, options)?;
+    // The bound is on silence, not on the whole: an import may take as long as it keeps sending.
+    let late = |_| Problem::bare(Code::RequestTimeout);
+    while let Some(piece) = tokio::time::timeout(limits.timeout, payload.next()).await.map_err(late)? {
+        let damaged = |error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}."));
+        importer.push(&piece.map_err(damaged)?).await?;
+    }
+    let report = importer.finish().await?;
+    let refusals: Vec<_> =
+        report.refusals.iter().map(|refusal| json!({ "line": refusal.line, "reason": refusal.reason })).collect();
+    Ok(respond::json(&json!({
+        "created": report.created, "updated": report.updated, "skipped": report.skipped, "refused": report.refused,
+        "refusals": refusals, "lastLine": report.last_line, "dryRun": options.dry_run,
+    })))
+}
+
+/// `format=`, or what `Content-Type` says; NDJSON if neither does.
+fn format_of(visitor: &Visitor) -> Result<Format, Problem> {
+    let media = visitor.header("content-type").unwrap_or_default();
+    match visitor.text("format").as_str() {
+        "ndjson" => Ok(Format::Ndjson),
+        "csv" => Ok(Format::Csv),
+        "" if media.starts_with("text/csv") => Ok(Format::Csv),
+        "" => Ok(Format::Ndjson),
+        other => {
+            let message = format!("The parameter format is {other:?}; ndjson and csv are known.");
+            Err(Problem::new(Code::ParameterInvalid, message))
+        }
+    }
+}
