@@ -1,1 +1,401 @@
-//! Blueprints: publish, apply, roll back.
+//! Blueprints of a node: the shipped and the published ones, what applying one would change, applying it, its promises.
+//!
+//! Keeps true: a published version never changes; applying happens in one transaction of the tenant and is planned
+//! against the schema as it is then; collections and fields that a blueprint does not mention stay.
+//! Does not do: which tenant has which version (the registry notes that), HTTP, deciding who may publish.
+
+use super::collections::{self, CollectionError};
+use super::sample::{self, SampleRequest};
+use super::tenants::{Contents, Fill};
+use crate::access::explain::{Explanation, explain};
+use crate::access::{Action, Principal};
+use crate::kernel::clock::Clock;
+use crate::kernel::datetime;
+use crate::kernel::error::{Code, Detail, Fault};
+use crate::kernel::ident::RecordId;
+use crate::kernel::random::Random;
+use crate::kernel::value::{Cell, Stored};
+use crate::query::eval::Dataset;
+use crate::query::request::{AuthRecord, RequestContext};
+use crate::schema::blueprint::{self, Blueprint, RuleAction, RuleTest};
+use crate::schema::error::SchemaError;
+use crate::schema::plan::{self, Plan, PlanContext, Unmentioned};
+use crate::schema::record::RecordImage;
+use crate::schema::value_check::{self, Modifier, ValueContext};
+use crate::schema::{Collection, Schema};
+use crate::services::tenants::system::BLUEPRINTS;
+use crate::store::{self, StoreError, TenantDb, WriteMeta, Written};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Why something about a blueprint failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlueprintError {
+    /// There is no such blueprint, or not in this version.
+    #[error("no blueprint {0:?}")]
+    NotFound(String),
+    /// This version, or a later one, is published already.
+    #[error("version {version} of blueprint {name:?} is not newer than {newest}")]
+    NotNewer {
+        /// The blueprint.
+        name: String,
+        /// The version that was offered.
+        version: u32,
+        /// The newest there is.
+        newest: u32,
+    },
+    /// The blueprint or the change it makes was refused.
+    #[error(transparent)]
+    Collection(#[from] CollectionError),
+    /// The sample data could not be written, or the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<SchemaError> for BlueprintError {
+    fn from(error: SchemaError) -> Self {
+        Self::Collection(CollectionError::Schema(error))
+    }
+}
+
+impl Fault for BlueprintError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound(_) => Code::BlueprintNotFound,
+            Self::NotNewer { .. } => Code::Conflict,
+            Self::Collection(error) => error.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+
+    fn public(&self) -> Cow<'_, str> {
+        match self {
+            Self::NotFound(name) => Cow::Owned(format!("There is no blueprint {name:?}.")),
+            Self::NotNewer { name, newest, .. } => {
+                Cow::Owned(format!("Blueprint {name:?} has version {newest} already; publish a higher version."))
+            }
+            Self::Collection(error) => error.public(),
+            Self::Store(error) => error.public(),
+        }
+    }
+
+    fn details(&self) -> Vec<Detail> {
+        match self {
+            Self::Collection(error) => error.details(),
+            Self::Store(error) => error.details(),
+            Self::NotFound(_) | Self::NotNewer { .. } => Vec::new(),
+        }
+    }
+
+    fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::Collection(error) => error.retry_after_s(),
+            Self::Store(error) => error.retry_after_s(),
+            Self::NotFound(_) | Self::NotNewer { .. } => None,
+        }
+    }
+}
+
+/// The blueprints of a node: those in the binary and those published into the control database.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    control: TenantDb,
+    random: Arc<dyn Random>,
+}
+
+impl Catalog {
+    /// The catalog kept in `control`.
+    pub fn new(control: TenantDb, random: Arc<dyn Random>) -> Self {
+        Self { control, random }
+    }
+
+    /// Every blueprint in its newest version, by name.
+    pub async fn list(&self) -> Result<Vec<Blueprint>, BlueprintError> {
+        let mut all = blueprint::shipped();
+        for published in self.published(None).await? {
+            match all.iter_mut().find(|known| known.name == published.name) {
+                Some(known) if known.version < published.version => *known = published,
+                Some(_) => {}
+                None => all.push(published),
+            }
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// A blueprint by name, in `version` or the newest.
+    pub async fn find(&self, name: &str, version: Option<u32>) -> Result<Blueprint, BlueprintError> {
+        let mut candidates = self.published(Some(name)).await?;
+        candidates.extend(blueprint::find_shipped(name));
+        candidates.retain(|candidate| version.is_none_or(|version| candidate.version == version));
+        candidates.into_iter().max_by_key(|candidate| candidate.version).ok_or_else(|| {
+            BlueprintError::NotFound(version.map_or(name.to_owned(), |version| format!("{name} {version}")))
+        })
+    }
+
+    /// Publishes a blueprint; its version must be higher than all before. It is planned on an empty tenant first.
+    pub async fn publish(&self, meta: WriteMeta, body: &Value) -> Result<Written<Blueprint>, BlueprintError> {
+        let blueprint = Blueprint::parse(body)?;
+        preview(&Arc::new(Schema::default()), &blueprint, self.random.as_ref(), 0)?;
+        if let Ok(newest) = self.find(&blueprint.name, None).await
+            && newest.version >= blueprint.version
+        {
+            let (name, newest) = (blueprint.name.to_string(), newest.version);
+            return Err(BlueprintError::NotNewer { name, version: blueprint.version, newest });
+        }
+        let (made, id) = (blueprint.clone(), RecordId::generate(self.random.as_ref()));
+        let written: Written<()> = self
+            .control
+            .write(meta, move |tx| {
+                let schema = Arc::clone(tx.schema());
+                let collection = system_collection(&schema)?;
+                let now = Stored::from(datetime::format_ms(tx.now_ms()));
+                let definition = made.source.to_string();
+                let values = [
+                    ("name", Stored::text(&*made.name)),
+                    ("version", Stored::Real(f64::from(made.version))),
+                    ("checksum", Stored::from(checksum(&definition))),
+                    ("definition", Stored::from(definition)),
+                    ("created", now.clone()),
+                    ("updated", now),
+                ];
+                tx.insert(collection, &image(collection, id, &values)).map_err(BlueprintError::Store)
+            })
+            .await?;
+        Ok(Written { value: blueprint, lsn: written.lsn, token: written.token })
+    }
+
+    async fn published(&self, name: Option<&str>) -> Result<Vec<Blueprint>, BlueprintError> {
+        let name = name.map(str::to_owned);
+        let texts: Vec<String> = self
+            .control
+            .read(move |reader| {
+                let collection = system_collection(reader.schema())?;
+                let column = |name: &str| {
+                    collection.find_field(name).map(|field| field.column().into_owned()).unwrap_or_default()
+                };
+                let (table, definition, by) = (collection.table(), column("definition"), column("name"));
+                let mut texts = Vec::new();
+                let mut collect = |row: &store::Row<'_>| {
+                    if let Cell::Text(text) = row.cell(0)? {
+                        texts.push(text.to_owned());
+                    }
+                    Ok(())
+                };
+                match &name {
+                    Some(name) => {
+                        let sql = format!("SELECT {definition} FROM \"{table}\" WHERE {by} = ?1");
+                        reader.for_each(&sql, &[Stored::text(name)], &mut collect)?;
+                    }
+                    None => reader.for_each(&format!("SELECT {definition} FROM \"{table}\""), &[], &mut collect)?,
+                }
+                Ok::<_, BlueprintError>(texts)
+            })
+            .await?;
+        texts.iter().map(|text| Blueprint::parse_text(text).map_err(BlueprintError::from)).collect()
+    }
+}
+
+fn system_collection(schema: &Schema) -> Result<&Arc<Collection>, BlueprintError> {
+    schema.find(BLUEPRINTS).ok_or_else(|| SchemaError::UnknownCollection(BLUEPRINTS.to_owned()).into())
+}
+
+fn image(collection: &Collection, id: RecordId, values: &[(&str, Stored)]) -> RecordImage {
+    let numbered = values.iter().filter_map(|(name, value)| Some((collection.find_field(name)?.number, value.clone())));
+    RecordImage::new(id, numbered)
+}
+
+/// SHA-256 of the text, hexadecimal.
+fn checksum(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How a blueprint looks in lists: everything but its collections and tests.
+pub fn summary(blueprint: &Blueprint) -> Value {
+    let names: Vec<_> = blueprint.collections.iter().filter_map(|collection| collection.name.as_deref()).collect();
+    json!({"name": blueprint.name, "version": blueprint.version, "title": blueprint.title,
+        "description": blueprint.description, "collections": names, "ruleTests": blueprint.rule_tests.len()})
+}
+
+/// What applying `blueprint` to a tenant with `schema` would do; nothing is changed.
+pub fn preview(
+    schema: &Arc<Schema>,
+    blueprint: &Blueprint,
+    random: &dyn Random,
+    now_ms: i64,
+) -> Result<Plan, BlueprintError> {
+    let context = PlanContext { random, now_ms, describe: &store::describe_in_scratch };
+    let plan = plan::plan_import(schema, &blueprint.collections, Unmentioned::Keep, &context)?;
+    collections::check_rules(&plan)?;
+    Ok(plan)
+}
+
+/// Applies `blueprint` to a tenant; what the tenant has beside it stays. The answer names the collections that changed.
+pub async fn apply(
+    tenant: &TenantDb,
+    meta: WriteMeta,
+    random: Arc<dyn Random>,
+    blueprint: &Blueprint,
+) -> Result<Written<Vec<String>>, BlueprintError> {
+    let inputs = blueprint.collections.clone();
+    tenant
+        .write(meta, move |tx| {
+            let plan = collections::plan_import(tx, &random, &inputs, Unmentioned::Keep)?;
+            let names = plan.changed().into_iter().filter_map(|(_, _, after)| Some(after?.name.to_string())).collect();
+            collections::apply(tx, &plan)?;
+            Ok(names)
+        })
+        .await
+}
+
+/// What a new tenant made from `blueprint` starts with, with sample data if asked for.
+pub fn contents(
+    blueprint: Blueprint,
+    meta: WriteMeta,
+    random: Arc<dyn Random>,
+    sample: Option<(SampleRequest, Arc<dyn Clock>)>,
+) -> Contents {
+    let fill: Fill = Box::new(move |tenant| {
+        Box::pin(async move {
+            let fault = |error: BlueprintError| Box::new(error) as Box<dyn Fault + Send + Sync>;
+            apply(&tenant, meta, random, &blueprint).await.map_err(fault)?;
+            if let Some((request, clock)) = sample {
+                let filled = sample::fill(&tenant, &blueprint.name, request, clock.as_ref(), &|_, _| {}).await;
+                filled.map_err(|error| fault(BlueprintError::Store(error)))?;
+            }
+            Ok(())
+        })
+    });
+    Contents::Filled(fill)
+}
+
+/// How a promise of a blueprint held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleOutcome {
+    /// The promise.
+    pub test: RuleTest,
+    /// Whether it was kept.
+    pub kept: bool,
+    /// What the rule said, comparison by comparison; `None` if the test itself makes no sense.
+    pub explanation: Option<Explanation>,
+    /// Why the test makes no sense.
+    pub problem: Option<String>,
+}
+
+/// Runs the rule tests of a blueprint on an empty tenant made from it; nothing is stored.
+pub fn run_rule_tests(
+    blueprint: &Blueprint,
+    random: &dyn Random,
+    now_ms: i64,
+) -> Result<Vec<RuleOutcome>, BlueprintError> {
+    let schema = preview(&Arc::new(Schema::default()), blueprint, random, now_ms)?.next;
+    Ok(blueprint.rule_tests.iter().map(|test| run_rule_test(&schema, test, now_ms)).collect())
+}
+
+fn run_rule_test(schema: &Schema, test: &RuleTest, now_ms: i64) -> RuleOutcome {
+    match decide(schema, test, now_ms) {
+        Ok(explanation) => RuleOutcome {
+            test: test.clone(),
+            kept: explanation.allowed == test.allowed,
+            explanation: Some(explanation),
+            problem: None,
+        },
+        Err(problem) => RuleOutcome { test: test.clone(), kept: false, explanation: None, problem: Some(problem) },
+    }
+}
+
+fn decide(schema: &Schema, test: &RuleTest, now_ms: i64) -> Result<Explanation, String> {
+    let find = |name: &str| schema.find(name).ok_or_else(|| format!("there is no collection {name:?}"));
+    let mut given = Given::default();
+    for record in &test.given {
+        let collection = find(&record.collection)?;
+        given.add(collection, Arc::new(record_of(collection, &record.values)?));
+    }
+    let (principal, auth) = match &test.caller {
+        None => (Principal::Anonymous, None),
+        Some(caller) => {
+            let collection = find(&caller.collection)?;
+            let record = record_of(collection, &caller.values)?;
+            given.add(collection, Arc::new(record.clone()));
+            let auth = Arc::new(AuthRecord { collection: collection.clone(), record });
+            (Principal::Record(auth.clone()), Some(auth))
+        }
+    };
+    let collection = find(&test.collection)?;
+    let record = Arc::new(record_of(collection, &test.record)?);
+    given.add(collection, record.clone());
+    let (action, method, body) = match test.action {
+        RuleAction::List => (Action::List, "GET", Map::new()),
+        RuleAction::View => (Action::View, "GET", Map::new()),
+        RuleAction::Create => (Action::Create, "POST", test.record.clone()),
+        RuleAction::Update => (Action::Update, "PATCH", test.body.clone()),
+        RuleAction::Delete => (Action::Delete, "DELETE", Map::new()),
+    };
+    let request = RequestContext { method: method.into(), body, auth, now_ms, ..RequestContext::default() };
+    Ok(explain(schema, collection, action, &principal, &request, &record, &given))
+}
+
+/// A record of a rule test: what is not given holds its default, and no field is required.
+fn record_of(collection: &Collection, values: &Map<String, Value>) -> Result<RecordImage, String> {
+    let id = values.get("id").and_then(Value::as_str).unwrap_or("rule0test000000");
+    let id = RecordId::parse(id).map_err(|error| error.to_string())?;
+    let defaults = collection.fields.iter().filter(|field| field.number.0 != 0);
+    let mut image = RecordImage::new(id, defaults.map(|field| (field.number, value_check::default_value(field))));
+    for (name, value) in values.iter().filter(|(name, _)| *name != "id") {
+        let mut field =
+            collection.find_field(name).ok_or_else(|| format!("{} has no field {name:?}", collection.name))?.clone();
+        field.required = false;
+        let stored = value_check::check_value(&field, value, Modifier::Set, ValueContext::default());
+        image.set(field.number, stored.map_err(|detail| format!("{name}: {}", detail.message))?);
+    }
+    Ok(image)
+}
+
+/// The records of one rule test.
+#[derive(Debug, Default)]
+struct Given(Vec<(Arc<Collection>, Arc<RecordImage>)>);
+
+impl Given {
+    fn add(&mut self, collection: &Arc<Collection>, record: Arc<RecordImage>) {
+        self.0.push((collection.clone(), record));
+    }
+}
+
+impl Dataset for Given {
+    fn find(&self, collection: &Collection, id: &str) -> Option<Arc<RecordImage>> {
+        let hit = self.0.iter().find(|(owner, record)| owner.id == collection.id && record.id.as_str() == id);
+        hit.map(|(_, record)| record.clone())
+    }
+
+    fn scan(&self, collection: &Collection, each: &mut dyn FnMut(&Arc<RecordImage>) -> ControlFlow<()>) {
+        for (_, record) in self.0.iter().filter(|(owner, _)| owner.id == collection.id) {
+            if each(record).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::random::SeededRandom;
+
+    #[test]
+    fn shipped_blueprints_keep_their_promises() {
+        for blueprint in blueprint::shipped() {
+            let outcomes = run_rule_tests(&blueprint, &SeededRandom::new(1), 1_780_000_000_000).unwrap();
+            for outcome in outcomes {
+                assert!(
+                    outcome.kept,
+                    "{}: {} {:?} {:?}",
+                    blueprint.name, outcome.test.name, outcome.problem, outcome.explanation
+                );
+            }
+        }
+    }
+}

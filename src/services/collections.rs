@@ -384,7 +384,7 @@ fn check_system_shape(plan: &Plan) -> Result<(), CollectionError> {
 }
 
 /// Every rule that is new must resolve, and no rule that resolved before may stop doing so.
-fn check_rules(plan: &Plan) -> Result<(), CollectionError> {
+pub(crate) fn check_rules(plan: &Plan) -> Result<(), CollectionError> {
     let classes = caller_classes(&plan.next);
     let changed: HashSet<_> = plan.changed().into_iter().map(|(id, _, _)| id).collect();
     let mut details = Vec::new();

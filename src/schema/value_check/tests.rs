@@ -1,3 +1,5 @@
+//! Table tests of value checking: what is taken, what is refused with which code, and that stored values are stable.
+
 use super::*;
 use crate::kernel::ident::{FieldId, FieldName, FieldNumber};
 use crate::kernel::random::SeededRandom;
