@@ -11,6 +11,7 @@ pub mod write;
 pub mod batch;
 pub mod transfer;
 pub mod changes;
+pub mod explain;
 mod page;
 mod embed;
 mod shape;

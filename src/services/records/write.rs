@@ -361,7 +361,11 @@ impl Job<'_> {
                 continue;
             }
             let source = if field.kind.is_list() { "SELECT value FROM json_each(?1)" } else { "SELECT ?1 AS value" };
-            let sql = format!("SELECT 1 FROM ({source}) WHERE value NOT IN (SELECT id FROM \"{}\") LIMIT 1", target.table());
+            let sql = format!(
+                "SELECT 1 FROM ({source}) AS given \
+                 WHERE NOT EXISTS (SELECT 1 FROM \"{}\" AS target WHERE target.id = given.value) LIMIT 1",
+                target.table()
+            );
             if tx.find_one(&sql, std::slice::from_ref(value), |_| Ok(()))?.is_some() {
                 let message = "Failed to find all relation records with the provided ids.";
                 details.push(Detail::new(field.name.as_str(), "validation_missing_rel_records", message));

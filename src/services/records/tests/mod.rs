@@ -49,6 +49,10 @@ struct World {
 
 impl World {
     async fn new(collections: &[Value]) -> Self {
+        Self::with(collections, |_| ()).await
+    }
+
+    async fn with(collections: &[Value], adjust: fn(&mut StoreOptions)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
@@ -59,6 +63,7 @@ impl World {
         options.writer_threads = 1;
         options.slow_query = Duration::ZERO;
         options.slow_queries = Some(Arc::clone(&statements) as Arc<dyn SlowQuerySink>);
+        adjust(&mut options);
         let store = Arc::new(Tenants::start(options).unwrap());
         let db = store.create(&TenantId::parse("t1").unwrap()).await.unwrap();
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };

@@ -1,4 +1,6 @@
 use super::*;
+use crate::access::Action;
+use crate::services::records::explain::{self, ExplainRequest};
 
 fn guarded(rules: [Value; 5]) -> Vec<Value> {
     let [list, view, create, update, delete] = rules;
@@ -108,5 +110,32 @@ async fn field_rules_guard_reading_and_writing() {
     let refusal = refused(clerk_caller.try_update("notes", id, json!({"salary": 9})).await);
     assert_eq!(refusal, [("salary".to_owned(), "validation_not_allowed".to_owned())]);
     clerk_caller.update("notes", id, json!({"text": "fine"})).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn superusers_learn_why() {
+    let owner = json!("owner = @request.auth.id && open = true");
+    let world = World::new(&guarded(std::array::from_fn(|_| owner.clone()))).await;
+    let admin = world.admin();
+    let body = json!({"email": "ada@x.test", "password": "12345678", "passwordConfirm": "12345678"});
+    let ada = admin.create("users", body).await["id"].as_str().unwrap().to_owned();
+    let note = admin.create("notes", json!({"text": "n", "owner": ada, "open": false})).await;
+    let question = ExplainRequest {
+        collection: "notes".into(),
+        record: note["id"].as_str().unwrap().to_owned(),
+        action: Action::Update,
+        caller: Some(("users".into(), ada.clone())),
+        body: Map::new(),
+    };
+    let why = parsed(&explain::explain_access(&admin.0, question.clone()).await.unwrap());
+    assert_eq!(why["allowed"], false);
+    let seen: Vec<_> = why["comparisons"].as_array().unwrap().iter().map(|seen| seen["outcome"].clone()).collect();
+    assert_eq!(seen, [json!(true), json!(false)], "{why}");
+    assert_eq!(why["comparisons"][0]["right"], ada.as_str());
+    admin.update("notes", &question.record, json!({"open": true})).await;
+    let why = parsed(&explain::explain_access(&admin.0, question.clone()).await.unwrap());
+    assert_eq!(why["allowed"], true);
+    assert_eq!(code(explain::explain_access(&world.guest().0, question).await), Code::SuperuserRequired);
     world.stop().await;
 }
