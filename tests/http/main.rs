@@ -6,3 +6,4 @@
 mod support;
 mod limits;
 mod observability;
+mod auth;

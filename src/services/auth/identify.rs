@@ -123,7 +123,8 @@ fn is_superuser(claims: &Claims, auth: &Auth) -> bool {
         && control.schema().find(SUPERUSERS).is_some_and(|superusers| superusers.id.as_str() == claims.collection_id)
 }
 
-fn strip_bearer(header: &str) -> &str {
+/// The token of an `Authorization` header, whose scheme `Bearer` is optional.
+pub(super) fn strip_bearer(header: &str) -> &str {
     let header = header.trim();
     match header.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),

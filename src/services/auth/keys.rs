@@ -156,10 +156,14 @@ impl Auth {
             ("ips", Stored::from(json!(request.ips).to_string())),
             ("expires", Stored::from(request.expires_ms.map(datetime::format_ms).unwrap_or_default())),
         ];
-        let (owner, row_id) = (owner_of(account), id.clone());
+        let (owner, row_id, accounts) = (owner_of(account), id.clone(), Arc::clone(&account.collection));
         let info = db
             .write(scope.meta.clone(), move |tx| {
                 let keys = keys(tx.schema())?;
+                // The node's own key is a superuser without a record; it cannot own what must end with its owner.
+                if tx.find_record(&accounts, owner.1.as_str())?.is_none() {
+                    return Err(AuthError::Forbidden);
+                }
                 if of_owner(tx, &keys, &owner)?.len() >= limits::KEYS_PER_ACCOUNT_MAX {
                     return Err(AuthError::field("name", "validation_max_size", "The account has too many keys."));
                 }

@@ -135,7 +135,7 @@ impl Auth {
         if identity.session.is_some() || !identity.refreshable {
             let left = u64::try_from(identity.expires_s.saturating_sub(now_s)).unwrap_or(0);
             return Ok(Grant {
-                token: presented.clone(),
+                token: Secret::new(super::identify::strip_bearer(presented.expose())),
                 expires_in_s: left,
                 account: Arc::clone(account),
                 session: None,
