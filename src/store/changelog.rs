@@ -166,7 +166,15 @@ impl LogHead {
             .prepare_cached(
                 "INSERT INTO _tn_tx (lsn, oid, seq, hlc, epoch, schema, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
-            .execute(params![self.lsn + 1, self.oid, frame.seq, header.hlc.as_i64(), self.epoch, header.schema, body])?;
+            .execute(params![
+                self.lsn + 1,
+                self.oid,
+                frame.seq,
+                header.hlc.as_i64(),
+                self.epoch,
+                header.schema,
+                body
+            ])?;
         self.lsn += 1;
         self.seq += 1;
         self.chain = record_codec::chain_after(&self.chain, body.get(8..).unwrap_or_default());
@@ -190,11 +198,7 @@ fn untold(connection: &Connection, oid: i64) -> Result<Vec<OriginSeen>, StoreErr
     let mut seen = Vec::new();
     while let Some(row) = rows.next()? {
         let uid: Vec<u8> = row.get(0)?;
-        seen.push(OriginSeen {
-            uid: OriginUid(exact(&uid)?),
-            seq: row.get(1)?,
-            hlc: Hlc::from_i64(row.get(2)?),
-        });
+        seen.push(OriginSeen { uid: OriginUid(exact(&uid)?), seq: row.get(1)?, hlc: Hlc::from_i64(row.get(2)?) });
     }
     Ok(seen)
 }
@@ -250,7 +254,8 @@ pub(super) fn verify(connection: &Connection) -> Result<(u64, Vec<String>), Stor
         let line = expected.get(&uid);
         let reached = line.map_or((0, None), |line| (line.seq.max(line.floor), line.chain));
         if problems.is_empty() && (reached.0 != seq || reached.1.is_some_and(|reached| reached != chain)) {
-            problems.push(format!("the version vector says {seq}, the log reaches {}, or the chain differs", reached.0));
+            problems
+                .push(format!("the version vector says {seq}, the log reaches {}, or the chain differs", reached.0));
         }
     }
     Ok((count, problems))

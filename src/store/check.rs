@@ -59,13 +59,10 @@ pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, Sto
         bytes: std::fs::metadata(&path)?.len(),
     };
     quick_check(&connection, &mut report)?;
-    let steps: [fn(&Connection, &mut CheckReport) -> Result<(), StoreError>; 2] = [check_collections, check_log];
-    for step in steps {
-        // A damaged part is a finding, not the end of the look.
-        if let Err(error) = step(&connection, &mut report) {
-            report.problems.push(error.to_string());
-        }
-    }
+    // A damaged part is a finding, not the end of the look.
+    let collections = check_collections(&connection, &mut report).err();
+    let log = check_log(&connection, &mut report).err();
+    report.problems.extend(collections.into_iter().chain(log).map(|error| error.to_string()));
     Ok(report)
 }
 

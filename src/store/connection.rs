@@ -51,9 +51,8 @@ pub(super) fn open_writer(path: &Path, options: &StoreOptions) -> Result<(Connec
     let connection = Connection::open_with_flags(path, write_flags())?;
     configure(&connection, options)?;
     // FULL: a commit is on the disk when it returns. Checkpoints are run by the writer between groups, so not by commits.
-    connection.execute_batch(
-        "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=67108864;",
-    )?;
+    connection
+        .execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=67108864;")?;
     let budget = Budget::install(&connection)?;
     Ok((connection, budget))
 }

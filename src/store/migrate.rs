@@ -95,8 +95,7 @@ pub(super) fn ensure_lineage(connection: &Connection, node: NodeId, random: &dyn
 }
 
 fn mint(connection: &Connection, node: NodeId, uid: OriginUid) -> Result<i64, StoreError> {
-    connection
-        .execute("INSERT INTO _tn_origin (uid, chain) VALUES (?1, ?2)", params![&uid.0[..], &[0_u8; 32][..]])?;
+    connection.execute("INSERT INTO _tn_origin (uid, chain) VALUES (?1, ?2)", params![&uid.0[..], &[0_u8; 32][..]])?;
     let oid = connection.last_insert_rowid();
     if oid > i64::from(u16::MAX) {
         return Err(StoreError::damaged("more than 65535 lineages"));

@@ -108,9 +108,12 @@ pub enum StoreError {
     /// A statement that read connections do not run.
     #[error("the statement is not allowed here: {0}")]
     Refused(Arc<str>),
-    /// The statement is not valid SQL for this schema; views and index definitions can cause it.
+    /// The statement is not valid SQL for this schema: a defect of whoever rendered it.
     #[error("the statement was refused by SQLite: {0}")]
     Sql(Arc<str>),
+    /// The records that are there do not allow the schema change, or a definition is not valid SQL.
+    #[error("the schema change was refused: {0}")]
+    SchemaRefused(Arc<str>),
     /// The file is not a tenant, or not one this version reads.
     #[error("not a usable tenant file: {0}")]
     NotATenant(Arc<str>),
@@ -146,16 +149,17 @@ impl Fault for StoreError {
             Self::RecordMissing { .. } => Code::RecordNotFound,
             Self::SchemaMoved => Code::Conflict,
             Self::TooManyOps => Code::BodyTooLarge,
-            Self::Sql(_) | Self::Refused(_) => Code::SchemaInvalid,
+            Self::SchemaRefused(_) => Code::SchemaInvalid,
+            Self::Refused(_) => Code::Forbidden,
             Self::NotATenant(_) => Code::RequestInvalid,
-            Self::Damaged(_) | Self::Panicked(_) | Self::Io(_) | Self::Sqlite(_) => Code::Internal,
+            Self::Sql(_) | Self::Damaged(_) | Self::Panicked(_) | Self::Io(_) | Self::Sqlite(_) => Code::Internal,
         }
     }
 
     fn public(&self) -> Cow<'_, str> {
         match self {
             Self::NotATenant(why) => Cow::Owned(format!("The file cannot be used as a tenant: {why}.")),
-            Self::Sql(why) | Self::Refused(why) => Cow::Owned(format!("The statement was refused: {why}.")),
+            Self::SchemaRefused(why) => Cow::Owned(format!("The schema change was refused: {why}.")),
             _ => Cow::Borrowed(self.code().explanation()),
         }
     }

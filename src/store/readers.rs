@@ -319,7 +319,9 @@ impl ReadPool {
     }
 
     /// An idle connection, if there is one right now.
-    pub(super) fn try_get(&self) -> Option<r2d2::PooledConnection<impl r2d2::ManageConnection<Connection = ReadConnection>>> {
+    pub(super) fn try_get(
+        &self,
+    ) -> Option<r2d2::PooledConnection<impl r2d2::ManageConnection<Connection = ReadConnection>>> {
         self.0.try_get()
     }
 
@@ -429,8 +431,7 @@ fn begin(connection: &Connection, tenant: &TenantInner) -> Result<Snapshot, Stor
     let (version, lsn): (i64, Option<i64>) =
         connection.prepare_cached(PIN)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let present = tenant.schema();
-    let schema =
-        if present.version() == version { present } else { Arc::new(load_schema(connection)?) };
+    let schema = if present.version() == version { present } else { Arc::new(load_schema(connection)?) };
     Ok(Snapshot { commits, lsn: lsn.unwrap_or(0), schema })
 }
 

@@ -11,8 +11,8 @@ use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
 use crate::schema::record::RecordImage;
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -78,8 +78,7 @@ pub(super) fn present(
     let values = (1..=fields.len())
         .map(|index| {
             let cell = functions::cell(row.get_ref(index)?);
-            cell.map(crate::kernel::value::Cell::to_stored)
-                .ok_or_else(|| StoreError::damaged("text that is not UTF-8"))
+            cell.map(crate::kernel::value::Cell::to_stored).ok_or_else(|| StoreError::damaged("text that is not UTF-8"))
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
     Ok(Some((values, clock)))

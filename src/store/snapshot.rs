@@ -3,12 +3,12 @@
 //! Keeps true: a tenant file appears under its name only complete and on disk (temp → fsync → rename → fsync of the
 //! folder); a file that came from elsewhere gets a new lineage. Does not do: uploads beside the file; registry rows.
 
+use super::StoreError;
 use super::connection;
 use super::faults::FaultPoint;
 use super::migrate;
 use super::options::StoreOptions;
 use super::tenant::{TenantDb, Tenants, file_path};
-use super::StoreError;
 use crate::kernel::ident::TenantId;
 use crate::kernel::random::{self, Random};
 use rusqlite::backup::{Backup, StepResult};
@@ -258,11 +258,9 @@ fn copy_file(source: &Path, temp: &Path) -> Result<(), StoreError> {
     }
     fs::copy(source, temp)?;
     // A file that was copied by hand may come with its log; without it the newest writes would be missing.
-    for suffix in ["-wal"] {
-        let beside = with_suffix(source, suffix);
-        if beside.is_file() {
-            fs::copy(beside, with_suffix(temp, suffix))?;
-        }
+    let log = with_suffix(source, "-wal");
+    if log.is_file() {
+        fs::copy(log, with_suffix(temp, "-wal"))?;
     }
     Ok(())
 }

@@ -87,7 +87,6 @@ impl TenantInner {
         &self.id
     }
 
-
     pub(super) fn schema(&self) -> Arc<Schema> {
         self.schema.load_full()
     }
@@ -381,6 +380,11 @@ impl Tenants {
         }
     }
 
+    /// Drops openings whose callers all went away before the file was open.
+    fn forget_abandoned(table: &mut Table) {
+        table.open.retain(|_, cell| Arc::strong_count(cell) > 1 || cell.get().is_some());
+    }
+
     /// Takes a handle out of the table if nobody else has it. Under the table's lock nobody can get it meanwhile.
     fn take_unused(table: &mut Table, id: &TenantId) -> Option<TenantInner> {
         let cell = table.open.get(id)?;
@@ -395,6 +399,7 @@ impl Tenants {
     async fn close_longest_unused(&self) {
         let victim = {
             let mut table = self.table.lock();
+            Self::forget_abandoned(&mut table);
             let mut candidates: Vec<(i64, TenantId)> = table
                 .open
                 .iter()
@@ -422,6 +427,7 @@ impl Tenants {
         let before = self.shared.options.clock.now_ms() - self.shared.options.idle_close_ms;
         let idle: Vec<TenantInner> = {
             let mut table = self.table.lock();
+            Self::forget_abandoned(&mut table);
             let old: Vec<TenantId> = table
                 .open
                 .iter()
@@ -472,6 +478,7 @@ impl Tenants {
     async fn try_close(&self, id: &TenantId) -> bool {
         let taken = {
             let mut table = self.table.lock();
+            Self::forget_abandoned(&mut table);
             if !table.open.contains_key(id) {
                 return true;
             }
@@ -532,5 +539,9 @@ impl Drop for Tenants {
 
 /// Where the file of a tenant is under `data_dir`.
 pub(super) fn file_path(data_dir: &Path, id: &TenantId) -> PathBuf {
-    if id.is_control() { data_dir.join("control.db") } else { data_dir.join("tenants").join(id.as_str()).join("data.db") }
+    if id.is_control() {
+        data_dir.join("control.db")
+    } else {
+        data_dir.join("tenants").join(id.as_str()).join("data.db")
+    }
 }

@@ -7,6 +7,7 @@
 //!
 //! Fairness: a tenant gets one group per turn and then goes to the back of the run queue.
 
+use super::StoreError;
 use super::changelog::{LogHead, TxHeader};
 use super::connection::Budget;
 use super::faults::FaultPoint;
@@ -16,7 +17,6 @@ use super::rowclock::Clock2;
 use super::stats::Counters;
 use super::tenant::{TenantDb, TenantInner};
 use super::writetx::WriteTx;
-use super::StoreError;
 use crate::kernel::ident::CollectionId;
 use crate::kernel::limits;
 use crate::schema::Schema;
@@ -289,13 +289,20 @@ fn recover(inner: &TenantInner, state: &mut WriteState) {
     }
 }
 
+/// What a request left in the log: its sequence number and its position.
+#[derive(Debug, Clone, Copy)]
+struct Logged {
+    seq: i64,
+    lsn: i64,
+}
+
 /// A group while it runs.
 struct Group<'a> {
     inner: &'a TenantInner,
     state: &'a mut WriteState,
     schema: Arc<Schema>,
     saved: LogHead,
-    kept: Vec<(Box<dyn Job>, Option<(i64, i64)>)>,
+    kept: Vec<(Box<dyn Job>, Option<Logged>)>,
     undone: Vec<Box<dyn Job>>,
     touches: Vec<Touch>,
     schema_changed: bool,
@@ -359,8 +366,8 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// `Ok(Some)`: kept, with its sequence number and position if it logged something. `Ok(None)`: rolled back alone.
-    fn attempt(&mut self, job: &mut dyn Job) -> Result<Option<Option<(i64, i64)>>, StoreError> {
+    /// `Ok(Some)`: kept, with what it logged if anything. `Ok(None)`: rolled back alone.
+    fn attempt(&mut self, job: &mut dyn Job) -> Result<Option<Option<Logged>>, StoreError> {
         execute(&self.state.connection, "SAVEPOINT request")?;
         let options = self.inner.options();
         let now_ms = options.clock.now_ms();
@@ -405,7 +412,7 @@ impl<'a> Group<'a> {
                 ip: meta.ip.as_ref(),
             };
             self.state.log.append(&self.state.connection, &header, ops)?;
-            logged = Some((self.state.log.seq, self.state.log.lsn));
+            logged = Some(Logged { seq: self.state.log.seq, lsn: self.state.log.lsn });
         }
         execute(&self.state.connection, "RELEASE request")?;
         self.touches.extend(touches);
@@ -467,8 +474,8 @@ impl<'a> Group<'a> {
         let position = self.state.log.lsn;
         let (tenant, origin) = (self.inner.id(), self.state.log.uid);
         for (job, logged) in std::mem::take(&mut self.kept) {
-            let token = logged.map(|(seq, _)| WriteToken { tenant: tenant.clone(), origin, seq });
-            job.settle(Ok(Receipt { lsn: logged.map_or(position, |(_, lsn)| lsn), token }));
+            let token = logged.map(|logged| WriteToken { tenant: tenant.clone(), origin, seq: logged.seq });
+            job.settle(Ok(Receipt { lsn: logged.map_or(position, |logged| logged.lsn), token }));
         }
         for job in std::mem::take(&mut self.undone) {
             job.settle(Ok(Receipt { lsn: position, token: None }));

@@ -57,7 +57,15 @@ impl<'a> Deref for WriteTx<'a> {
 
 impl<'a> WriteTx<'a> {
     pub(super) fn new(reader: Reader<'a>, budget: &'a Budget, clock: Clock2, now_ms: i64) -> Self {
-        Self { reader, ops: OpSet::default(), outcome: Outcome::default(), storage: RefCell::default(), budget, clock, now_ms }
+        Self {
+            reader,
+            ops: OpSet::default(),
+            outcome: Outcome::default(),
+            storage: RefCell::default(),
+            budget,
+            clock,
+            now_ms,
+        }
     }
 
     /// Time of the transaction, milliseconds since the Unix epoch.
@@ -148,14 +156,10 @@ impl<'a> WriteTx<'a> {
         if plan.previous.version() != self.reader.schema.version() {
             return Err(StoreError::SchemaMoved);
         }
-        let definition = |collection: Option<Arc<Collection>>| {
-            collection.map(|collection| collection.to_storage_json().to_string())
-        };
-        let changed = plan
-            .changed()
-            .into_iter()
-            .map(|(id, before, after)| (id, definition(before), definition(after)))
-            .collect();
+        let definition =
+            |collection: Option<Arc<Collection>>| collection.map(|collection| collection.to_storage_json().to_string());
+        let changed =
+            plan.changed().into_iter().map(|(id, before, after)| (id, definition(before), definition(after))).collect();
         let change = SchemaChange { version: plan.next.version(), ddl: plan.ddl(), changed };
         self.apply_change(change, Arc::clone(&plan.next))
     }
@@ -163,7 +167,7 @@ impl<'a> WriteTx<'a> {
     /// Executes a schema change whose result is `next`.
     pub(super) fn apply_change(&mut self, change: SchemaChange, next: Arc<Schema>) -> Result<(), StoreError> {
         self.bounded()?;
-        self.paused(|tx| execute_change(tx.reader.connection, &change))?;
+        self.paused(|tx| execute_change(tx.reader.connection, &change)).map_err(|error| refused(error, &next))?;
         self.reader.schema = next;
         self.ops.schema(change);
         Ok(())
@@ -255,6 +259,28 @@ pub(super) fn execute_change(connection: &rusqlite::Connection, change: &SchemaC
     migrate::set_meta_number(connection, "schema", change.version)?;
     connection.flush_prepared_statement_cache();
     Ok(())
+}
+
+/// Says in users' words why the statements of a change did not run.
+fn refused(error: StoreError, next: &Schema) -> StoreError {
+    match error {
+        StoreError::Sql(why) | StoreError::Refused(why) => StoreError::SchemaRefused(why),
+        StoreError::Unique { table, fields, .. } => {
+            let id = table.strip_prefix("c_").unwrap_or(&table);
+            let name = next.find(id).map_or(id, |collection| collection.name.as_str());
+            let names: Vec<&str> = fields
+                .iter()
+                .map(|column| {
+                    let number = column.strip_prefix('f').and_then(|digits| digits.parse().ok()).map(FieldNumber);
+                    let field = next.find(id).zip(number).and_then(|(found, number)| found.find_field_number(number));
+                    field.map_or(&**column, |field| field.name.as_str())
+                })
+                .collect();
+            let why = format!("records of {name} share values of {} that must be unique", names.join(", "));
+            StoreError::SchemaRefused(Arc::from(why))
+        }
+        other => other,
+    }
 }
 
 fn keep_definition(

@@ -5,6 +5,8 @@
 //! The same file is used for many rounds, so damage adds up where there is any. Own `main`, because the test is also
 //! the child.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
+
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write as _};

@@ -1,5 +1,7 @@
 //! The log: its bytes, and that it says everything. Replaying it into an empty file gives the same rows and row clocks.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
+
 use proptest::prelude::*;
 use serde_json::json;
 use std::sync::Arc;
@@ -169,9 +171,7 @@ fn perform(tx: &mut WriteTx<'_>, action: &Action) -> Result<(), StoreError> {
             tx.insert(&notes, &image)
         }
         Action::Title(record, name) => tx.update(&notes, &id(record), &[(title, text(name))]),
-        Action::Score(record, value) => {
-            tx.update(&notes, &id(record), &[(score, Stored::Real(f64::from(*value)))])
-        }
+        Action::Score(record, value) => tx.update(&notes, &id(record), &[(score, Stored::Real(f64::from(*value)))]),
         Action::Add(record, delta) => tx.increment(&notes, &id(record), score, f64::from(*delta)),
         Action::Delete(record) => tx.delete(&notes, &id(record)),
         Action::Swap(a, b) if a != b => {

@@ -23,6 +23,22 @@ async fn concurrent_opens_share_one_opening() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_everybody_gave_up_is_forgotten() {
+    let fixture = fixture();
+    tenant_with_notes(&fixture, "one").await;
+    assert!(fixture.tenants.close(&id("one")).await);
+    {
+        let name = id("one");
+        let mut opening = Box::pin(fixture.tenants.open(&name));
+        let waker = std::task::Waker::noop();
+        let _ = std::future::Future::poll(opening.as_mut(), &mut std::task::Context::from_waker(waker));
+    }
+    assert!(fixture.tenants.close(&id("one")).await);
+    assert_eq!(fixture.tenants.open_len(), 0);
+    assert_eq!(fixture.tenants.open(&id("one")).await.unwrap().position(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_tenant_stays_missing() {
     let fixture = fixture();
     let missing = fixture.tenants.open(&id("nobody")).await;

@@ -91,7 +91,8 @@ async fn a_read_past_its_deadline_or_without_a_listener_is_stopped() {
     let reading = {
         let tenant = tenant.clone();
         tokio::spawn(async move {
-            let _: Result<_, StoreError> = tenant.read(|reader| reader.find_one(ENDLESS, &[], |row| row.stored(0))).await;
+            let _: Result<_, StoreError> =
+                tenant.read(|reader| reader.find_one(ENDLESS, &[], |row| row.stored(0))).await;
         })
     };
     while tenant.stats().readers_busy == 0 {
@@ -126,7 +127,8 @@ async fn read_connections_refuse_whatever_is_not_a_read_of_records() {
         "VACUUM".to_owned(),
     ] {
         let text = sql.clone();
-        let result: Result<(), StoreError> = tenant.read(move |reader| reader.for_each(&text, &[], &mut |_| Ok(()))).await;
+        let result: Result<(), StoreError> =
+            tenant.read(move |reader| reader.for_each(&text, &[], &mut |_| Ok(()))).await;
         assert!(matches!(result, Err(StoreError::Refused(_) | StoreError::Sql(_))), "{sql}: {result:?}");
     }
     for sql in [
@@ -136,7 +138,8 @@ async fn read_connections_refuse_whatever_is_not_a_read_of_records() {
         format!("SELECT lower(id) FROM {table} WHERE EXISTS (SELECT 1 FROM {table})"),
     ] {
         let text = sql.clone();
-        let result: Result<(), StoreError> = tenant.read(move |reader| reader.for_each(&text, &[], &mut |_| Ok(()))).await;
+        let result: Result<(), StoreError> =
+            tenant.read(move |reader| reader.for_each(&text, &[], &mut |_| Ok(()))).await;
         assert!(result.is_ok(), "{sql}: {result:?}");
     }
 }
@@ -241,4 +244,42 @@ async fn the_log_file_does_not_grow_with_idle_readers() {
     let wal = tenant.stats().wal_bytes;
     assert!(wal < 16 * 1024 * 1024, "the write-ahead log has {wal} bytes");
     assert!(fixture.tenants.stats().checkpoints > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_text_search_works_under_the_guard_and_follows_writes() {
+    let fixture = fixture();
+    let tenant = fixture.tenants.create(&id("one")).await.unwrap();
+    let body = serde_json::json!({"name": "notes", "type": "base", "fields": [
+        {"name": "title", "type": "text", "searchable": true}, {"name": "score", "type": "number"}]});
+    let input = crate::schema::definition::parse(&body).unwrap();
+    let random = crate::kernel::random::SeededRandom::new(3);
+    let context =
+        crate::schema::plan::PlanContext { random: &random, now_ms: 1, describe: &crate::store::describe_in_scratch };
+    let plan = crate::schema::plan::plan_create(&tenant.schema(), &input, &context).unwrap();
+    tenant.write::<_, StoreError, _>(meta(), move |tx| tx.apply_schema(&plan)).await.unwrap();
+    let notes = tenant.schema().find("notes").unwrap().clone();
+    insert(&tenant, &notes, "a", "the quick brown fox").await.unwrap();
+    insert(&tenant, &notes, "b", "a lazy dog").await.unwrap();
+    let hits = |word: &'static str| {
+        let (id, tenant) = (notes.id.clone(), tenant.clone());
+        async move {
+            let sql = format!(
+                "SELECT r.id FROM \"fts_{id}\" s JOIN \"c_{id}\" r ON r._r = s.rowid WHERE \"fts_{id}\" MATCH ?1 \
+                 ORDER BY bm25(\"fts_{id}\")"
+            );
+            let found: Result<_, StoreError> =
+                tenant.read(move |reader| reader.find_one(&sql, &[Stored::from(word)], |row| row.stored(0))).await;
+            found.unwrap()
+        }
+    };
+    assert_eq!(hits("fox").await, Some(Stored::from("a")));
+    let (collection, title) = (notes.clone(), number(&notes, "title"));
+    let rename = move |tx: &mut WriteTx<'_>| {
+        tx.update(&collection, &record_id("a"), &[(title, Stored::from("a slow cat"))])?;
+        tx.delete(&collection, &record_id("b"))
+    };
+    tenant.write::<_, StoreError, _>(meta(), rename).await.unwrap();
+    assert_eq!((hits("fox").await, hits("dog").await), (None, None));
+    assert_eq!(hits("cat").await, Some(Stored::from("a")));
 }

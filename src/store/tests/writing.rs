@@ -364,3 +364,39 @@ async fn the_log_is_cut_by_age_and_by_size_but_never_entirely() {
     let report = crate::store::check_file(fixture.folder.path(), &id("one")).unwrap();
     assert_eq!(report.problems, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unique_index_that_the_records_do_not_allow_is_refused_in_their_words() {
+    let fixture = fixture();
+    let tenant = fixture.tenants.create(&id("one")).await.unwrap();
+    let plan_for = |schema: &Arc<crate::schema::Schema>, indexes: serde_json::Value| {
+        let body = serde_json::json!({"name": "notes", "type": "base", "indexes": indexes, "fields": [
+            {"name": "title", "type": "text"}, {"name": "score", "type": "number"}]});
+        let random = crate::kernel::random::SeededRandom::new(3);
+        let context = crate::schema::plan::PlanContext {
+            random: &random,
+            now_ms: 1,
+            describe: &crate::store::describe_in_scratch,
+        };
+        match schema.find("notes") {
+            None => {
+                let input = crate::schema::definition::parse(&body).unwrap();
+                crate::schema::plan::plan_create(schema, &input, &context).unwrap()
+            }
+            Some(_) => {
+                let input = crate::schema::definition::parse(&serde_json::json!({"indexes": indexes})).unwrap();
+                crate::schema::plan::plan_update(schema, "notes", &input, &context).unwrap()
+            }
+        }
+    };
+    let plan = plan_for(&tenant.schema(), serde_json::json!([]));
+    tenant.write::<_, StoreError, _>(meta(), move |tx| tx.apply_schema(&plan)).await.unwrap();
+    let notes = tenant.schema().find("notes").unwrap().clone();
+    insert(&tenant, &notes, "a", "same").await.unwrap();
+    insert(&tenant, &notes, "b", "same").await.unwrap();
+    let plan = plan_for(&tenant.schema(), serde_json::json!(["CREATE UNIQUE INDEX i ON notes (title)"]));
+    let refused: Result<_, StoreError> = tenant.write(meta(), move |tx| tx.apply_schema(&plan)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), crate::kernel::error::Code::SchemaInvalid);
+    assert!(refused.public().contains("notes share values of title"), "{}", refused.public());
+}
