@@ -7,3 +7,5 @@ mod support;
 mod limits;
 mod observability;
 mod auth;
+mod tenants;
+mod isolation;

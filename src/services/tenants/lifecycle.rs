@@ -154,7 +154,7 @@ impl Registry {
                 entry.name = checked_name(&name, &entry.slug)?;
             }
             if let Some(hosts) = request.hosts {
-                entry.hosts = checked_hosts(&inner, &hosts, Some(&entry.id))?;
+                entry.hosts = checked_hosts(&hosts)?;
             }
             Ok(())
         })
@@ -233,8 +233,10 @@ impl Registry {
         let inner = Arc::clone(&self.0);
         finish(async move {
             let _hold = hold;
+            let _naming = inner.naming.lock().await;
             let mut after = TenantEntry::clone(&before);
             change(&mut after)?;
+            refuse_taken(&inner, &after.hosts, &after.id)?;
             if after == *before {
                 return Ok(before);
             }
@@ -261,7 +263,7 @@ impl Registry {
         Ok(TenantEntry {
             id: TenantId::generate(self.0.random.as_ref()),
             name: checked_name(name, &slug)?,
-            hosts: checked_hosts(&self.0, hosts, None)?,
+            hosts: checked_hosts(hosts)?,
             state: TenantState::Creating,
             slug,
             blueprint,
@@ -281,8 +283,12 @@ impl Registry {
         let inner = Arc::clone(&self.0);
         finish(async move {
             let _holds = holds;
-            entry::save(&inner.control, meta.clone(), &draft, Save::Insert).await?;
-            inner.directory.put(Arc::new(draft.clone()));
+            {
+                let _naming = inner.naming.lock().await;
+                refuse_taken(&inner, &draft.hosts, &draft.id)?;
+                entry::save(&inner.control, meta.clone(), &draft, Save::Insert).await?;
+                inner.directory.put(Arc::new(draft.clone()));
+            }
             let made = match make_file(&inner, &draft, origin).await {
                 Ok(()) => activate(&inner, meta.clone(), &draft).await,
                 Err(error) => Err(error),
@@ -421,7 +427,7 @@ fn checked_name(name: &str, slug: &TenantSlug) -> Result<Arc<str>, TenantError> 
     Ok(Arc::from(if name.is_empty() { slug.as_str() } else { name }))
 }
 
-fn checked_hosts(inner: &Inner, hosts: &[String], own: Option<&TenantId>) -> Result<Vec<Arc<str>>, TenantError> {
+fn checked_hosts(hosts: &[String]) -> Result<Vec<Arc<str>>, TenantError> {
     if hosts.len() > limits::TENANT_HOSTS_MAX {
         return Err(TenantError::Invalid { field: "hosts", expected: "at most 20 host names" });
     }
@@ -431,14 +437,18 @@ fn checked_hosts(inner: &Inner, hosts: &[String], own: Option<&TenantId>) -> Res
         if !is_host(&host) {
             return Err(TenantError::Invalid { field: "hosts", expected: "DNS names without scheme, port and path" });
         }
-        if inner.directory.find_host(&host).is_some_and(|owner| own != Some(&owner.id)) {
-            return Err(TenantError::HostTaken(host));
-        }
         if !checked.iter().any(|seen| **seen == *host) {
             checked.push(Arc::from(host));
         }
     }
     Ok(checked)
+}
+
+fn refuse_taken(inner: &Inner, hosts: &[Arc<str>], own: &TenantId) -> Result<(), TenantError> {
+    match hosts.iter().find(|host| inner.directory.find_host(host).is_some_and(|owner| &owner.id != own)) {
+        Some(host) => Err(TenantError::HostTaken(host.to_string())),
+        None => Ok(()),
+    }
 }
 
 fn is_host(host: &str) -> bool {

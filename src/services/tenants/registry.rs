@@ -44,6 +44,9 @@ pub(super) struct Inner {
     pub(super) directory: Directory,
     /// Tenants with an administrative operation under way; each entry is held by one [`Hold`].
     busy: Mutex<HashSet<TenantId>>,
+    /// Held from checking that host names are free until the directory shows whose they are. The control database's
+    /// unique index does the same for slugs.
+    pub(super) naming: tokio::sync::Mutex<()>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
 }
@@ -108,7 +111,15 @@ impl Registry {
         let RegistryOptions { store, clock, random } = options;
         let control = open_control(&store, clock.as_ref(), random.as_ref()).await?;
         let inner =
-            Inner { store, control, directory: Directory::default(), busy: Mutex::default(), clock, random };
+            Inner {
+                store,
+                control,
+                directory: Directory::default(),
+                busy: Mutex::default(),
+                naming: tokio::sync::Mutex::default(),
+                clock,
+                random,
+            };
         let registry = Self(Arc::new(inner));
         for entry in entry::load_all(&registry.0.control).await? {
             registry.0.directory.put(Arc::new(entry));

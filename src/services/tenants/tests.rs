@@ -248,6 +248,19 @@ async fn one_operation_at_a_time_per_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_leads_to_one_tenant_even_when_many_ask_for_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let requests = (0..6).map(|n| {
+        let hosts = vec!["shop.example".to_owned()];
+        node.registry.create(meta(), CreateTenant { hosts, ..CreateTenant::plain(slug_of(&format!("t{n}"))) })
+    });
+    let outcomes = futures_util::future::join_all(requests).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    assert!(outcomes.into_iter().filter_map(Result::err).all(|error| error.code() == Code::Conflict));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_are_filtered_and_paged() {
     let folder = tempfile::tempdir().unwrap();
     let node = TestNode::open(folder.path()).await;
