@@ -54,7 +54,7 @@ pub const OBSERVATIONS_MAX: usize = 1_000;
 
 /// Whether `predicate` holds for `record`.
 pub fn holds(predicate: &Predicate, data: &dyn Dataset, request: &RequestContext, record: &Arc<RecordImage>) -> bool {
-    Run::new(predicate, data, request, Row::Record(record.clone()), None).0
+    Run::over_record(predicate, data, request, Row::Record(record.clone()), None).0
 }
 
 /// Whether `predicate` holds for `record`, and how each comparison went; nothing is cut short.
@@ -64,7 +64,7 @@ pub fn observe(
     request: &RequestContext,
     record: &Arc<RecordImage>,
 ) -> (bool, Vec<Observation>) {
-    Run::new(predicate, data, request, Row::Record(record.clone()), Some(Vec::new()))
+    Run::over_record(predicate, data, request, Row::Record(record.clone()), Some(Vec::new()))
 }
 
 /// The outcome, if no record is needed to know it.
@@ -95,7 +95,7 @@ struct Run<'e> {
 }
 
 impl<'e> Run<'e> {
-    fn new(
+    fn over_record(
         predicate: &'e Predicate,
         data: &'e dyn Dataset,
         request: &'e RequestContext,

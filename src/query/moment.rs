@@ -172,8 +172,8 @@ fn shift(moment: civil::DateTime, modifier: &str) -> Option<civil::DateTime> {
     #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
     let whole = amount as i64;
     match unit {
-        "year" => moment.checked_add(whole.min(20_000).max(-20_000).years()).ok(),
-        "month" => moment.checked_add(whole.min(240_000).max(-240_000).months()).ok(),
+        "year" => moment.checked_add(whole.clamp(-20_000, 20_000).years()).ok(),
+        "month" => moment.checked_add(whole.clamp(-240_000, 240_000).months()).ok(),
         "day" | "hour" | "minute" | "second" => {
             let seconds = match unit {
                 "day" => 86_400.0,

@@ -101,7 +101,7 @@ fn answers(world: &World, seed: u64) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: super::cases(10), max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_a_caller_may_not_read_changes_no_answer(seed in any::<u64>()) {
         let (one, two) = (answers(&twin(seed, false), seed), answers(&twin(seed, true), seed));
