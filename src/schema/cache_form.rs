@@ -29,11 +29,17 @@ pub(crate) fn check(policy: &Value, problems: &mut Problems<'_>) -> Option<Value
         let refused = match key.as_str() {
             "class" => one_of(value, CLASSES),
             "tier" => one_of(value, TIERS),
-            "ttlSeconds" => (!value.as_u64().is_some_and(|ttl| ttl <= TTL_SECONDS_MAX))
+            "ttlSeconds" => value
+                .as_u64()
+                .is_none_or(|ttl| ttl > TTL_SECONDS_MAX)
                 .then(|| format!("Must be a whole number of seconds up to {TTL_SECONDS_MAX}.")),
-            "cacheControl" | "key" => (!value.as_str().is_some_and(is_header_text))
+            "cacheControl" | "key" => value
+                .as_str()
+                .is_none_or(|text| !is_header_text(text))
                 .then(|| format!("Must be a text of up to {TEXT_CHARS_MAX} printable ASCII characters.")),
-            "tags" => (!value.as_array().is_some_and(|tags| tags.len() <= TAGS_MAX && tags.iter().all(is_tag)))
+            "tags" => value
+                .as_array()
+                .is_none_or(|tags| tags.len() > TAGS_MAX || !tags.iter().all(is_tag))
                 .then(|| format!("Must be up to {TAGS_MAX} texts of letters, digits, - and _.")),
             _ => Some("Is not known; use class, tier, ttlSeconds, key, cacheControl or tags.".to_owned()),
         };

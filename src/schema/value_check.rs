@@ -258,8 +258,8 @@ fn cast_date(value: &Value) -> Checked<Stored> {
 
 /// A bare number is seconds since the Unix epoch, as PocketBase reads it.
 fn unix_ms(seconds: f64) -> Option<i64> {
-    #[expect(clippy::cast_possible_truncation, reason = "bounded just before")]
-    (seconds.abs() < 253_402_300_800.0).then(|| (seconds * 1_000.0) as i64)
+    #[expect(clippy::cast_possible_truncation, reason = "bounded right here")]
+    (seconds.abs() < 253_402_300_800.0).then_some((seconds * 1_000.0) as i64)
 }
 
 fn cast_items(field: &Field, value: &Value) -> Checked<Stored> {

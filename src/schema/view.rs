@@ -130,7 +130,8 @@ fn check_text(query: &str) -> Result<(), String> {
 fn exposed(source: &Collection) -> impl Iterator<Item = &Field> {
     let auth = source.kind == CollectionKind::Auth;
     source.fields.iter().filter(move |field| {
-        !matches!(field.kind, FieldKind::Password(_)) && !(auth && field.system && field.name.as_str() == "tokenKey")
+        let token_key = auth && field.system && field.name.as_str() == "tokenKey";
+        !token_key && !matches!(field.kind, FieldKind::Password(_))
     })
 }
 

@@ -1,0 +1,213 @@
+//! Collection changes and blueprints on real tenant files.
+
+use super::*;
+use crate::access::lint::{Severity, lint};
+use crate::kernel::clock::Clock;
+use crate::kernel::value::Stored;
+use crate::schema::record::RecordImage;
+use crate::services::blueprints::{self, BlueprintError, Catalog};
+use crate::services::sample::{SampleRequest, SampleSize};
+use crate::services::tenants::tests::{TestNode, meta, slug_of};
+use crate::services::tenants::{BlueprintRef, CreateTenant};
+use std::sync::Mutex;
+use tempfile::TempDir;
+
+struct Fixture {
+    node: TestNode,
+    tenant: TenantDb,
+    _folder: TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let folder = TempDir::new().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let tenant = node.create("acme").await;
+    Fixture { node, tenant, _folder: folder }
+}
+
+impl Fixture {
+    async fn create(&self, body: Value) -> Result<Value, CollectionError> {
+        create(&self.tenant, meta(), self.node.random.clone(), &body).await.map(|written| written.value)
+    }
+
+    async fn update(&self, name: &str, body: Value) -> Result<Value, CollectionError> {
+        update(&self.tenant, meta(), self.node.random.clone(), name, &body).await.map(|written| written.value)
+    }
+
+    async fn insert(&self, collection: &str, id: &str, values: &[(&str, &str)]) {
+        let (name, id) = (collection.to_owned(), RecordId::parse(id).unwrap());
+        let values: Vec<(String, Stored)> =
+            values.iter().map(|(name, value)| ((*name).to_owned(), Stored::text(value))).collect();
+        let write = move |tx: &mut WriteTx<'_>| {
+            let collection = tx.schema().find(&name).cloned().unwrap();
+            let numbered =
+                values.iter().map(|(name, value)| (collection.find_field(name).unwrap().number, value.clone()));
+            let record = RecordImage::new(id, numbered.collect::<Vec<_>>());
+            tx.insert(&collection, &record)
+        };
+        self.tenant.write(meta(), write).await.map(drop).map_err(|error: StoreError| error).unwrap();
+    }
+
+    async fn count(&self, collection: &str) -> i64 {
+        let name = collection.to_owned();
+        let read = move |reader: &Reader<'_>| {
+            let table = reader.schema().find(&name).unwrap().table();
+            let sql = format!("SELECT count(*) FROM \"{table}\"");
+            let count = reader.find_one(&sql, &[], |row| Ok(row.stored(0)?.as_number().unwrap_or(0.0)))?;
+            Ok::<_, StoreError>(count.unwrap_or(0.0) as i64)
+        };
+        self.tenant.read(read).await.unwrap()
+    }
+}
+
+fn notes() -> Value {
+    json!({"name": "notes", "listRule": "owner = @request.auth.id", "fields": [
+        {"name": "title", "type": "text"}, {"name": "owner", "type": "relation", "collectionId": "users"}]})
+}
+
+#[tokio::test]
+async fn a_collection_lives() {
+    let f = fixture().await;
+    let made = f.create(notes()).await.unwrap();
+    assert_eq!((made["name"].as_str(), made["type"].as_str()), (Some("notes"), Some("base")));
+    assert_eq!(get(&f.tenant.schema(), "notes").unwrap(), made);
+    f.insert("notes", "n1", &[("title", "same")]).await;
+    f.insert("notes", "n2", &[("title", "same")]).await;
+
+    let refused =
+        f.update("notes", json!({"indexes": ["CREATE UNIQUE INDEX i_title ON notes (title)"]})).await.unwrap_err();
+    let details = refused.details();
+    assert_eq!((refused.code(), details[0].field.as_str()), (Code::SchemaInvalid, "indexes"), "{details:?}");
+    assert!(details[0].message.contains("\"i_title\"") && details[0].message.contains("of title"), "{details:?}");
+
+    let renamed = f.update("notes", json!({"name": "memos", "viewRule": ""})).await.unwrap();
+    assert_eq!((renamed["name"].as_str(), renamed["viewRule"].as_str()), (Some("memos"), Some("")));
+    assert_eq!(f.count("memos").await, 2);
+    assert_eq!(truncate(&f.tenant, meta(), "memos").await.unwrap(), 2);
+    delete(&f.tenant, meta(), f.node.random.clone(), "memos").await.unwrap();
+    assert_eq!(get(&f.tenant.schema(), "memos").unwrap_err().code(), Code::CollectionNotFound);
+}
+
+#[tokio::test]
+async fn rules_are_checked_where_they_are_written_and_where_they_would_break() {
+    let f = fixture().await;
+    let refused = f.create(json!({"name": "x", "listRule": "nope = 1"})).await.unwrap_err();
+    assert_eq!((refused.code(), refused.details()[0].field.clone()), (Code::RuleInvalid, "listRule".to_owned()));
+    f.create(notes()).await.unwrap();
+    f.create(json!({"name": "pins", "viewRule": "note.title != ''", "fields": [
+        {"name": "note", "type": "relation", "collectionId": "notes"}]}))
+        .await
+        .unwrap();
+    let mut fields = get(&f.tenant.schema(), "notes").unwrap()["fields"].clone();
+    fields[1]["name"] = json!("heading");
+    let refused = f.update("notes", json!({"fields": fields})).await.unwrap_err();
+    assert_eq!(refused.details()[0].field, "pins.viewRule");
+}
+
+#[tokio::test]
+async fn what_others_need_stays() {
+    let f = fixture().await;
+    f.create(notes()).await.unwrap();
+    f.insert("users", "ada", &[("email", "ada@example.com"), ("tokenKey", "k1")]).await;
+    f.insert("notes", "n1", &[("owner", "ada")]).await;
+    let error = truncate(&f.tenant, meta(), "users").await.unwrap_err();
+    assert!(error.public().contains("notes.owner"), "{error}");
+    let error = delete(&f.tenant, meta(), f.node.random.clone(), "users").await.unwrap_err();
+    assert_eq!(error.code(), Code::Conflict);
+    for name in ["_sessions", "_settings"] {
+        assert_eq!(delete(&f.tenant, meta(), f.node.random.clone(), name).await.unwrap_err().code(), Code::Forbidden);
+        assert!(f.update(name, json!({"fields": [{"name": "id", "type": "text"}]})).await.is_err());
+    }
+    assert!(f.create(json!({"name": "_mine", "system": true})).await.is_err());
+}
+
+#[tokio::test]
+async fn lists_sort_and_page() {
+    let f = fixture().await;
+    for name in ["bee", "ant", "cat"] {
+        f.create(json!({"name": name})).await.unwrap();
+    }
+    let query =
+        |page, per_page, sort: &str| CollectionsQuery { page, per_page, sort: sort.to_owned(), skip_total: false };
+    let names = |answer: &Value| -> Vec<String> {
+        answer["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let schema = f.tenant.schema();
+    let all = list(&schema, &query(1, 500, "name")).unwrap();
+    let user_made: Vec<_> = names(&all).into_iter().filter(|name| !name.starts_with('_')).collect();
+    assert_eq!(user_made, ["ant", "bee", "cat", "users"]);
+    let second = list(&schema, &query(2, 1, "-name")).unwrap();
+    assert_eq!((names(&second), &second["totalItems"]), (vec!["cat".to_owned()], &all["totalItems"]));
+    assert!(list(&schema, &query(1, 1, "secret")).is_err());
+    let scaffolds = scaffolds(f.node.random.as_ref()).unwrap();
+    assert_eq!(scaffolds["auth"]["fields"].as_array().map(Vec::len), Some(6));
+}
+
+#[tokio::test]
+async fn shipped_blueprints_make_tenants_with_samples() {
+    let f = fixture().await;
+    for blueprint in crate::schema::blueprint::shipped() {
+        let slug = format!("t-{}", blueprint.name);
+        let request = SampleRequest { seed: 3, size: SampleSize { tournaments: 10, players: 200, matches: 200 } };
+        let clock: Arc<dyn Clock> = f.node.clock.clone();
+        let about = BlueprintRef { name: blueprint.name.clone(), version: blueprint.version };
+        let contents = blueprints::contents(blueprint.clone(), meta(), f.node.random.clone(), Some((request, clock)));
+        let wanted = CreateTenant { contents, blueprint: Some(about), ..CreateTenant::plain(slug_of(&slug)) };
+        let entry = f.node.registry.create(meta(), wanted).await.unwrap();
+        let tenant = f.node.registry.open_tenant(&entry.id).await.unwrap();
+        for collection in tenant.schema().collections().iter().filter(|collection| !collection.system) {
+            let table = collection.table();
+            let read = move |reader: &Reader<'_>| {
+                let sql = format!("SELECT * FROM \"{table}\" LIMIT 5");
+                let mut rows = 0;
+                reader.for_each(&sql, &[], &mut |_| {
+                    rows += 1;
+                    Ok(())
+                })?;
+                Ok::<_, StoreError>(rows)
+            };
+            assert!(tenant.read(read).await.unwrap() > 0, "{} of {} is empty", collection.name, blueprint.name);
+        }
+        let mistakes: Vec<_> =
+            lint(&tenant.schema()).into_iter().filter(|finding| finding.severity >= Severity::Warning).collect();
+        assert_eq!(mistakes, [], "{}", blueprint.name);
+        // Applying what is there already changes nothing but the time of the change.
+        let before = tenant.schema();
+        blueprints::apply(&tenant, meta(), f.node.random.clone(), &blueprint).await.unwrap();
+        assert_eq!(before.collections().len(), tenant.schema().collections().len());
+    }
+}
+
+#[tokio::test]
+async fn a_published_version_stands() {
+    let f = fixture().await;
+    let control = f.node.registry.control().clone();
+    let catalog = Catalog::new(control, f.node.random.clone());
+    let body = |version: u32| json!({"name": "tiny", "version": version, "title": "Tiny", "collections": [{"name": "things"}]});
+    catalog.publish(meta(), &body(1)).await.unwrap();
+    assert!(matches!(catalog.publish(meta(), &body(1)).await, Err(BlueprintError::NotNewer { newest: 1, .. })));
+    catalog.publish(meta(), &body(3)).await.unwrap();
+    assert_eq!(catalog.find("tiny", None).await.unwrap().version, 3);
+    assert_eq!(catalog.find("tiny", Some(1)).await.unwrap().version, 1);
+    assert!(matches!(catalog.find("tiny", Some(2)).await, Err(BlueprintError::NotFound(_))));
+    let names: Vec<_> = catalog.list().await.unwrap().iter().map(|blueprint| blueprint.name.to_string()).collect();
+    assert_eq!(names, ["business", "cms", "courses", "tiny", "tournament"]);
+    let refused = catalog.publish(meta(), &json!({"name": "tournament", "version": 1, "collections": []})).await;
+    assert!(refused.is_err(), "a shipped version stands too");
+}
+
+#[tokio::test]
+async fn progress_is_told() {
+    let f = fixture().await;
+    let blueprint = crate::schema::blueprint::find_shipped("tournament").unwrap();
+    blueprints::apply(&f.tenant, meta(), f.node.random.clone(), &blueprint).await.unwrap();
+    let told = Mutex::new(Vec::new());
+    let request = SampleRequest { seed: 1, size: SampleSize { tournaments: 10, players: 900, matches: 900 } };
+    let progress = |done, total| told.lock().unwrap().push((done, total));
+    let clock = f.node.clock.clone();
+    let done =
+        crate::services::sample::fill(&f.tenant, "tournament", request, clock.as_ref(), &progress).await.unwrap();
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.last(), Some(&(done, done)));
+    assert!(told.windows(2).all(|pair| pair[0].0 <= pair[1].0 && pair[0].0 <= pair[0].1), "{told:?}");
+}
