@@ -233,7 +233,8 @@ pub(super) fn load_lines(
     let prefix = [(row.shows_collection_id, "collectionId"), (row.shows_collection_name, "collectionName")];
     let columns = prefix
         .into_iter()
-        .filter_map(|(shown, name)| shown.then(|| name.to_owned()))
+        .filter(|(shown, _)| *shown)
+        .map(|(_, name)| name.to_owned())
         .chain(row.columns.iter().filter(|column| column.shown).map(|column| column.name.to_string()))
         .collect();
     Ok(ExportPage { lines, columns, next_cursor: loaded.links.next })

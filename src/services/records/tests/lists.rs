@@ -196,9 +196,10 @@ async fn a_changed_schema_makes_new_plans() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_past_its_budget_names_the_missing_index() {
-    let world = World::with(&library(), |options| (options.read_inline_steps, options.read_steps_max) = (500, 4_000)).await;
-    rows(&world, 150).await;
-    rows(&world, 150).await;
+    let world = World::with(&library(), |options| (options.read_inline_steps, options.read_steps_max) = (500, 2_000)).await;
+    for _ in 0..15 {
+        rows(&world, 50).await;
+    }
     let error = world.guest().try_list("posts", &[("filter", "title ~ 'nothing' || score > 90"), ("sort", "-body")]).await.unwrap_err();
     assert_eq!(error.code(), Code::QueryTooExpensive);
     assert!(error.public().contains("posts (title, score, body)"), "{}", error.public());
