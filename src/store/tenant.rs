@@ -308,9 +308,10 @@ impl Drop for Hold<'_> {
 }
 
 impl Tenants {
-    /// Builds the table; makes the data folder and starts the writer threads. Opens no tenant.
+    /// Builds the table: makes the data folder, raises the limit of open files, starts the writer threads. Opens no tenant.
     pub fn start(options: StoreOptions) -> Result<Self, StoreError> {
         connection::assert_sqlite()?;
+        super::node::raise_file_limit();
         std::fs::create_dir_all(options.data_dir.join("tenants"))?;
         let writers = WriterPool::start(options.writer_threads)?;
         let openers = Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("tn-open-{}").build());
