@@ -3,11 +3,13 @@
 //! Keeps true: every part gets exactly the handles it needs, built once here; nothing below imports this module.
 //! Does not do: any work of its own. [`Parts`] is the one door through which tests replace the world.
 
+mod demo;
 mod engines;
 mod error;
 mod folder;
 mod observe;
 
+pub use demo::{DEMO_EMAIL, DEMO_TENANT, Progress};
 pub use error::StartError;
 pub use folder::{FolderError, load_or_create_key};
 

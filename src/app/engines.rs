@@ -6,12 +6,17 @@
 use super::observe::{DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
 use super::{Parts, StartError, folder};
 use crate::config::Config;
-use crate::http::{self, AuthPart, CollectionsPart, DoctorPart, OpsPart, TenantsPart, TransitFolder, VisitPart};
+use crate::http::{
+    self, AuthPart, BlueprintsPart, CollectionsPart, DoctorPart, OpsPart, TenantsPart, TransitFolder, VisitPart,
+};
+use crate::kernel::clock::Clock;
 use crate::kernel::limits;
+use crate::kernel::random::Random;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordHasher, PasswordOptions};
 use crate::services::auth::{Auth, AuthParts, Known, OutboxMailer};
+use crate::services::blueprints::Catalog;
 use crate::services::records::RecordTools;
 use crate::services::tenants::{Registry, RegistryOptions};
 use crate::store::{self, CommitObserver, StoreOptions};
@@ -28,8 +33,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// The opened engines and services.
 pub(super) struct Engines {
     store: Arc<store::Tenants>,
-    registry: Registry,
-    auth: Auth,
+    pub(super) registry: Registry,
+    pub(super) auth: Auth,
+    pub(super) catalog: Catalog,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
     tools: Arc<RecordTools>,
     node_key: Secret,
     /// Closes idle tenants; aborted by `close`, between two sweeps or inside one, which holds nothing half-done.
@@ -61,13 +69,14 @@ impl Engines {
             hasher,
             mailer,
             known,
-            clock,
+            clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
         });
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
         let sweeper = tokio::spawn(sweep(Arc::clone(&store)));
-        Ok(Self { store, registry, auth, tools: Arc::new(tools), node_key, sweeper })
+        let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
+        Ok(Self { store, registry, auth, catalog, clock, random, tools: Arc::new(tools), node_key, sweeper })
     }
 
     /// The handles of every handler part.
@@ -97,7 +106,19 @@ impl Engines {
             },
             auth: AuthPart { auth: self.auth.clone() },
             collections: CollectionsPart { random: Arc::clone(&parts.random) },
-            tenants: TenantsPart { registry: self.registry.clone(), transit },
+            blueprints: BlueprintsPart {
+                catalog: self.catalog.clone(),
+                registry: self.registry.clone(),
+                random: Arc::clone(&parts.random),
+                clock: Arc::clone(&parts.clock),
+            },
+            tenants: TenantsPart {
+                registry: self.registry.clone(),
+                catalog: self.catalog.clone(),
+                clock: Arc::clone(&parts.clock),
+                random: Arc::clone(&parts.random),
+                transit,
+            },
             doctor: DoctorPart { registry: self.registry.clone(), folder: config.data.dir.clone() },
             ops: OpsPart {
                 clock: Arc::clone(&parts.clock),
@@ -113,12 +134,12 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, tools, node_key: _, sweeper } = self;
+        let Self { store, registry, auth, catalog, tools, sweeper, .. } = self;
         sweeper.abort();
         // Aborted is the expected end.
         let _ = sweeper.await;
         // These hold a handle of the control database, which could not close before they are gone.
-        drop((registry, auth, tools));
+        drop((registry, auth, catalog, tools));
         store.shutdown().await;
     }
 }

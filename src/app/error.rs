@@ -5,6 +5,8 @@
 use super::FolderError;
 use crate::secrets::keys::KeyError;
 use crate::secrets::password::PasswordError;
+use crate::services::auth::AuthError;
+use crate::services::blueprints::BlueprintError;
 use crate::services::tenants::TenantError;
 use crate::store::StoreError;
 use std::net::SocketAddr;
@@ -30,6 +32,12 @@ pub enum StartError {
     /// The registry of tenants.
     #[error("the tenants cannot be read: {0}")]
     Tenants(#[from] TenantError),
+    /// An account.
+    #[error("the account cannot be made: {0}")]
+    Auth(#[from] AuthError),
+    /// A blueprint.
+    #[error("the blueprint cannot be read: {0}")]
+    Blueprint(#[from] BlueprintError),
     /// The node's secret.
     #[error("the node's secret cannot be read: {0}")]
     Key(#[from] KeyError),

@@ -53,10 +53,9 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
 async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {
     telemetry::install(&LogOptions { filter: config.log.filter.clone(), json: config.log.format == LogFormat::Json })?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let folder = config.data.dir.clone();
     let node = app::start(config, Parts::default()).await?;
     if args.demo {
-        demo::prepare(&Client::new(node.url(), &folder, None)?, &node.url()).await?;
+        demo::prepare(&node).await?;
     }
     eprintln!("Tenantry answers at {}. Stop it with Ctrl-C.", node.url());
     tokio::select! {

@@ -1,51 +1,36 @@
-//! `serve --demo`: a superuser with a one-time password, an empty tenant, a tenant with sample data.
+//! `serve --demo`: shows the progress of the sample data and how to go on.
 //!
-//! Keeps true: what is there already is left alone, so a second start makes nothing anew.
-//! Does not do: generating data; the node does, from a seed, and reports its progress.
+//! Keeps true: a password is printed once, when it is made. Does not do: making anything; `app` does.
 
-use super::client::Client;
 use super::outcome::Failure;
-use crate::kernel::random::SystemRandom;
-use crate::secrets::opaque;
-use reqwest::Method;
-use serde_json::{Value, json};
-
-/// The superuser of the demo.
-const EMAIL: &str = "admin@example.com";
-/// The tenant with sample data.
-const SLUG: &str = "demo-org";
+use crate::app::{DEMO_EMAIL, DEMO_TENANT, RunningNode};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::Arc;
 
 /// Makes what is missing and prints how to go on.
-pub(super) async fn prepare(client: &Client, url: &str) -> Result<(), Failure> {
-    let known = client.get("/api/collections/_superusers/records?perPage=1&fields=id").await?;
-    let first = known.pointer("/items/0").is_none();
-    let password = opaque::generate_password(&SystemRandom::default());
-    if first {
-        let body = json!({ "email": EMAIL, "password": password.expose(), "passwordConfirm": password.expose() });
-        client.send(Method::POST, "/api/collections/_superusers/records", &body).await?;
+pub(super) async fn prepare(node: &RunningNode) -> Result<(), Failure> {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("sample data {wide_bar} {pos}/{len} records") {
+        bar.set_style(style);
     }
-    make_tenant(client).await?;
-    if first {
-        println!("\nSuperuser {EMAIL}, password {} (shown once)", password.expose());
+    let shown = bar.clone();
+    let progress = move |done: usize, total: usize| {
+        shown.set_length(total as u64);
+        shown.set_position(done as u64);
+    };
+    let password = node.prepare_demo(Arc::new(progress)).await?;
+    bar.finish_and_clear();
+    let url = node.url();
+    if let Some(password) = &password {
+        println!("Superuser {DEMO_EMAIL}, password {} (shown this once)\n", password.expose());
     }
-    println!("\nTry:");
-    println!("  curl '{url}/t/{SLUG}/api/collections/tournaments/records?perPage=3&sort=-startDate'");
-    println!("  curl '{url}/t/{SLUG}/api/collections/players/records?perPage=5&sort=-chips'");
-    println!("  curl -X POST '{url}/api/collections/_superusers/auth-with-password' \\");
-    println!("       -H 'content-type: application/json' \\");
-    let shown = if first { password.expose() } else { "YOUR-PASSWORD" };
-    println!("       -d '{{\"identity\":\"{EMAIL}\",\"password\":\"{shown}\"}}'");
-    Ok(())
-}
-
-async fn make_tenant(client: &Client) -> Result<(), Failure> {
-    match client.get(&format!("/api/tenants/{SLUG}")).await {
-        Ok(_) => return Ok(()),
-        Err(Failure::Refused { status: 404, .. }) => {}
-        Err(error) => return Err(error),
-    }
-    let body = json!({ "slug": SLUG, "name": "Demo organisation", "blueprint": "tournament", "sample": true });
-    let made: Value = client.send(Method::POST, "/api/tenants", &body).await?;
-    debug_assert!(made.is_object());
+    let shown = password.as_ref().map_or("YOUR-PASSWORD", |password| password.expose());
+    println!("Try:");
+    println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/tournaments/records?perPage=3&sort=-startDate'");
+    println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/players/records?perPage=5&sort=-chips'");
+    println!(
+        "  curl '{url}/api/collections/_superusers/auth-with-password' -H 'content-type: application/json' \\\n       \
+         -d '{{\"identity\":\"{DEMO_EMAIL}\",\"password\":\"{shown}\"}}'\n"
+    );
     Ok(())
 }

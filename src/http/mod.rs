@@ -17,6 +17,7 @@ mod transit;
 pub(crate) use actix_web::dev::ServerHandle;
 pub(crate) use extract::VisitPart;
 pub(crate) use handlers::auth::AuthPart;
+pub(crate) use handlers::blueprints::BlueprintsPart;
 pub(crate) use handlers::collections::CollectionsPart;
 pub(crate) use handlers::doctor::DoctorPart;
 pub(crate) use handlers::ops::OpsPart;
@@ -60,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) visit: VisitPart,
     pub(crate) auth: AuthPart,
     pub(crate) collections: CollectionsPart,
+    pub(crate) blueprints: BlueprintsPart,
     pub(crate) tenants: TenantsPart,
     pub(crate) doctor: DoctorPart,
     pub(crate) ops: OpsPart,
@@ -86,6 +88,7 @@ pub(crate) fn serve(
     let visit = web::Data::new(parts.visit);
     let auth = web::Data::new(parts.auth);
     let collections = web::Data::new(parts.collections);
+    let blueprints = web::Data::new(parts.blueprints);
     let tenants = web::Data::new(parts.tenants);
     let doctor = web::Data::new(parts.doctor);
     let ops = web::Data::new(parts.ops);
@@ -97,6 +100,7 @@ pub(crate) fn serve(
             .app_data(visit.clone())
             .app_data(auth.clone())
             .app_data(collections.clone())
+            .app_data(blueprints.clone())
             .app_data(tenants.clone())
             .app_data(doctor.clone())
             .app_data(ops.clone())

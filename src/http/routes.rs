@@ -3,7 +3,7 @@
 //! Keeps true: a path that exists answers 405 with `Allow` to a method it lacks; every other path answers 404; a GET
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
-use super::handlers::{auth, collections, doctor, keys, ops, records, recovery, tenants, transfer};
+use super::handlers::{auth, blueprints, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer};
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
@@ -87,6 +87,14 @@ routes! {
     "/api/tenants/{tenant}/resume" POST tenants::resume_tenant;
     "/api/tenants/{tenant}/clone" POST tenants::clone_tenant;
     "/api/tenants/{tenant}/export" GET tenants::export_tenant;
+
+    "/api/tenants/{tenant}/blueprint" POST blueprints::apply_blueprint;
+    "/api/blueprints" GET blueprints::list_blueprints, POST blueprints::publish_blueprint;
+    "/api/blueprints/{name}" GET blueprints::get_blueprint;
+    "/api/blueprints/{name}/test" POST blueprints::test_blueprint;
+    "/api/rules/explain" POST rules::explain_rule;
+    "/api/rules/lint" GET rules::lint_rules;
+    "/api/rules/strangers" GET rules::list_stranger_reach;
 
     "/api/admin/doctor" GET doctor::get_doctor;
     "/health" GET ops::get_health;

@@ -4,8 +4,15 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: a panic is the failure")]
 
 mod support;
-mod limits;
-mod observability;
-mod auth;
 mod tenants;
+mod lifecycle;
 mod isolation;
+mod replay;
+mod collections;
+mod records;
+mod batch;
+mod access;
+mod auth;
+mod limits;
+mod errors;
+mod observability;

@@ -6,6 +6,8 @@ pub(super) mod collections;
 pub(super) mod auth;
 pub(super) mod recovery;
 pub(super) mod keys;
+pub(super) mod rules;
 pub(super) mod tenants;
+pub(super) mod blueprints;
 pub(super) mod doctor;
 pub(super) mod ops;

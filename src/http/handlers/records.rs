@@ -108,6 +108,7 @@ pub(crate) async fn run_batch(visitor: Visitor, body: RecordBody) -> Result<Http
 
 /// `GET /api/changes?since=`
 pub(crate) async fn list_changes(visitor: Visitor) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
     let parameters = visitor.parameters();
     let since = body::number(&parameters, "since")?.unwrap_or(0);
     let limit = body::number(&parameters, "limit")?.map(|limit| usize::try_from(limit).unwrap_or(0));

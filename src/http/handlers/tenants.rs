@@ -7,18 +7,28 @@ use crate::http::extract::NodeVisitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::http::transit::TransitFolder;
+use crate::kernel::clock::Clock;
 use crate::kernel::datetime;
 use crate::kernel::error::{Code, Detail};
 use crate::kernel::ident::TenantSlug;
 use crate::kernel::limits;
-use crate::services::tenants::{CreateTenant, Registry, RenameTenant, TenantEntry, TenantQuery, TenantState};
+use crate::kernel::random::Random;
+use crate::services::blueprints::{self, Catalog};
+use crate::services::sample::SampleRequest;
+use crate::services::tenants::{
+    BlueprintRef, CreateTenant, Registry, RenameTenant, TenantEntry, TenantQuery, TenantState,
+};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// What the routes of tenants need.
 pub(crate) struct TenantsPart {
     pub(crate) registry: Registry,
+    pub(crate) catalog: Catalog,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
     /// Where files wait on their way in or out.
     pub(crate) transit: TransitFolder,
 }
@@ -106,7 +116,14 @@ pub(crate) async fn create_tenant(
     Json(body): Json<CreateTenantRequest>,
 ) -> Result<HttpResponse, Problem> {
     let slug = slug_of(body.slug.as_deref(), &body.name)?;
-    let request = CreateTenant { name: body.name, hosts: body.hosts, ..CreateTenant::plain(slug) };
+    let mut request = CreateTenant { name: body.name, hosts: body.hosts, ..CreateTenant::plain(slug) };
+    if let Some(name) = &body.blueprint {
+        let blueprint = part.catalog.find(name, None).await?;
+        request.blueprint = Some(BlueprintRef { name: Arc::clone(&blueprint.name), version: blueprint.version });
+        let sample = body.sample.then(|| (SampleRequest::default(), Arc::clone(&part.clock)));
+        let (meta, random) = (visitor.0.write_meta(), Arc::clone(&part.random));
+        request.contents = blueprints::contents(blueprint, meta, random, sample);
+    }
     let entry = part.registry.create(visitor.0.write_meta(), request).await?;
     Ok(respond::json(&to_wire(&entry)))
 }

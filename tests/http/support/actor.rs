@@ -22,6 +22,12 @@ impl Actor {
         self.with_header("authorization", value)
     }
 
+    /// The same, but a stranger.
+    pub(crate) fn without_authorization(mut self) -> Self {
+        self.headers.retain(|(known, _)| known != "authorization");
+        self
+    }
+
     /// The same, with one more header; an earlier one of that name is replaced.
     pub(crate) fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.retain(|(known, _)| known != name);

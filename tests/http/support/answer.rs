@@ -15,9 +15,9 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        let request = request.build().expect("a request");
-        let what = format!("{} {}", request.method(), request.url());
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let (http, request) = request.build_split();
+        let request = request.expect("a request");
+        let what: String = format!("{} {}", request.method(), request.url()).chars().take(200).collect();
         let response = http.execute(request).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.bytes().await.unwrap_or_else(|error| panic!("{what}: {error:?}")).to_vec();

@@ -11,4 +11,4 @@ pub(crate) use actor::Actor;
 pub(crate) use answer::Answer;
 pub(crate) use logs::expect_error;
 pub(crate) use raw::RawConnection;
-pub(crate) use server::TestServer;
+pub(crate) use server::{PASSWORD, TestServer, User};

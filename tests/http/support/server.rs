@@ -1,12 +1,22 @@
 //! One node per test.
 
 use super::{Actor, logs};
+use serde_json::json;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tenantry::app::{self, Parts, RunningNode};
 use tenantry::config::{Config, RawConfig};
 use tenantry::kernel::clock::{Clock, SystemClock};
-use tenantry::kernel::random::SystemRandom;
+
+/// The password of everybody in the suites.
+pub(crate) const PASSWORD: &str = "correct-horse-battery";
+
+/// A user who has logged in.
+pub(crate) struct User {
+    pub(crate) actor: Actor,
+    pub(crate) id: String,
+    pub(crate) token: String,
+}
 
 /// A node on port 0 with an empty folder.
 pub(crate) struct TestServer {
@@ -24,14 +34,18 @@ impl TestServer {
 
     /// Starts with lines of TOML on top of the defaults, and a clock.
     pub(crate) async fn start_with(toml: &str, clock: Arc<dyn Clock>) -> Self {
-        let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self::open(folder, toml, clock).await
+        Self::start_parts(toml, Parts { clock, ..Parts::default() }).await
     }
 
-    async fn open(folder: Arc<TempDir>, toml: &str, clock: Arc<dyn Clock>) -> Self {
+    /// Starts with everything replaced that may be.
+    pub(crate) async fn start_parts(toml: &str, parts: Parts) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::open(folder, toml, parts).await
+    }
+
+    async fn open(folder: Arc<TempDir>, toml: &str, parts: Parts) -> Self {
         logs::install();
         let config = Self::config(toml, folder.path());
-        let parts = Parts { clock, random: Arc::new(SystemRandom::default()), ..Parts::default() };
         let node = app::start(config, parts).await.expect("the node starts");
         let key = std::fs::read_to_string(folder.path().join("node.key")).unwrap();
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(64).build().unwrap();
@@ -55,7 +69,7 @@ impl TestServer {
         self.node.take().expect("a running node").stop().await.unwrap();
         let folder = Arc::clone(&self.folder);
         drop(self);
-        Self::open(folder, "", Arc::new(SystemClock)).await
+        Self::open(folder, "", Parts::default()).await
     }
 
     /// The base address.
@@ -76,6 +90,33 @@ impl TestServer {
     /// Whoever may read the folder: the node's administrator.
     pub(crate) fn node(&self) -> Actor {
         self.anon().with_authorization(format!("Node {}", self.key))
+    }
+
+    /// A superuser who has logged in.
+    pub(crate) async fn superuser(&self) -> Actor {
+        let body = json!({ "email": "root@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+        self.node().post("/api/collections/_superusers/records", body).await.created();
+        let login = json!({ "identity": "root@example.com", "password": PASSWORD });
+        let answer = self.anon().post("/api/collections/_superusers/auth-with-password", login).await.ok();
+        self.anon().with_authorization(answer["token"].as_str().unwrap())
+    }
+
+    /// Makes a tenant; the answer speaks to it as the node's administrator.
+    pub(crate) async fn tenant(&self, slug: &str) -> Actor {
+        self.node().post("/api/tenants", json!({ "slug": slug, "name": slug })).await.created();
+        self.node().at(slug)
+    }
+
+    /// Registers `name` among the users of the tenant that `admin` speaks to, and logs in.
+    pub(crate) async fn user(&self, admin: &Actor, name: &str) -> User {
+        let email = format!("{name}@example.com");
+        let body = json!({ "email": email, "password": PASSWORD, "passwordConfirm": PASSWORD, "name": name });
+        let made = admin.post("/api/collections/users/records", body).await.created();
+        let guest = admin.clone().without_authorization();
+        let login = json!({ "identity": email, "password": PASSWORD });
+        let answer = guest.post("/api/collections/users/auth-with-password", login).await.ok();
+        let token = answer["token"].as_str().unwrap().to_owned();
+        User { actor: guest.with_authorization(&token), id: made["id"].as_str().unwrap().to_owned(), token }
     }
 }
 
