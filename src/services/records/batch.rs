@@ -12,8 +12,10 @@ use super::write::{self, Done, Effect, WriteRequest, WriteSource, WriteVerb};
 use super::{Answer, RecordError, Scope};
 use crate::kernel::error::{Code, Detail};
 use crate::kernel::ident::RecordId;
-use crate::store::{WriteToken, WriteTx};
+use crate::query::request::RequestContext;
+use crate::store::{Reader, WriteToken, WriteTx};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What became of one request of a batch.
 #[derive(Debug)]
@@ -48,6 +50,9 @@ pub struct BatchOptions {
 
 /// Runs a batch.
 pub async fn run(scope: &Scope, batch: BatchRequest, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
+    // Rules see each item's own body.
+    let request = RequestContext { body: serde_json::Map::new(), ..(*scope.request).clone() };
+    let scope = &Scope { request: Arc::new(request), ..scope.clone() };
     let mut items = Vec::with_capacity(batch.items.len());
     for (index, request) in batch.items.into_iter().enumerate() {
         items.push(request.into_item().map_err(|reason| malformed(index, reason))?);
@@ -64,7 +69,34 @@ fn malformed(index: usize, reason: String) -> RecordError {
     RecordError::Invalid(vec![detail])
 }
 
+/// Nothing but reads: one snapshot, and the writer is left alone.
+async fn run_reads(scope: &Scope, items: Vec<Item>) -> Result<BatchAnswer, RecordError> {
+    let run = scope.clone();
+    let (done, lsn) = scope
+        .tenant
+        .read(move |reader| {
+            let mut answers = Vec::with_capacity(items.len());
+            let mut done = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                let mut item = item.clone();
+                let one = item
+                    .resolve(&answers)
+                    .map_err(|detail| RecordError::Invalid(vec![detail]))
+                    .and_then(|()| read_item(reader, &run, &item))
+                    .map_err(|fault| at(index, fault))?;
+                answers.push(parse_answer(&one.answer));
+                done.push(ItemAnswer::Done(one));
+            }
+            Ok::<_, RecordError>((done, reader.lsn()))
+        })
+        .await?;
+    Ok(BatchAnswer { items: done, lsn, token: None, replayed: false })
+}
+
 async fn run_together(scope: &Scope, items: Vec<Item>, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
+    if items.iter().all(Item::is_read) {
+        return run_reads(scope, items).await;
+    }
     let mut ready = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
         let prepared = prepare(scope, &item).await.map_err(|fault| at(index, fault))?;
@@ -110,20 +142,25 @@ fn apply_all(tx: &mut WriteTx<'_>, scope: &Scope, ready: Vec<(Item, Prepared)>) 
 }
 
 fn apply_item(tx: &mut WriteTx<'_>, scope: &Scope, item: Item, prepared: &Prepared) -> Result<Done, RecordError> {
-    match item.verb {
-        Verb::List => {
-            let parameters = ListRequest::from_pairs(&item.parameters)?;
-            let answer = read::load_list_now(tx, &scope.reading(&item.parameters), &item.collection, &parameters)?;
-            Ok(Done { effect: Effect::Read, answer })
-        }
-        Verb::Get => {
-            let view = View::from_pairs(&item.parameters)?;
-            let id = item.record.as_deref().unwrap_or_default();
-            let answer = read::load_get_now(tx, &scope.reading(&item.parameters), &item.collection, id, &view)?;
-            Ok(Done { effect: Effect::Read, answer })
-        }
-        _ => write::apply(tx, scope, &write_request(item)?, prepared),
+    if item.is_read() {
+        return read_item(tx, scope, &item);
     }
+    write::apply(tx, scope, &write_request(item)?, prepared)
+}
+
+fn read_item(reader: &Reader<'_>, scope: &Scope, item: &Item) -> Result<Done, RecordError> {
+    let scope = scope.reading(&item.parameters);
+    let answer = match &item.record {
+        None => {
+            let request = ListRequest::from_pairs(&item.parameters)?;
+            read::load_list_now(reader, &scope, &item.collection, &request)?
+        }
+        Some(id) => {
+            let view = View::from_pairs(&item.parameters)?;
+            read::load_get_now(reader, &scope, &item.collection, id, &view)?
+        }
+    };
+    Ok(Done { effect: Effect::Read, answer })
 }
 
 /// Each item in a transaction of its own, in order, so that references still work.

@@ -119,6 +119,11 @@ impl ItemRequest {
 }
 
 impl Item {
+    /// Whether it changes nothing.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self.verb, Verb::List | Verb::Get)
+    }
+
     /// Puts the answers of earlier items in the place of references.
     pub(super) fn resolve(&mut self, answers: &[Option<Value>]) -> Result<(), Detail> {
         if let Some(record) = &mut self.record {

@@ -121,7 +121,8 @@ pub struct Scope {
     pub tenant: TenantDb,
     /// Who asks.
     pub principal: Principal,
-    /// The request as rules see it; its `auth` is that of the principal.
+    /// The request as rules see it; its `auth` is that of the principal. Its `body` is that of a single write; where it
+    /// is empty, rules see the body of the [`write::WriteRequest`].
     pub request: Arc<RequestContext>,
     /// What the node shares.
     pub tools: Arc<RecordTools>,

@@ -204,7 +204,9 @@ struct Job<'a> {
 impl Job<'_> {
     /// The request as rules see it: `@request.body` is the body of this write.
     fn context(&self) -> &RequestContext {
-        if self.scope.is_superuser() {
+        // A single write's scope holds its body already; a batch has one body per item.
+        let given = !self.scope.request.body.is_empty() || self.request.body.is_empty();
+        if given || self.scope.is_superuser() {
             return &self.scope.request;
         }
         self.context

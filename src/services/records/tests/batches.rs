@@ -127,3 +127,20 @@ async fn rules_hold_inside_a_batch() {
     assert_eq!(code(guest.batch(body("Forbidden"), BatchOptions::default()).await), Code::BatchFailed);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn reads_alone_are_one_snapshot_and_write_nothing() {
+    let world = World::new(&library()).await;
+    let made = world.admin().create("authors", json!({"name": "Ada"})).await;
+    let before = world.db.position();
+    let get = |url: String| json!({"method": "GET", "url": url});
+    let body = json!({"requests": [get("/api/collections/authors/records".into()),
+        get(format!("/api/collections/authors/records/{}", made["id"].as_str().unwrap())),
+        get("/api/collections/authors/records/$1.id?fields=name".into())]});
+    let answer = world.guest().batch(body, BatchOptions::default()).await.unwrap();
+    assert_eq!(bodies(&answer)[2], json!({"name": "Ada"}));
+    assert_eq!((answer.lsn, answer.token, world.db.position()), (before, None, before));
+    let missing = json!({"requests": [get("/api/collections/authors/records/absent".into())]});
+    assert_eq!(code(world.guest().batch(missing, BatchOptions::default()).await), Code::BatchFailed);
+    world.stop().await;
+}
