@@ -16,14 +16,14 @@ mod memory;
 pub mod mutation;
 mod persist;
 pub mod policy;
-mod purge;
+pub mod purge;
 pub mod stamp;
 pub mod stats;
 mod tenant;
 pub mod verify;
 pub mod warm;
 
-pub use tenant::{Answer, Request, Source, TenantCache};
+pub use tenant::{Answer, Began, Request, Source, TenantCache};
 
 use crate::kernel::clock::{Clock, SystemClock};
 use crate::kernel::ident::TenantId;

@@ -45,10 +45,17 @@ pub struct Touched {
 pub struct Generation {
     /// The collection.
     pub collection: CollectionId,
-    /// The value of the declared partition field; `None` stands for the whole collection.
-    pub partition: Option<Stored>,
+    /// The hash of the declared partition field's value; `None` stands for the whole collection.
+    pub partition: Option<u64>,
     /// The position of the last commit that touched it.
     pub lsn: i64,
+}
+
+impl Generation {
+    /// A row as the tenant's file keeps it: the partition in the bytes of [`partition_hash`], empty for the collection.
+    pub fn of_row(collection: CollectionId, partition: &[u8], lsn: i64) -> Self {
+        Self { collection, partition: (!partition.is_empty()).then(|| partition_hash(partition)), lsn }
+    }
 }
 
 /// What a tenant's file says about positions when it is opened; the tail spares records from looking changed.
@@ -213,8 +220,8 @@ impl Positions {
             positions.ensure(collection, lsn);
         }
         for generation in &seed.generations {
-            if let Some(value) = &generation.partition {
-                positions.ensure(&generation.collection, 0).partitions.raise(value_hash(value), generation.lsn);
+            if let Some(hash) = generation.partition {
+                positions.ensure(&generation.collection, 0).partitions.raise(hash, generation.lsn);
             }
         }
         for touched in &seed.tail {
@@ -482,33 +489,40 @@ fn slot_of(hash: u64, len: usize) -> usize {
 
 /// The hash by which a record is watched; stable across versions because answers on disk carry it.
 pub fn record_hash(id: &str) -> u64 {
-    mixed(1, id.as_bytes())
+    mixed(1, id.as_bytes().iter())
 }
 
 /// The hash by which a partition value is watched; equal numbers hash alike whatever their storage class.
 pub fn value_hash(value: &Stored) -> u64 {
     match value {
-        Stored::Null => mixed(2, &[]),
+        Stored::Null => mixed(2, [0].iter()),
         Stored::Integer(_) | Stored::Real(_) => {
             // -0.0 and 0.0 are one value to SQLite.
             let number = value.as_number().unwrap_or(0.0) + 0.0;
-            mixed(3, &number.to_bits().to_le_bytes())
+            mixed(2, [1].iter().chain(&number.to_be_bytes()))
         }
-        Stored::Text(text) => mixed(4, text.as_bytes()),
-        Stored::Blob(bytes) => mixed(5, bytes),
+        Stored::Text(text) => mixed(2, [2].iter().chain(text.as_bytes())),
+        Stored::Blob(bytes) => mixed(2, [3].iter().chain(bytes.iter())),
     }
+}
+
+/// The same hash from the bytes that the tenant's file keeps for a partition: a tag (0 NULL, 1 number, 2 text, 3 blob)
+/// and the value, numbers as big-endian doubles.
+pub fn partition_hash(bytes: &[u8]) -> u64 {
+    const MINUS_ZERO: [u8; 9] = [1, 0x80, 0, 0, 0, 0, 0, 0, 0];
+    if bytes == MINUS_ZERO { value_hash(&Stored::Real(0.0)) } else { mixed(2, bytes.iter()) }
 }
 
 /// The hash by which a tag, collection or key is purged.
 pub fn mark_hash(kind: u8, text: &str) -> u64 {
-    mixed(kind, text.as_bytes())
+    mixed(kind, text.as_bytes().iter())
 }
 
 /// FNV-1a with a final avalanche (SplitMix64); speed matters, and a forced collision only costs an extra load.
-fn mixed(domain: u8, bytes: &[u8]) -> u64 {
+fn mixed<'bytes>(domain: u8, bytes: impl Iterator<Item = &'bytes u8>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in std::iter::once(&domain).chain(bytes) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    for byte in std::iter::once(domain).chain(bytes.copied()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

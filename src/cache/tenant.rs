@@ -1,6 +1,6 @@
 //! Reading through the cache of one tenant: memory, then disk, then one load that everybody shares.
 //!
-//! Keeps true: the stamp is taken before the load (and so before its snapshot) begins; a waiter takes a shared result
+//! Keeps true: a load carries the stamp its request began with (and so one from before its snapshot); a waiter takes a result
 //! only if it serves the moment the waiter arrived; errors are never kept; no lock is held across an await.
 //! Does not do: building keys, choosing dependencies, rules.
 
@@ -133,9 +133,19 @@ impl Source {
     }
 }
 
-/// One read.
+/// Where one incarnation of a tenant stood when a request began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Began {
+    stamp: Stamp,
+    incarnation: u64,
+}
+
+/// One read. Begin first, then read the schema, then build key and dependencies from it: a rule that changes in
+/// between then makes the answer look old, instead of filing it where the old rule would.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'request> {
+    /// Where the tenant stood before anything of this request was looked up: [`TenantCache::begin`].
+    pub began: Began,
     /// Where the answer is filed.
     pub key: &'request Key,
     /// What it depends on: everything the plan, the rules and the expands touch.
@@ -212,8 +222,17 @@ impl TenantCache {
         &self.part.tenant
     }
 
-    /// Where the tenant stands now.
-    pub fn stamp(&self) -> Stamp {
+    /// Where the tenant stands now. Call it before reading the schema, and once per request.
+    pub fn begin(&self) -> Began {
+        Began { stamp: self.stamp(), incarnation: self.part.incarnation }
+    }
+
+    /// Whether a request that began at `began` may still be answered by what is kept here.
+    fn is_open_to(&self, began: Began) -> bool {
+        !self.part.is_retired() && began.incarnation == self.part.incarnation
+    }
+
+    fn stamp(&self) -> Stamp {
         self.part.positions.stamp()
     }
 
@@ -233,10 +252,9 @@ impl TenantCache {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded, E>>,
     {
-        if request.policy.tier == Tier::Off || self.part.is_retired() {
+        if request.policy.tier == Tier::Off || !self.is_open_to(request.began) {
             return self.load_past(request, load).await;
         }
-        let arrival = self.stamp();
         if let Some(answer) = self.get(request.key) {
             if self.verify_is_due() {
                 return self.verify_hit(request, answer, load).await;
@@ -252,7 +270,7 @@ impl TenantCache {
                 }
                 Seat::Wait(waiter) => {
                     if let Some(held) = waiter.result().await
-                        && (held.proof.serves(arrival) || self.mutated(Mutation::WaiterTakesOlderLoad))
+                        && (held.proof.serves(request.began.stamp) || self.mutated(Mutation::WaiterTakesOlderLoad))
                     {
                         Counters::bump(&held.counters.misses);
                         Counters::bump(&held.counters.joined);
@@ -273,7 +291,7 @@ impl TenantCache {
         Fut: Future<Output = Result<Loaded, E>>,
     {
         Counters::bump(&self.counters(request.key).bypasses);
-        if request.policy.tier == Tier::Off || self.part.is_retired() {
+        if request.policy.tier == Tier::Off || !self.is_open_to(request.began) {
             let held = self.load(request, load).await?;
             return Ok(self.answer(held, Source::Bypass));
         }
@@ -286,7 +304,7 @@ impl TenantCache {
     ///
     /// `loaded` must be what a read at exactly `lsn` would give; later writes void it as any other.
     pub fn write_through(&self, request: Request<'_>, loaded: Loaded, lsn: i64) {
-        if request.policy.tier == Tier::Off || self.part.is_retired() {
+        if request.policy.tier == Tier::Off || !self.is_open_to(request.began) {
             return;
         }
         let stamp = Stamp { at: lsn, purges: self.stamp().purges };
@@ -342,10 +360,10 @@ impl TenantCache {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded, E>>,
     {
-        // Before the load, and so before its snapshot: a write in between makes the answer look old, never new.
-        let before = self.stamp();
         let loaded = load().await?;
-        let stamp = if self.mutated(Mutation::StampAfterSnapshot) { self.stamp() } else { before };
+        // The stamp is from before the load, and so from before its snapshot: a write in between makes the answer look
+        // old, never new.
+        let stamp = if self.mutated(Mutation::StampAfterSnapshot) { self.stamp() } else { request.began.stamp };
         Ok(self.hold(request, loaded, stamp))
     }
 

@@ -51,6 +51,16 @@ fn list_key(tenant: &TenantId, plan: &str) -> Key {
     Key::new(tenant, Category::List, &posts(), Sub::Word("page"), &[plan.as_bytes()], &CallerClass::everyone())
 }
 
+fn request<'r>(
+    world: &'r World,
+    key: &'r Key,
+    dependencies: &'r Dependencies,
+    replay: Option<&'r Arc<[u8]>>,
+) -> Request<'r> {
+    let began = world.cache.tenant(key.tenant()).begin();
+    Request { began, key, dependencies, policy: &world.policy, replay }
+}
+
 struct World {
     cache: Cache,
     clock: Arc<ManualClock>,
@@ -66,7 +76,7 @@ impl World {
 
     async fn read(&self, key: &Key, body: &str) -> (String, Source) {
         let dependencies = Dependencies::new().collection(&posts());
-        let request = Request { key, dependencies: &dependencies, policy: &self.policy, replay: None };
+        let request = request(self, key, &dependencies, None);
         let body = body.to_owned();
         let load = || async move { Ok::<_, ()>(Loaded::json(body)) };
         let answer = self.cache.tenant(key.tenant()).get_or_load(request, load).await.unwrap();
@@ -122,7 +132,7 @@ async fn errors_are_not_kept_and_cost_the_next_reader_nothing() {
     let world = memory_only();
     let key = list_key(&tenant("a"), "q");
     let dependencies = Dependencies::new();
-    let request = Request { key: &key, dependencies: &dependencies, policy: &world.policy, replay: None };
+    let request = request(&world, &key, &dependencies, None);
     let failed = world.cache.tenant(key.tenant()).get_or_load(request, || async { Err::<Loaded, _>("no") }).await;
     assert_eq!(failed.map(|_| ()), Err("no"));
     world.expect(&key, "1", "1", Source::Miss).await;
@@ -134,7 +144,7 @@ async fn a_thousand_concurrent_misses_are_one_load() {
     let key = list_key(&tenant("a"), "q");
     let (loads, gate) = (AtomicUsize::new(0), tokio::sync::Notify::new());
     let dependencies = Dependencies::new().collection(&posts());
-    let request = Request { key: &key, dependencies: &dependencies, policy: &world.policy, replay: None };
+    let request = request(&world, &key, &dependencies, None);
     let cache = world.cache.tenant(key.tenant());
     let readers = (0..1_000).map(|_| {
         cache.get_or_load(request, || async {
@@ -164,7 +174,7 @@ async fn a_stampede_over_threads_is_one_load_too() {
             tokio::spawn(async move {
                 let key = list_key(&tenant("a"), "q");
                 let dependencies = Dependencies::new().collection(&posts());
-                let request = Request { key: &key, dependencies: &dependencies, policy: &world.policy, replay: None };
+                let request = request(&world, &key, &dependencies, None);
                 let load = || async {
                     loads.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -185,7 +195,7 @@ async fn a_cancelled_leader_hands_over_and_a_late_waiter_takes_nothing_older_tha
     let world = memory_only();
     let key = list_key(&tenant("a"), "q");
     let dependencies = Dependencies::new().collection(&posts());
-    let request = Request { key: &key, dependencies: &dependencies, policy: &world.policy, replay: None };
+    let request = request(&world, &key, &dependencies, None);
     let cache = world.cache.tenant(key.tenant());
     let mut stuck = Box::pin(cache.get_or_load(request, std::future::pending::<Result<Loaded, ()>>));
     assert!(futures_util::poll!(&mut stuck).is_pending());
@@ -195,6 +205,7 @@ async fn a_cancelled_leader_hands_over_and_a_late_waiter_takes_nothing_older_tha
     assert_eq!(waiting.await.unwrap().body(), "second");
 
     world.commit(key.tenant(), 1);
+    let request = Request { began: cache.begin(), ..request };
     let gate = tokio::sync::Notify::new();
     let mut old = Box::pin(cache.get_or_load(request, || async {
         gate.notified().await;
@@ -202,6 +213,7 @@ async fn a_cancelled_leader_hands_over_and_a_late_waiter_takes_nothing_older_tha
     }));
     assert!(futures_util::poll!(&mut old).is_pending());
     world.commit(key.tenant(), 2);
+    let request = Request { began: cache.begin(), ..request };
     let mut late = Box::pin(cache.get_or_load(request, || async { Ok::<_, ()>(Loaded::json("after the write")) }));
     assert!(futures_util::poll!(&mut late).is_pending());
     gate.notify_one();
@@ -385,7 +397,7 @@ async fn write_through_answers_the_next_read_and_ends_with_the_next_write() {
     let a = tenant("a");
     let key = list_key(&a, "q");
     let dependencies = Dependencies::new().collection(&posts());
-    let request = Request { key: &key, dependencies: &dependencies, policy: &world.policy, replay: None };
+    let request = request(&world, &key, &dependencies, None);
     world.commit(&a, 5);
     world.cache.tenant(&a).write_through(request, Loaded::json("written"), 5);
     world.expect(&key, "loaded", "written", Source::Memory).await;
@@ -408,7 +420,7 @@ async fn verification_notices_an_answer_that_is_wrong() {
 
     let replay: Arc<[u8]> = Arc::from(&b"q"[..]);
     let dependencies = Dependencies::new();
-    let request = Request { key: &key, dependencies: &dependencies, policy: &world.policy, replay: Some(&replay) };
+    let request = request(&world, &key, &dependencies, Some(&replay));
     let load = || async { Ok::<_, ()>(Loaded::json("kept")) };
     world.cache.tenant(key.tenant()).reload(request, load).await.unwrap();
     let equal = world.cache.verify(10, |_| async { Some(Bytes::from_static(b"kept")) }).await;
@@ -428,7 +440,7 @@ async fn hot_keys_are_learned_kept_over_a_restart_and_filled_by_priority() {
         world.cache.attach(&a, &seed(1, 10, 10));
         for (n, key) in keys.iter().enumerate() {
             let replay: Arc<[u8]> = Arc::from([u8::try_from(n).unwrap()]);
-            let request = Request { key, dependencies: &dependencies, policy: &world.policy, replay: Some(&replay) };
+            let request = request(&world, key, &dependencies, Some(&replay));
             for _ in 0..=n * 3 + 1 {
                 let load = || async { Ok::<_, ()>(Loaded::json("x")) };
                 world.cache.tenant(&a).get_or_load(request, load).await.unwrap();

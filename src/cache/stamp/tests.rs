@@ -86,10 +86,10 @@ fn a_seed_tells_old_from_current() {
         schema_lsn: 3,
         generations: vec![
             Generation { collection: posts.clone(), partition: None, lsn: 40 },
-            Generation { collection: posts.clone(), partition: Some(Stored::text("t1")), lsn: 20 },
+            Generation { collection: posts.clone(), partition: Some(value_hash(&Stored::text("t1"))), lsn: 20 },
         ],
         unlisted_lsn: 0,
-        tail: vec![touched("posts", "a", &["t9"], 40)],
+        tail: vec![touched("posts", "a", &["other"], 40)],
         tail_after: 30,
     };
     let positions = Arc::new(Positions::seeded(&seed, None));
@@ -113,6 +113,11 @@ fn equal_numbers_are_one_partition() {
     assert_eq!(value_hash(&Stored::Integer(5)), value_hash(&Stored::Real(5.0)));
     assert_eq!(value_hash(&Stored::Real(-0.0)), value_hash(&Stored::Integer(0)));
     assert_ne!(value_hash(&Stored::text("5")), value_hash(&Stored::Integer(5)));
+    let number = |number: f64| -> Vec<u8> { [1].into_iter().chain(number.to_be_bytes()).collect() };
+    assert_eq!(partition_hash(b"\x02t1"), value_hash(&Stored::text("t1")));
+    assert_eq!(partition_hash(&number(-0.0)), value_hash(&Stored::Integer(0)));
+    assert_eq!(partition_hash(&number(5.0)), value_hash(&Stored::Integer(5)));
+    assert_eq!(partition_hash(&[0]), value_hash(&Stored::Null));
 }
 
 proptest! {

@@ -1,0 +1,67 @@
+//! Coherence of the cache: no read older than the last acknowledged write, no caller receives another class's bytes.
+//!
+//! Everything is the real cache except the tenant's file (`truth`), the disk tier (`disk`) and time. Reads are polled by
+//! hand, step by step, between steps of writers, rule and role changes, restarts, restores and purges.
+//! Each rule of the cache, and each duty of its caller, has a switch that breaks it; the suite must notice every one.
+
+mod disk;
+mod truth;
+mod world;
+
+use tenantry::cache::mutation::Mutation;
+use world::{Breach, Defect};
+
+/// Steps of one run.
+const STEPS: usize = 1_200;
+/// Runs within which a defect must show.
+const NOTICED_WITHIN: u64 = 600;
+
+fn cases() -> u64 {
+    std::env::var("TENANTRY_SIM_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(160)
+}
+
+fn first_breach(defect: Option<Defect>, seeds: impl IntoIterator<Item = u64>) -> Option<(u64, Breach)> {
+    seeds.into_iter().find_map(|seed| world::run(seed, STEPS, defect).err().map(|breach| (seed, breach)))
+}
+
+#[test]
+fn no_read_is_older_than_the_last_acknowledged_write_nor_meant_for_another_caller() {
+    if let Some(seed) = std::env::var("TENANTRY_SIM_SEED").ok().and_then(|text| text.parse().ok()) {
+        world::run(seed, STEPS, None).unwrap();
+        return;
+    }
+    if let Some((seed, breach)) = first_breach(None, 0..cases()) {
+        panic!("{breach}\nreplay with: TENANTRY_SIM_SEED={seed} cargo test --test sim");
+    }
+}
+
+#[test]
+fn hits_from_both_tiers_and_shared_loads_do_occur() {
+    let mut seen = world::Tally::default();
+    for seed in 0..40 {
+        seen.add(&world::run(seed, STEPS, None).unwrap());
+    }
+    assert!(seen.reads > 1_000 && seen.memory > 200 && seen.disk > 50 && seen.joined > 20, "{seen:?}");
+}
+
+#[test]
+fn every_broken_rule_of_the_cache_is_noticed() {
+    for mutation in Mutation::ALL {
+        let noticed = first_breach(Some(Defect::Cache(*mutation)), 0..NOTICED_WITHIN);
+        assert!(noticed.is_some(), "{mutation:?} went unnoticed in {NOTICED_WITHIN} runs");
+    }
+}
+
+#[test]
+fn every_neglected_duty_of_the_caller_is_noticed() {
+    for defect in [
+        Defect::MissingDependency,
+        Defect::WrongCallerClass,
+        Defect::BeginsAfterTheSchema,
+        Defect::AcknowledgesBeforeObservers,
+        Defect::SeedWithoutTail,
+    ] {
+        let noticed = first_breach(Some(defect), 0..NOTICED_WITHIN);
+        assert!(noticed.is_some(), "{defect:?} went unnoticed in {NOTICED_WITHIN} runs");
+    }
+}

@@ -1,0 +1,179 @@
+//! The tenant's file as the simulation keeps it: every state that was ever committed, and what a reader of it must see.
+
+use std::collections::BTreeMap;
+use tenantry::cache::stamp::{Generation, Seed, Touched, value_hash};
+use tenantry::kernel::ident::{CollectionId, RecordId};
+use tenantry::kernel::value::Stored;
+
+pub const RECORDS: usize = 4;
+pub const PARTITIONS: usize = 2;
+pub const USERS: usize = 2;
+
+pub fn posts() -> CollectionId {
+    CollectionId::parse("posts").unwrap()
+}
+
+pub fn members() -> CollectionId {
+    CollectionId::parse("members").unwrap()
+}
+
+pub fn record_id(n: usize) -> RecordId {
+    RecordId::parse(&format!("r{n}")).unwrap()
+}
+
+pub fn partition(n: usize) -> Stored {
+    Stored::text(format!("p{n}"))
+}
+
+/// Which access rule the posts have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Everyone sees everything.
+    Public,
+    /// A row is seen by its owner: the rule reads the caller's id.
+    Owner,
+    /// Admins see everything: the rule reads the caller's role, taken when the request begins.
+    Role,
+    /// Admins see everything: the rule looks the caller up among the members.
+    Lookup,
+}
+
+pub const RULES: [Rule; 4] = [Rule::Public, Rule::Owner, Rule::Role, Rule::Lookup];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    pub value: u64,
+    pub partition: usize,
+    pub owner: usize,
+}
+
+/// One committed state.
+#[derive(Debug, Clone)]
+pub struct State {
+    pub lsn: i64,
+    pub schema_lsn: i64,
+    pub lineage: [u8; 16],
+    pub rule: Rule,
+    pub rows: [Option<Row>; RECORDS],
+    pub admins: [bool; USERS],
+    /// Something outside the log that answers show; only a purge can tell the cache about it.
+    pub external: u64,
+    pub generations: BTreeMap<(CollectionId, Option<u64>), i64>,
+    pub log: Vec<Touched>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    Record(usize),
+    Everything,
+    Partition(usize),
+    /// Everything and the external value; tagged.
+    External,
+}
+
+/// Who asks, with the role as it was when the request began.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub user: Option<usize>,
+    pub admin: bool,
+}
+
+impl State {
+    pub fn new(lineage: [u8; 16]) -> Self {
+        Self {
+            lsn: 0,
+            schema_lsn: 0,
+            lineage,
+            rule: Rule::Public,
+            rows: [None; RECORDS],
+            admins: [false; USERS],
+            external: 0,
+            generations: BTreeMap::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// The answer that a reader of exactly this state gives.
+    pub fn answer(&self, tenant: usize, caller: Caller, query: Query) -> String {
+        let mut text = format!("t{tenant} {query:?}");
+        for (n, row) in self.rows.iter().enumerate() {
+            let Some(row) = row else { continue };
+            let asked = match query {
+                Query::Record(wanted) => wanted == n,
+                Query::Partition(wanted) => wanted == row.partition,
+                Query::Everything | Query::External => true,
+            };
+            if asked && self.admits(caller, row) {
+                text.push_str(&format!(" r{n}={}", row.value));
+            }
+        }
+        if query == Query::External {
+            text.push_str(&format!(" external={}", self.external));
+        }
+        text
+    }
+
+    fn admits(&self, caller: Caller, row: &Row) -> bool {
+        match self.rule {
+            Rule::Public => true,
+            Rule::Owner => caller.user == Some(row.owner),
+            Rule::Role => caller.admin,
+            Rule::Lookup => caller.user.is_some_and(|user| self.admins[user]),
+        }
+    }
+
+    /// Writes a row in a new transaction; returns what it touched.
+    pub fn write(&mut self, n: usize, row: Option<Row>) -> Touched {
+        self.lsn += 1;
+        let mut partitions: Vec<Stored> =
+            [self.rows[n], row].iter().flatten().map(|row| partition(row.partition)).collect();
+        partitions.dedup();
+        self.rows[n] = row;
+        self.touched(posts(), record_id(n), partitions)
+    }
+
+    /// Changes a member in a new transaction; returns what it touched.
+    pub fn set_admin(&mut self, user: usize, admin: bool) -> Touched {
+        self.lsn += 1;
+        self.admins[user] = admin;
+        self.touched(members(), record_id(user), Vec::new())
+    }
+
+    pub fn set_rule(&mut self, rule: Rule) {
+        self.lsn += 1;
+        self.schema_lsn = self.lsn;
+        self.rule = rule;
+    }
+
+    fn touched(&mut self, collection: CollectionId, record: RecordId, partitions: Vec<Stored>) -> Touched {
+        self.generations.insert((collection.clone(), None), self.lsn);
+        for value in &partitions {
+            self.generations.insert((collection.clone(), Some(value_hash(value))), self.lsn);
+        }
+        let touched = Touched { collection, record, partitions, lsn: self.lsn };
+        self.log.push(touched.clone());
+        touched
+    }
+
+    /// What this file tells the cache at opening, with the log's tail after `tail_after`.
+    pub fn seed(&self, tail_after: i64) -> Seed {
+        Seed {
+            lineage: self.lineage,
+            lsn: self.lsn,
+            schema_lsn: self.schema_lsn,
+            generations: self
+                .generations
+                .iter()
+                .map(|((collection, partition), lsn)| Generation {
+                    collection: collection.clone(),
+                    partition: *partition,
+                    lsn: *lsn,
+                })
+                .collect(),
+            unlisted_lsn: 0,
+            tail: self.log.iter().filter(|touched| touched.lsn > tail_after).cloned().collect(),
+            tail_after,
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! The world around the cache: tenants, writers, readers, a clock and a seed that decides what happens next.
+//!
+//! A read is right if some state between the last one acknowledged before it began and the last one committed before it
+//! ended gives exactly its bytes to exactly its caller.
+
+use super::disk::{SimDisk, Table};
+use super::truth::{self, Caller, PARTITIONS, Query, RECORDS, RULES, Row, Rule, State, USERS};
+use futures_util::task::noop_waker_ref;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tenantry::cache::entry::Loaded;
+use tenantry::cache::key::{CallerClass, Category, Key, Sub};
+use tenantry::cache::mutation::Mutation;
+use tenantry::cache::policy::Policy;
+use tenantry::cache::purge::Purge;
+use tenantry::cache::stamp::{Dependencies, Touched};
+use tenantry::cache::{Cache, CacheOptions, CommitSummary, Request, Source, TenantCache};
+use tenantry::kernel::clock::ManualClock;
+use tenantry::kernel::ident::TenantId;
+use tenantry::kernel::random::{SeededRandom, below};
+
+const TENANTS: usize = 2;
+const READS_MAX: usize = 12;
+
+/// What is broken in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// A rule of the cache itself.
+    Cache(Mutation),
+    /// The caller leaves out what the rule looks up.
+    MissingDependency,
+    /// The caller files every answer under one class.
+    WrongCallerClass,
+    /// The caller reads the schema first and begins then.
+    BeginsAfterTheSchema,
+    /// The writer acknowledges before the cache has heard of the commit.
+    AcknowledgesBeforeObservers,
+    /// The seed claims a complete log tail but has none.
+    SeedWithoutTail,
+}
+
+/// A wrong answer.
+#[derive(Debug)]
+pub struct Breach {
+    step: usize,
+    caller: Caller,
+    got: String,
+    allowed: Vec<String>,
+    source: Source,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "step {}: {:?} got {:?} from {:?}, allowed were {:?}",
+            self.step, self.caller, self.got, self.source, self.allowed
+        )
+    }
+}
+
+/// What happened in a run that went well.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub reads: u64,
+    pub memory: u64,
+    pub disk: u64,
+    pub joined: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Tally) {
+        self.reads += other.reads;
+        self.memory += other.memory;
+        self.disk += other.disk;
+        self.joined += other.joined;
+    }
+}
+
+/// The history of one tenant: every state that was ever current, in order.
+struct History {
+    states: Vec<State>,
+    /// Index of the last state whose writer was answered.
+    acknowledged: usize,
+}
+
+struct Tenant {
+    id: TenantId,
+    history: Rc<RefCell<History>>,
+    /// A write that is committed and not yet acknowledged.
+    pending: Option<Pending>,
+    /// Copies of the disk tier that an operator might put back.
+    copies: Vec<Table>,
+}
+
+struct Pending {
+    schema_changed: bool,
+    touches: Vec<Touched>,
+    observed: bool,
+}
+
+struct Reading {
+    tenant: usize,
+    caller: Caller,
+    query: Query,
+    since: usize,
+    future: Pin<Box<dyn Future<Output = (String, Source)>>>,
+}
+
+struct World {
+    random: SeededRandom,
+    clock: Arc<ManualClock>,
+    disk: SimDisk,
+    cache: Cache,
+    tenants: Vec<Tenant>,
+    reads: Vec<Reading>,
+    defect: Option<Defect>,
+    values: u64,
+    lineages: u8,
+    tally: Tally,
+}
+
+/// Runs one seed; the first wrong answer ends it.
+pub fn run(seed: u64, steps: usize, defect: Option<Defect>) -> Result<Tally, Breach> {
+    let mut world = World::new(seed, defect);
+    for step in 0..steps {
+        world.step(step)?;
+    }
+    while !world.reads.is_empty() {
+        world.poll_one(steps)?;
+    }
+    world.tally.joined += world.cache.stats().total.joined;
+    Ok(world.tally)
+}
+
+impl World {
+    fn new(seed: u64, defect: Option<Defect>) -> Self {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let disk = SimDisk::default();
+        let tenants = (0..TENANTS).map(|n| Tenant {
+            id: TenantId::parse(&format!("t{n}")).unwrap(),
+            history: Rc::new(RefCell::new(History {
+                states: vec![State::new([u8::try_from(n).unwrap(); 16])],
+                acknowledged: 0,
+            })),
+            pending: None,
+            copies: Vec::new(),
+        });
+        let mut world = Self {
+            random: SeededRandom::new(seed),
+            cache: open(&clock, &disk, defect),
+            clock,
+            disk,
+            tenants: tenants.collect(),
+            reads: Vec::new(),
+            defect,
+            values: 0,
+            lineages: 100,
+            tally: Tally::default(),
+        };
+        world.attach_all();
+        world
+    }
+
+    fn draw(&self, bound: usize) -> usize {
+        usize::try_from(below(&self.random, bound as u64)).unwrap()
+    }
+
+    fn step(&mut self, step: usize) -> Result<(), Breach> {
+        self.clock.advance_ms(i64::try_from(self.draw(40)).unwrap());
+        let tenant = self.draw(TENANTS);
+        match self.draw(1_000) {
+            0..=299 => self.begin_read(tenant),
+            300..=799 => {
+                for _ in 0..3 {
+                    self.poll_one(step)?;
+                }
+            }
+            800..=899 => self.move_writer(tenant),
+            900..=919 => self.cancel_one(),
+            920..=949 => self.cache.maintain(),
+            950..=959 => self.purge_external(tenant),
+            960..=964 => self.reopen(tenant),
+            965..=967 => self.restore(tenant),
+            968..=979 => {
+                self.copy_disk();
+                self.disturb_disk(false);
+            }
+            980..=995 => self.restart(),
+            _ => self.clock.advance_ms(120_000),
+        }
+        Ok(())
+    }
+
+    fn begin_read(&mut self, tenant: usize) {
+        if self.reads.len() >= READS_MAX {
+            return;
+        }
+        let query = match self.draw(8) {
+            0..=2 => Query::Record(self.draw(RECORDS)),
+            3 | 4 => Query::Everything,
+            5 | 6 => Query::Partition(self.draw(PARTITIONS)),
+            _ => Query::External,
+        };
+        let user = self.draw(USERS + 1).checked_sub(1);
+        let at = &self.tenants[tenant];
+        let history = at.history.borrow();
+        let since = history.acknowledged;
+        let admin = user.is_some_and(|user| history.states[since].admins[user]);
+        drop(history);
+        let caller = Caller { user, admin };
+        let handle = self.cache.tenant(&at.id);
+        let future = read(handle, Rc::clone(&at.history), tenant, caller, query, self.defect);
+        self.reads.push(Reading { tenant, caller, query, since, future: Box::pin(future) });
+    }
+
+    fn poll_one(&mut self, step: usize) -> Result<(), Breach> {
+        if self.reads.is_empty() {
+            return Ok(());
+        }
+        let at = self.draw(self.reads.len());
+        let mut context = Context::from_waker(noop_waker_ref());
+        if let Poll::Ready((got, source)) = self.reads[at].future.as_mut().poll(&mut context) {
+            let done = self.reads.swap_remove(at);
+            return self.judge(step, &done, got, source);
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, step: usize, done: &Reading, got: String, source: Source) -> Result<(), Breach> {
+        let history = self.tenants[done.tenant].history.borrow();
+        let mut allowed: Vec<String> = history.states[done.since..]
+            .iter()
+            .map(|state| state.answer(done.tenant, done.caller, done.query))
+            .collect();
+        allowed.dedup();
+        self.tally.reads += 1;
+        self.tally.memory += u64::from(source == Source::Memory);
+        self.tally.disk += u64::from(source == Source::Disk);
+        if allowed.contains(&got) {
+            return Ok(());
+        }
+        Err(Breach { step, caller: done.caller, got, allowed, source })
+    }
+
+    /// Cancels a read wherever it stands.
+    fn cancel_one(&mut self) {
+        if !self.reads.is_empty() {
+            let at = self.draw(self.reads.len());
+            self.reads.swap_remove(at);
+        }
+    }
+
+    /// Commits, tells the cache, acknowledges: one of these per step.
+    fn move_writer(&mut self, tenant: usize) {
+        let early = self.defect == Some(Defect::AcknowledgesBeforeObservers);
+        match self.tenants[tenant].pending.take() {
+            None => {
+                let pending = self.commit(tenant);
+                if early {
+                    self.acknowledge(tenant);
+                }
+                self.tenants[tenant].pending = Some(pending);
+            }
+            Some(mut pending) if !pending.observed => {
+                self.observe(tenant, &pending);
+                pending.observed = true;
+                self.tenants[tenant].pending = Some(pending);
+            }
+            Some(_) => self.acknowledge(tenant),
+        }
+    }
+
+    fn commit(&mut self, tenant: usize) -> Pending {
+        let mut next = self.latest(tenant);
+        let (mut schema_changed, mut touches) = (false, Vec::new());
+        for _ in 0..=self.draw(2) {
+            self.values += 1;
+            match self.draw(16) {
+                0 => {
+                    next.set_rule(RULES[self.draw(RULES.len())]);
+                    schema_changed = true;
+                }
+                1 | 2 => {
+                    let user = self.draw(USERS);
+                    let admin = !next.admins[user];
+                    touches.push(next.set_admin(user, admin));
+                }
+                3 => touches.push(next.write(self.draw(RECORDS), None)),
+                _ => {
+                    let row = Row { value: self.values, partition: self.draw(PARTITIONS), owner: self.draw(USERS) };
+                    touches.push(next.write(self.draw(RECORDS), Some(row)));
+                }
+            }
+        }
+        self.tenants[tenant].history.borrow_mut().states.push(next);
+        Pending { schema_changed, touches, observed: false }
+    }
+
+    fn observe(&self, tenant: usize, pending: &Pending) {
+        let at = &self.tenants[tenant];
+        let lsn = self.latest(tenant).lsn;
+        self.cache.on_commit(&CommitSummary {
+            tenant: &at.id,
+            lsn,
+            schema_changed: pending.schema_changed,
+            touches: &pending.touches,
+        });
+    }
+
+    fn acknowledge(&self, tenant: usize) {
+        let mut history = self.tenants[tenant].history.borrow_mut();
+        history.acknowledged = history.states.len() - 1;
+    }
+
+    fn latest(&self, tenant: usize) -> State {
+        self.tenants[tenant].history.borrow().states.last().unwrap().clone()
+    }
+
+    fn settle(&mut self, tenant: usize) {
+        while self.tenants[tenant].pending.is_some() {
+            self.move_writer(tenant);
+        }
+    }
+
+    /// Something outside the log changes, and a purge by tag says so.
+    fn purge_external(&mut self, tenant: usize) {
+        self.settle(tenant);
+        let mut next = self.latest(tenant);
+        self.values += 1;
+        next.external = self.values;
+        self.tenants[tenant].history.borrow_mut().states.push(next);
+        let purge = match self.draw(3) {
+            0 => Purge::All,
+            1 => Purge::Collection(truth::posts()),
+            _ => Purge::Tag(Arc::from("external")),
+        };
+        let handle = self.cache.tenant(&self.tenants[tenant].id);
+        now(handle.purge(&purge));
+        // A copy of the disk from before the purge is beyond what a purge can promise.
+        for tenant in &mut self.tenants {
+            tenant.copies.clear();
+        }
+        self.acknowledge(tenant);
+    }
+
+    /// The file is closed for idleness and opened again.
+    fn reopen(&mut self, tenant: usize) {
+        self.settle(tenant);
+        let id = self.tenants[tenant].id.clone();
+        self.cache.detach(&id);
+        self.cache.attach(&id, &self.seed_of(tenant));
+    }
+
+    /// An older state of the file is restored while the node runs; that starts a new history.
+    fn restore(&mut self, tenant: usize) {
+        self.settle(tenant);
+        let mut next = self.older(tenant);
+        self.lineages += 1;
+        next.lineage = [self.lineages; 16];
+        self.tenants[tenant].history.borrow_mut().states.push(next);
+        let seed = self.seed_of(tenant);
+        self.cache.reset(&self.tenants[tenant].id.clone(), &seed);
+        self.acknowledge(tenant);
+    }
+
+    fn older(&self, tenant: usize) -> State {
+        let history = self.tenants[tenant].history.borrow();
+        let at = self.draw(history.states.len());
+        // External things are not in the file and do not go back with it.
+        State { external: history.states.last().unwrap().external, ..history.states[at].clone() }
+    }
+
+    fn copy_disk(&mut self) {
+        let copy = self.disk.copy();
+        let tenant = self.draw(TENANTS);
+        self.tenants[tenant].copies.push(copy);
+    }
+
+    /// Loses or damages what is on disk; while the process is down, an older copy may also be put back.
+    fn disturb_disk(&mut self, down: bool) {
+        let copies: Vec<Table> = self.tenants.iter().flat_map(|tenant| tenant.copies.clone()).collect();
+        match self.draw(6) {
+            0 => self.disk.replace(Table::new()),
+            1 if down && !copies.is_empty() => self.disk.replace(copies[self.draw(copies.len())].clone()),
+            2 | 3 => self.disk.flip(|bound| self.draw(bound)),
+            _ => {}
+        }
+    }
+
+    /// The process ends, in an orderly way or not, and starts again, perhaps over an older or restored file.
+    fn restart(&mut self) {
+        self.reads.clear();
+        if self.draw(2) == 0 {
+            for tenant in 0..TENANTS {
+                self.settle(tenant);
+            }
+            self.cache.close();
+        }
+        for tenant in 0..TENANTS {
+            // A crash between commit and observer: the commit stands. Nobody was told, everybody may see it.
+            if self.tenants[tenant].pending.take().is_some() {
+                self.acknowledge(tenant);
+            }
+        }
+        self.disturb_disk(true);
+        for tenant in 0..TENANTS {
+            match self.draw(8) {
+                0 => self.roll_back(tenant),
+                1 => {
+                    let mut next = self.older(tenant);
+                    self.lineages += 1;
+                    next.lineage = [self.lineages; 16];
+                    self.tenants[tenant].history.borrow_mut().states.push(next);
+                    self.acknowledge(tenant);
+                }
+                _ => {}
+            }
+        }
+        self.tally.joined += self.cache.stats().total.joined;
+        self.cache = open(&self.clock, &self.disk, self.defect);
+        self.attach_all();
+    }
+
+    /// Somebody copied an older file into place by hand: the history claims to go on.
+    fn roll_back(&mut self, tenant: usize) {
+        let now_lineage = self.latest(tenant).lineage;
+        let next = self.older(tenant);
+        if next.lineage != now_lineage {
+            return;
+        }
+        self.tenants[tenant].history.borrow_mut().states.push(next);
+        self.acknowledge(tenant);
+        // An older file together with an older cache of another future cannot be told from an ordinary restart.
+        for tenant in &mut self.tenants {
+            tenant.copies.clear();
+        }
+    }
+
+    fn attach_all(&mut self) {
+        for tenant in 0..TENANTS {
+            self.cache.attach(&self.tenants[tenant].id.clone(), &self.seed_of(tenant));
+        }
+    }
+
+    fn seed_of(&self, tenant: usize) -> tenantry::cache::stamp::Seed {
+        let state = self.latest(tenant);
+        let tail_after = match self.draw(3) {
+            0 => state.lsn,
+            1 => 0,
+            _ => i64::try_from(self.draw(usize::try_from(state.lsn).unwrap() + 1)).unwrap(),
+        };
+        let mut seed = state.seed(tail_after);
+        if self.defect == Some(Defect::SeedWithoutTail) {
+            seed.tail.clear();
+            seed.tail_after = 0;
+        }
+        seed
+    }
+}
+
+fn open(clock: &Arc<ManualClock>, disk: &SimDisk, defect: Option<Defect>) -> Cache {
+    let mutation = match defect {
+        Some(Defect::Cache(mutation)) => Some(mutation),
+        _ => None,
+    };
+    let options = CacheOptions { clock: Arc::clone(clock) as _, mutation, ..CacheOptions::default() };
+    Cache::with_disk(options, Arc::new(disk.clone()))
+}
+
+/// One request, with a pause wherever the world may move on.
+async fn read(
+    cache: TenantCache,
+    history: Rc<RefCell<History>>,
+    tenant: usize,
+    caller: Caller,
+    query: Query,
+    defect: Option<Defect>,
+) -> (String, Source) {
+    let early = cache.begin();
+    pause().await;
+    let rule = history.borrow().states.last().unwrap().rule;
+    let key = key_of(cache.tenant(), rule, caller, query, defect);
+    let dependencies = dependencies_of(rule, caller, query, defect);
+    pause().await;
+    let began = if defect == Some(Defect::BeginsAfterTheSchema) { cache.begin() } else { early };
+    let mut policy = Policy::default();
+    if query == Query::External {
+        policy.tags.push(Arc::from("external"));
+    }
+    let load = || async {
+        pause().await;
+        let snapshot = history.borrow().states.last().unwrap().answer(tenant, caller, query);
+        pause().await;
+        Ok::<_, ()>(Loaded::json(snapshot))
+    };
+    let request = Request { began, key: &key, dependencies: &dependencies, policy: &policy, replay: None };
+    let answer = cache.get_or_load(request, load).await.unwrap();
+    (String::from_utf8_lossy(answer.body()).into_owned(), answer.source())
+}
+
+/// The caller's part that the rule reads, as the compiler of rules would say.
+fn key_of(id: &TenantId, rule: Rule, caller: Caller, query: Query, defect: Option<Defect>) -> Key {
+    let user = caller.user.map(|user| format!("u{user}"));
+    let role: &[u8] = if caller.admin { b"admin" } else { b"member" };
+    let class = match rule {
+        _ if defect == Some(Defect::WrongCallerClass) => CallerClass::everyone(),
+        Rule::Public => CallerClass::everyone(),
+        Rule::Owner | Rule::Lookup => CallerClass::reading([("auth.id", user.as_ref().map(|user| user.as_bytes()))]),
+        Rule::Role => CallerClass::reading([("auth.role", Some(role))]),
+    };
+    let (category, sub) = match query {
+        Query::Record(n) => (Category::Record, Sub::Record(truth::record_id(n))),
+        _ => (Category::List, Sub::Word("page")),
+    };
+    Key::new(id, category, &truth::posts(), sub, &[format!("{query:?}").as_bytes()], &class)
+}
+
+fn dependencies_of(rule: Rule, caller: Caller, query: Query, defect: Option<Defect>) -> Dependencies {
+    let mut dependencies = match query {
+        Query::Record(n) => Dependencies::new().record(&truth::posts(), &truth::record_id(n)),
+        Query::Partition(n) => Dependencies::new().partition(&truth::posts(), &truth::partition(n)),
+        Query::Everything | Query::External => Dependencies::new().collection(&truth::posts()),
+    };
+    if rule == Rule::Lookup && caller.user.is_some() && defect != Some(Defect::MissingDependency) {
+        dependencies = dependencies.collection(&truth::members());
+    }
+    dependencies
+}
+
+/// Gives the world one chance to move.
+async fn pause() {
+    let mut waited = false;
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Runs a future that has nothing to wait for.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = Box::pin(future);
+    let mut context = Context::from_waker(noop_waker_ref());
+    for _ in 0..100 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+    panic!("a purge waits for something");
+}
