@@ -18,15 +18,19 @@ pub struct Loaded {
     pub content_type: Arc<str>,
     /// Tags by which the answer can be purged, besides the policy's.
     pub tags: Vec<Arc<str>>,
+    /// The log position of the snapshot it was read from; it may be past the stamp, and a file that went back behind it
+    /// never held this answer.
+    pub lsn: i64,
     /// Dependencies that became known only while loading; the stamp was taken before, so they are as safe as the others.
     pub dependencies: crate::cache::stamp::Dependencies,
 }
 
 impl Loaded {
-    /// A JSON answer.
-    pub fn json(body: impl Into<Bytes>) -> Self {
+    /// A JSON answer, read from a snapshot at `lsn`.
+    pub fn json(body: impl Into<Bytes>, lsn: i64) -> Self {
         Self {
             body: body.into(),
+            lsn,
             content_type: json_type(),
             tags: Vec::new(),
             dependencies: crate::cache::stamp::Dependencies::new(),

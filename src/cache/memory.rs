@@ -42,6 +42,8 @@ pub(crate) struct Held {
     pub(crate) dependencies: crate::cache::stamp::Dependencies,
     pub(crate) replay: Option<Arc<[u8]>>,
     pub(crate) uses_disk: bool,
+    /// The highest log position whose writes may show in the body.
+    pub(crate) reach: i64,
     /// Hits since the last round of maintenance.
     pub(crate) hits: AtomicU32,
     /// Whether the disk tier has it.
@@ -74,6 +76,7 @@ pub(crate) struct HeldParts {
     pub(crate) dependencies: crate::cache::stamp::Dependencies,
     pub(crate) replay: Option<Arc<[u8]>>,
     pub(crate) uses_disk: bool,
+    pub(crate) reach: i64,
     pub(crate) persisted: bool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
@@ -95,6 +98,7 @@ impl Held {
             dependencies: parts.dependencies,
             replay: parts.replay,
             uses_disk: parts.uses_disk,
+            reach: parts.reach,
             hits: AtomicU32::new(0),
             persisted: AtomicBool::new(parts.persisted),
             counters: parts.counters,

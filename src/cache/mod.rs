@@ -187,6 +187,7 @@ impl Cache {
         let fresh = self.0.new_part(tenant, Some(seed));
         let mut parts = self.0.parts.write();
         let Some(present) = parts.get(tenant) else {
+            self.0.record_opening(&fresh);
             parts.insert(tenant.clone(), fresh);
             return;
         };
@@ -200,12 +201,14 @@ impl Cache {
             None if seen > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, seen))),
             _ => fresh,
         };
+        self.0.record_opening(&next);
         parts.insert(tenant.clone(), next);
     }
 
     /// The tenant's file was replaced (restore, import, clone over it): nothing known about it holds any more.
     pub fn reset(&self, tenant: &TenantId, seed: &Seed) {
         let next = self.0.new_part(tenant, Some(seed));
+        self.0.record_opening(&next);
         if let Some(old) = self.0.parts.write().insert(tenant.clone(), next) {
             old.retire();
         }

@@ -12,7 +12,7 @@ use crate::cache::envelope::Envelope;
 use crate::cache::memory::Held;
 use crate::cache::mutation::Mutation;
 use crate::cache::stamp::{PURGE_SLOTS, Stamp};
-use crate::cache::tenant::{DiskPart, Part, Request, SeedFacts};
+use crate::cache::tenant::{DiskPart, Origin, Part, Request, SeedFacts};
 use crate::cache::warm;
 use crate::kernel::ident::TenantId;
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use std::sync::atomic::Ordering;
 const ANSWERS: u8 = b'r';
 const TENANTS: u8 = b'm';
 const HIGHS: u8 = b'h';
+const LOWS: u8 = b'l';
 const WARM: u8 = b'w';
 
 const META_VERSION: u8 = 1;
@@ -67,6 +68,16 @@ impl Meta {
 }
 
 impl Shared {
+    /// Leaves word that the file was opened at `seed`'s position, so that a file that went back is noticed even if nobody
+    /// reads through the disk tier until it has moved on again.
+    pub(crate) fn record_opening(&self, part: &Part) {
+        let Some(seed) = part.seed else { return };
+        let recorded = self.disk.put_min(low_key(&part.tenant), seed.lsn);
+        if !recorded && matches!(self.disk.stats().state, DiskState::Ready | DiskState::Opening) {
+            self.disk.discard("the opening of a file could not be recorded");
+        }
+    }
+
     /// Reads an answer from disk; `None` for anything but a whole, matching, current one.
     pub(crate) async fn read_disk(&self, part: &Part, request: Request<'_>) -> Option<Arc<Held>> {
         let seed = part.seed?;
@@ -86,7 +97,7 @@ impl Shared {
         if entry.is_expired(self.clock.now_ms()) {
             return None;
         }
-        let held = part.hold(request, entry, dependencies, stamp, true);
+        let held = part.hold(request, entry, dependencies, Origin { stamp, reach: stamp.at, persisted: true });
         let current = held.proof.is_current() || self.mutation == Some(Mutation::DiskUnchecked);
         (current && !part.is_retired()).then_some(held)
     }
@@ -103,12 +114,12 @@ impl Shared {
             return;
         }
         let envelope = envelope_of(held, seed);
-        let at = envelope.at;
+        let at = envelope.at.max(held.reach);
         let key = answer_key(&part.tenant, disk.generation, held.key.digest());
         let mut high = disk.high.lock();
         // The mark goes first: an answer on disk must never be newer than what a rolled-back file is compared with.
         if at > *high {
-            if !self.disk.put(high_key(&part.tenant), Bytes::copy_from_slice(&at.to_le_bytes())) {
+            if !self.disk.put(high_key(&part.tenant), number_bytes(at)) {
                 return;
             }
             *high = at;
@@ -171,15 +182,17 @@ impl Shared {
             DiskRead::Absent => None,
             DiskRead::Failed => return Err(()),
         };
-        let high = match self.disk.get(high_key(&part.tenant)).await {
-            DiskRead::Found(bytes) => <[u8; 8]>::try_from(&*bytes).map_or(i64::MAX, i64::from_le_bytes),
-            DiskRead::Absent => 0,
-            DiskRead::Failed => return Err(()),
-        };
-        let went_back = high > seed.lsn && self.mutation != Some(Mutation::RollbackUnnoticed);
+        // A store that was replaced under a running process may hold the one record without the other: no trust then.
+        let high = self.read_number(high_key(&part.tenant), i64::MAX).await?.unwrap_or(i64::MAX);
+        let low = self.read_number(low_key(&part.tenant), i64::MIN).await?.unwrap_or(i64::MAX).min(seed.lsn);
+        let went_back = high > low && self.mutation != Some(Mutation::RollbackUnnoticed);
         if let Some(meta) = &meta {
             let same_history = meta.lineage == seed.lineage || self.mutation == Some(Mutation::LineageIgnored);
             if same_history && !went_back {
+                // Compared and done with: the next opening starts a new minimum.
+                if !self.disk.put(low_key(&part.tenant), number_bytes(i64::MAX)) {
+                    return Err(());
+                }
                 part.positions.adopt_purge_table(meta.purges, &meta.purged);
                 return Ok(DiskPart { generation: meta.generation, high: Mutex::new(high) });
             }
@@ -190,9 +203,25 @@ impl Shared {
         let (purges, purged) = (0, Vec::new());
         let meta = Meta { generation, lineage: seed.lineage, purges, purged };
         let recorded = self.disk.put(meta_key(&part.tenant), meta.encode())
-            && self.disk.put(high_key(&part.tenant), Bytes::copy_from_slice(&0_i64.to_le_bytes()));
+            && self.disk.put(high_key(&part.tenant), number_bytes(0))
+            && self.disk.put(low_key(&part.tenant), number_bytes(i64::MAX));
         if recorded { Ok(DiskPart { generation, high: Mutex::new(0) }) } else { Err(()) }
     }
+}
+
+impl Shared {
+    /// A position on disk, or `damaged` for what is none.
+    async fn read_number(&self, key: Vec<u8>, damaged: i64) -> Result<Option<i64>, ()> {
+        match self.disk.get(key).await {
+            DiskRead::Found(bytes) => Ok(Some(<[u8; 8]>::try_from(&*bytes).map_or(damaged, i64::from_le_bytes))),
+            DiskRead::Absent => Ok(None),
+            DiskRead::Failed => Err(()),
+        }
+    }
+}
+
+fn number_bytes(number: i64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_le_bytes())
 }
 
 fn envelope_of(held: &Held, seed: SeedFacts) -> Envelope {
@@ -225,6 +254,10 @@ fn meta_key(tenant: &TenantId) -> Vec<u8> {
 
 fn high_key(tenant: &TenantId) -> Vec<u8> {
     tenant_key(HIGHS, tenant)
+}
+
+fn low_key(tenant: &TenantId) -> Vec<u8> {
+    tenant_key(LOWS, tenant)
 }
 
 fn tenant_key(keyspace: u8, tenant: &TenantId) -> Vec<u8> {

@@ -245,8 +245,9 @@ impl TenantCache {
 
     /// Answers from memory, from disk, or by `load`, which runs once per key at a time and is shared by all who wait.
     ///
-    /// `load` must open its snapshot inside the future it returns, never before. Its errors go to whoever ran it; those
-    /// who waited try for themselves.
+    /// `load` must open its snapshot inside the future it returns, never before, and must fail if that snapshot has
+    /// another schema than the one the key was made by; begin anew then. Its errors go to whoever ran it; those who
+    /// waited try for themselves.
     pub async fn get_or_load<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Answer, E>
     where
         F: FnOnce() -> Fut,
@@ -368,7 +369,7 @@ impl TenantCache {
     }
 
     fn hold(&self, request: Request<'_>, loaded: Loaded, stamp: Stamp) -> Arc<Held> {
-        let mut tags = loaded.tags;
+        let (mut tags, lsn) = (loaded.tags, loaded.lsn);
         tags.extend(request.policy.tags.iter().cloned());
         let ttl_percent = i64::from(self.shared.tuning.load().ttl_percent);
         let ttl_ms = request.policy.ttl_ms().saturating_mul(ttl_percent) / 100;
@@ -377,7 +378,7 @@ impl TenantCache {
         for late in loaded.dependencies.as_slice() {
             dependencies.add(late.clone());
         }
-        self.part.hold(request, entry, dependencies, stamp, false)
+        self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: false })
     }
 
     fn keep(&self, policy: &Policy, held: &Arc<Held>) {
@@ -442,6 +443,14 @@ impl TenantCache {
     }
 }
 
+/// Where an answer comes from.
+pub(crate) struct Origin {
+    pub(crate) stamp: Stamp,
+    /// The highest log position whose writes may show in the body.
+    pub(crate) reach: i64,
+    pub(crate) persisted: bool,
+}
+
 impl Part {
     /// Ties an entry to this part's positions and accounts.
     pub(crate) fn hold(
@@ -449,18 +458,18 @@ impl Part {
         request: Request<'_>,
         entry: Entry,
         dependencies: Dependencies,
-        stamp: Stamp,
-        persisted: bool,
+        origin: Origin,
     ) -> Arc<Held> {
         let marks = purge::marks(request.key, entry.tags());
         Held::new(HeldParts {
-            proof: self.positions.prove(stamp, &dependencies, marks),
+            proof: self.positions.prove(origin.stamp, &dependencies, marks),
             entry,
             key: request.key.clone(),
             dependencies,
             replay: request.replay.cloned(),
             uses_disk: request.policy.tier.uses_disk(),
-            persisted,
+            reach: origin.reach,
+            persisted: origin.persisted,
             counters: self.counters.of(request.key.resource()),
             account: Arc::clone(&self.account),
         })

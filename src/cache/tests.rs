@@ -24,6 +24,13 @@ impl DiskCache for TableDisk {
         self.0.lock().insert(key, value);
         true
     }
+    fn put_min(&self, key: Vec<u8>, value: i64) -> bool {
+        let mut table = self.0.lock();
+        let present = table.get(&key).map_or(i64::MAX, |bytes| i64::from_le_bytes(bytes[..].try_into().unwrap()));
+        table.insert(key, Bytes::copy_from_slice(&present.min(value).to_le_bytes()));
+        true
+    }
+
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.put(key, value)))
     }
@@ -78,7 +85,7 @@ impl World {
         let dependencies = Dependencies::new().collection(&posts());
         let request = request(self, key, &dependencies, None);
         let body = body.to_owned();
-        let load = || async move { Ok::<_, ()>(Loaded::json(body)) };
+        let load = || async move { Ok::<_, ()>(Loaded::json(body, 0)) };
         let answer = self.cache.tenant(key.tenant()).get_or_load(request, load).await.unwrap();
         (String::from_utf8_lossy(answer.body()).into_owned(), answer.source())
     }
@@ -150,7 +157,7 @@ async fn a_thousand_concurrent_misses_are_one_load() {
         cache.get_or_load(request, || async {
             loads.fetch_add(1, Ordering::SeqCst);
             gate.notified().await;
-            Ok::<_, ()>(Loaded::json("one"))
+            Ok::<_, ()>(Loaded::json("one", 0))
         })
     });
     let all = futures_util::future::join_all(readers);
@@ -178,7 +185,7 @@ async fn a_stampede_over_threads_is_one_load_too() {
                 let load = || async {
                     loads.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(20)).await;
-                    Ok::<_, ()>(Loaded::json("one"))
+                    Ok::<_, ()>(Loaded::json("one", 0))
                 };
                 world.cache.tenant(key.tenant()).get_or_load(request, load).await.unwrap();
             })
@@ -199,7 +206,7 @@ async fn a_cancelled_leader_hands_over_and_a_late_waiter_takes_nothing_older_tha
     let cache = world.cache.tenant(key.tenant());
     let mut stuck = Box::pin(cache.get_or_load(request, std::future::pending::<Result<Loaded, ()>>));
     assert!(futures_util::poll!(&mut stuck).is_pending());
-    let mut waiting = Box::pin(cache.get_or_load(request, || async { Ok::<_, ()>(Loaded::json("second")) }));
+    let mut waiting = Box::pin(cache.get_or_load(request, || async { Ok::<_, ()>(Loaded::json("second", 0)) }));
     assert!(futures_util::poll!(&mut waiting).is_pending());
     drop(stuck);
     assert_eq!(waiting.await.unwrap().body(), "second");
@@ -209,12 +216,12 @@ async fn a_cancelled_leader_hands_over_and_a_late_waiter_takes_nothing_older_tha
     let gate = tokio::sync::Notify::new();
     let mut old = Box::pin(cache.get_or_load(request, || async {
         gate.notified().await;
-        Ok::<_, ()>(Loaded::json("before the write"))
+        Ok::<_, ()>(Loaded::json("before the write", 0))
     }));
     assert!(futures_util::poll!(&mut old).is_pending());
     world.commit(key.tenant(), 2);
     let request = Request { began: cache.begin(), ..request };
-    let mut late = Box::pin(cache.get_or_load(request, || async { Ok::<_, ()>(Loaded::json("after the write")) }));
+    let mut late = Box::pin(cache.get_or_load(request, || async { Ok::<_, ()>(Loaded::json("after the write", 0)) }));
     assert!(futures_util::poll!(&mut late).is_pending());
     gate.notify_one();
     assert_eq!(old.await.unwrap().body(), "before the write");
@@ -399,7 +406,7 @@ async fn write_through_answers_the_next_read_and_ends_with_the_next_write() {
     let dependencies = Dependencies::new().collection(&posts());
     let request = request(&world, &key, &dependencies, None);
     world.commit(&a, 5);
-    world.cache.tenant(&a).write_through(request, Loaded::json("written"), 5);
+    world.cache.tenant(&a).write_through(request, Loaded::json("written", 0), 5);
     world.expect(&key, "loaded", "written", Source::Memory).await;
     world.commit(&a, 6);
     world.expect(&key, "loaded", "loaded", Source::Miss).await;
@@ -421,7 +428,7 @@ async fn verification_notices_an_answer_that_is_wrong() {
     let replay: Arc<[u8]> = Arc::from(&b"q"[..]);
     let dependencies = Dependencies::new();
     let request = request(&world, &key, &dependencies, Some(&replay));
-    let load = || async { Ok::<_, ()>(Loaded::json("kept")) };
+    let load = || async { Ok::<_, ()>(Loaded::json("kept", 0)) };
     world.cache.tenant(key.tenant()).reload(request, load).await.unwrap();
     let equal = world.cache.verify(10, |_| async { Some(Bytes::from_static(b"kept")) }).await;
     assert_eq!((equal.equal, equal.different.len()), (1, 0));
@@ -442,7 +449,7 @@ async fn hot_keys_are_learned_kept_over_a_restart_and_filled_by_priority() {
             let replay: Arc<[u8]> = Arc::from([u8::try_from(n).unwrap()]);
             let request = request(&world, key, &dependencies, Some(&replay));
             for _ in 0..=n * 3 + 1 {
-                let load = || async { Ok::<_, ()>(Loaded::json("x")) };
+                let load = || async { Ok::<_, ()>(Loaded::json("x", 0)) };
                 world.cache.tenant(&a).get_or_load(request, load).await.unwrap();
             }
         }

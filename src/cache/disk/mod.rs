@@ -91,6 +91,9 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
     /// Writes when there is time; `false` if it will not be written. Writes happen in the order of these calls.
     fn put(&self, key: Vec<u8>, value: Bytes) -> bool;
 
+    /// Keeps the smaller of `value` and what is there (eight bytes, little-endian), when there is time; `false` if not.
+    fn put_min(&self, key: Vec<u8>, value: i64) -> bool;
+
     /// Writes and waits until it is done; `false` if that is not certain.
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool>;
 
@@ -117,6 +120,10 @@ impl DiskCache for NoDisk {
     }
 
     fn put(&self, _key: Vec<u8>, _value: Bytes) -> bool {
+        false
+    }
+
+    fn put_min(&self, _key: Vec<u8>, _value: i64) -> bool {
         false
     }
 

@@ -54,6 +54,7 @@ struct Read {
 
 enum Write {
     Put(Vec<u8>, Bytes),
+    PutMin(Vec<u8>, i64),
     PutSurely(Vec<u8>, Bytes, oneshot::Sender<bool>),
     Remove(Vec<u8>),
     Discard(String),
@@ -160,6 +161,10 @@ impl DiskCache for SledTier {
 
     fn put(&self, key: Vec<u8>, value: Bytes) -> bool {
         self.write(Write::Put(key, value))
+    }
+
+    fn put_min(&self, key: Vec<u8>, value: i64) -> bool {
+        self.write(Write::PutMin(key, value))
     }
 
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
@@ -285,6 +290,16 @@ impl Worker {
         match write {
             Write::Put(key, value) => {
                 self.put(&key, &value);
+            }
+            Write::PutMin(key, value) => {
+                let present = match self.engine.as_ref().map(|engine| engine.get(&key)) {
+                    Some(Ok((DiskRead::Found(bytes), _))) => <[u8; 8]>::try_from(&*bytes).ok().map(i64::from_le_bytes),
+                    // Nothing there, or nothing whole: the new value is the smallest known.
+                    Some(Ok(_)) => None,
+                    Some(Err(error)) => return self.fail(&error),
+                    None => return,
+                };
+                self.put(&key, &present.map_or(value, |present| present.min(value)).to_le_bytes());
             }
             Write::PutSurely(key, value, reply) => {
                 let done = self.put(&key, &value) && self.flush();

@@ -36,8 +36,8 @@ pub enum Defect {
     MissingDependency,
     /// The caller files every answer under one class.
     WrongCallerClass,
-    /// The caller reads the schema first and begins then.
-    BeginsAfterTheSchema,
+    /// The caller answers from a snapshot that has another rule than the one the key was made by.
+    LoadsUnderAnotherRule,
     /// The writer acknowledges before the cache has heard of the commit.
     AcknowledgesBeforeObservers,
     /// The seed claims a complete log tail but has none.
@@ -87,6 +87,20 @@ struct History {
     states: Vec<State>,
     /// Index of the last state whose writer was answered.
     acknowledged: usize,
+    /// The states that the present file went through, oldest first.
+    line: Vec<State>,
+}
+
+impl History {
+    /// A further state; the present file went through it too.
+    fn push(&mut self, state: State) {
+        self.line.push(state.clone());
+        self.states.push(state);
+    }
+
+    fn rule(&self) -> (Rule, i64) {
+        self.states.last().map(|state| (state.rule, state.schema_lsn)).unwrap()
+    }
 }
 
 struct Tenant {
@@ -147,6 +161,7 @@ impl World {
             history: Rc::new(RefCell::new(History {
                 states: vec![State::new([u8::try_from(n).unwrap(); 16])],
                 acknowledged: 0,
+                line: vec![State::new([u8::try_from(n).unwrap(); 16])],
             })),
             pending: None,
             copies: Vec::new(),
@@ -298,7 +313,7 @@ impl World {
                 }
             }
         }
-        self.tenants[tenant].history.borrow_mut().states.push(next);
+        self.tenants[tenant].history.borrow_mut().push(next);
         Pending { schema_changed, touches, observed: false }
     }
 
@@ -334,7 +349,7 @@ impl World {
         let mut next = self.latest(tenant);
         self.values += 1;
         next.external = self.values;
-        self.tenants[tenant].history.borrow_mut().states.push(next);
+        self.tenants[tenant].history.borrow_mut().push(next);
         let purge = match self.draw(3) {
             0 => Purge::All,
             1 => Purge::Collection(truth::posts()),
@@ -363,7 +378,7 @@ impl World {
         let mut next = self.older(tenant);
         self.lineages += 1;
         next.lineage = [self.lineages; 16];
-        self.tenants[tenant].history.borrow_mut().states.push(next);
+        self.tenants[tenant].history.borrow_mut().push(next);
         let seed = self.seed_of(tenant);
         self.cache.reset(&self.tenants[tenant].id.clone(), &seed);
         self.acknowledge(tenant);
@@ -416,7 +431,7 @@ impl World {
                     let mut next = self.older(tenant);
                     self.lineages += 1;
                     next.lineage = [self.lineages; 16];
-                    self.tenants[tenant].history.borrow_mut().states.push(next);
+                    self.tenants[tenant].history.borrow_mut().push(next);
                     self.acknowledge(tenant);
                 }
                 _ => {}
@@ -429,14 +444,17 @@ impl World {
 
     /// Somebody copied an older file into place by hand: the history claims to go on.
     fn roll_back(&mut self, tenant: usize) {
-        let now_lineage = self.latest(tenant).lineage;
-        let next = self.older(tenant);
-        if next.lineage != now_lineage {
-            return;
-        }
-        self.tenants[tenant].history.borrow_mut().states.push(next);
+        let present = self.latest(tenant);
+        let mut history = self.tenants[tenant].history.borrow_mut();
+        // A copy of another future that also claims this history cannot be told from an ordinary restart.
+        history.line.retain(|state| state.lineage == present.lineage);
+        let at = self.draw(history.line.len());
+        history.line.truncate(at + 1);
+        let next = State { external: present.external, ..history.line[at].clone() };
+        history.push(next);
+        drop(history);
         self.acknowledge(tenant);
-        // An older file together with an older cache of another future cannot be told from an ordinary restart.
+        // Nor can an older file together with an older cache.
         for tenant in &mut self.tenants {
             tenant.copies.clear();
         }
@@ -482,26 +500,32 @@ async fn read(
     query: Query,
     defect: Option<Defect>,
 ) -> (String, Source) {
-    let early = cache.begin();
-    pause().await;
-    let rule = history.borrow().states.last().unwrap().rule;
-    let key = key_of(cache.tenant(), rule, caller, query, defect);
-    let dependencies = dependencies_of(rule, caller, query, defect);
-    pause().await;
-    let began = if defect == Some(Defect::BeginsAfterTheSchema) { cache.begin() } else { early };
-    let mut policy = Policy::default();
-    if query == Query::External {
-        policy.tags.push(Arc::from("external"));
+    loop {
+        let began = cache.begin();
+        pause().await;
+        let (rule, schema_lsn) = history.borrow().rule();
+        let key = key_of(cache.tenant(), rule, caller, query, defect);
+        let dependencies = dependencies_of(rule, caller, query, defect);
+        pause().await;
+        let mut policy = Policy::default();
+        if query == Query::External {
+            policy.tags.push(Arc::from("external"));
+        }
+        let load = || async {
+            pause().await;
+            let snapshot = history.borrow().states.last().unwrap().clone();
+            pause().await;
+            // Key and answer must come from one rule: where the snapshot has another, the request starts over.
+            if snapshot.schema_lsn != schema_lsn && defect != Some(Defect::LoadsUnderAnotherRule) {
+                return Err("the schema moved");
+            }
+            Ok(Loaded::json(snapshot.answer(tenant, caller, query), snapshot.lsn))
+        };
+        let request = Request { began, key: &key, dependencies: &dependencies, policy: &policy, replay: None };
+        if let Ok(answer) = cache.get_or_load(request, load).await {
+            return (String::from_utf8_lossy(answer.body()).into_owned(), answer.source());
+        }
     }
-    let load = || async {
-        pause().await;
-        let snapshot = history.borrow().states.last().unwrap().answer(tenant, caller, query);
-        pause().await;
-        Ok::<_, ()>(Loaded::json(snapshot))
-    };
-    let request = Request { began, key: &key, dependencies: &dependencies, policy: &policy, replay: None };
-    let answer = cache.get_or_load(request, load).await.unwrap();
-    (String::from_utf8_lossy(answer.body()).into_owned(), answer.source())
 }
 
 /// The caller's part that the rule reads, as the compiler of rules would say.
