@@ -193,8 +193,8 @@ pub struct CollectionRules {
 impl CollectionRules {
     /// Compiles all rules of `collection`.
     pub fn compile(lens: Lens<'_>, collection: &Arc<Collection>) -> Self {
-        let rules = Action::ALL
-            .map(|action| Rule::compile(lens, collection, action.rule_text(collection).map(|text| &**text)));
+        let rules =
+            Action::ALL.map(|action| Rule::compile(lens, collection, action.rule_text(collection).map(|text| &**text)));
         let field_writes = collection
             .fields
             .iter()

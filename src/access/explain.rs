@@ -79,7 +79,8 @@ pub fn explain(
                     outcome: seen.outcome,
                 })
                 .collect();
-            let reason = if allowed { "The rule holds for this record." } else { "The rule does not hold for this record." };
+            let reason =
+                if allowed { "The rule holds for this record." } else { "The rule does not hold for this record." };
             answer(allowed, reason, comparisons)
         }
     }

@@ -89,10 +89,16 @@ fn lint_rule(
                 add(Severity::Notice, "Anyone can register. Fill the rule if accounts are by invitation.".to_owned());
             }
             Action::Create | Action::Update | Action::Delete | Action::Manage => {
-                add(Severity::Warning, "It is empty, so strangers can write. Did you mean no rule (superusers only)?".to_owned());
+                add(
+                    Severity::Warning,
+                    "It is empty, so strangers can write. Did you mean no rule (superusers only)?".to_owned(),
+                );
             }
             Action::List | Action::View if collection.is_auth() => {
-                add(Severity::Warning, "It is empty, so strangers can read all accounts. Try id = @request.auth.id.".to_owned());
+                add(
+                    Severity::Warning,
+                    "It is empty, so strangers can read all accounts. Try id = @request.auth.id.".to_owned(),
+                );
             }
             Action::List | Action::View => {
                 add(Severity::Notice, "It is empty, so strangers can read every record.".to_owned());

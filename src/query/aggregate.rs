@@ -52,7 +52,10 @@ pub fn aggregate(
             None => (Fragment::text("COUNT(*)"), Storage::Number),
             Some(path) => {
                 let (value, operand) = value_of(lens, &mut builder, collection, path)?;
-                (total_of(total.function, value, &operand, path)?, total_storage(total.function, collection, path, &operand))
+                (
+                    total_of(total.function, value, &operand, path)?,
+                    total_storage(total.function, collection, path, &operand),
+                )
             }
         };
         columns.push(computed(&total.name, storage));
@@ -118,12 +121,7 @@ fn total_of(
     Ok(out)
 }
 
-fn total_storage(
-    function: AggregateFunction,
-    collection: &Collection,
-    path: &str,
-    operand: &Operand,
-) -> Storage {
+fn total_storage(function: AggregateFunction, collection: &Collection, path: &str, operand: &Operand) -> Storage {
     match function {
         AggregateFunction::Minimum | AggregateFunction::Maximum => storage_of(collection, path, operand),
         AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Average => Storage::Number,

@@ -69,13 +69,8 @@ pub fn observe(
 
 /// The outcome, if no record is needed to know it.
 pub fn without_record(predicate: &Predicate, request: &RequestContext) -> Option<bool> {
-    let mut run = Run {
-        predicate,
-        data: &NoRecords,
-        request,
-        rows: vec![Row::Absent; predicate.nodes.len().max(1)],
-        seen: None,
-    };
+    let mut run =
+        Run { predicate, data: &NoRecords, request, rows: vec![Row::Absent; predicate.nodes.len().max(1)], seen: None };
     run.known(&predicate.expr)
 }
 

@@ -108,7 +108,8 @@ impl ListQuery {
                 "page" => query.page = whole_number(name, value)?.max(1),
                 "perPage" | "pageSize" | "limit" => {
                     let asked = whole_number(name, value)?;
-                    query.per_page = if asked == 0 { limits::PAGE_LEN_DEFAULT } else { asked.min(limits::PAGE_LEN_MAX) };
+                    query.per_page =
+                        if asked == 0 { limits::PAGE_LEN_DEFAULT } else { asked.min(limits::PAGE_LEN_MAX) };
                 }
                 "skipTotal" => query.skip_total = matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"),
                 "filter" => query.filter = text(value),
@@ -173,7 +174,8 @@ pub fn parse_sort(source: &str) -> Result<Vec<SortKey>, QueryError> {
         let path = part.strip_prefix(['-', '+']).unwrap_or(part).trim();
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '@');
         if path.is_empty() || !path.chars().all(fits) {
-            let problem = Problem::Syntax { expected: Cow::Borrowed("a field"), found: part.chars().take(40).collect() };
+            let problem =
+                Problem::Syntax { expected: Cow::Borrowed("a field"), found: part.chars().take(40).collect() };
             return Err(QueryError { surface: Surface::Sort, position: position_of(source, part), problem });
         }
         // A second mention of a path cannot change the order any more.
@@ -247,7 +249,8 @@ mod tests {
     #[test]
     fn aliases_mean_the_same() {
         let one = ListQuery::parse([("perPage", "7"), ("sort", "-a"), ("page", "3")]).expect("valid");
-        let two = ListQuery::parse([("limit", "7"), ("sortBy", "a"), ("sortDir", "desc"), ("page", "3")]).expect("valid");
+        let two =
+            ListQuery::parse([("limit", "7"), ("sortBy", "a"), ("sortDir", "desc"), ("page", "3")]).expect("valid");
         assert_eq!(one, two);
         assert_eq!(one.offset(), 14);
     }

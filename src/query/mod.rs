@@ -16,6 +16,7 @@ pub mod resolved;
 mod scope;
 mod path;
 mod sql;
+mod operand;
 pub mod select;
 pub mod list;
 pub mod page;

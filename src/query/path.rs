@@ -159,7 +159,7 @@ impl Resolver<'_> {
             Modifier::Each if is_list => Ok(self.elements(here, Operand::Column(column), side)),
             // Without a modifier a list compares as its JSON text; only `?` looks at its elements by itself.
             Modifier::None if is_list && side.any => Ok(self.elements(here, Operand::Column(column), side)),
-            Modifier::Length if is_list => Ok(Operand::Length(column)),
+            Modifier::Length if can_be_list(field) => Ok(Operand::Length(column)),
             Modifier::None | Modifier::Each => Ok(plain(column)),
             Modifier::Lower => Ok(Operand::Lower(Box::new(plain(column)))),
             Modifier::Length => Err(self.modifier_unfit(segment, "needs a field that holds a list", span)),
@@ -325,30 +325,40 @@ impl Resolver<'_> {
             // Another auth collection has it; for this class of caller it is empty.
             return Ok(Operand::Constant(Stored::Null));
         };
-        let rest = names.get(1..).unwrap_or_default();
+        self.auth_field(field, names.get(1..).unwrap_or_default(), modifier, span, side)
+    }
+
+    /// A field of the logged-in record, or what lies behind it.
+    fn auth_field(
+        &mut self,
+        field: &Field,
+        rest: &[&str],
+        modifier: Modifier,
+        span: Span,
+        side: Side,
+    ) -> Result<Operand, QueryError> {
+        let value = |path| RequestPath::value(Place::AuthField(field.number, path));
+        if rest.is_empty() {
+            let of_elements = side.any && modifier == Modifier::None && field.kind.is_list();
+            return self.request_value(
+                value(Vec::new()),
+                if of_elements { Modifier::Each } else { modifier },
+                span,
+                side,
+            );
+        }
         match &field.kind {
-            _ if rest.is_empty() => {
-                let path = RequestPath::value(Place::AuthField(field.number, Vec::new()));
-                let modifier = if side.any && modifier == Modifier::None && field.kind.is_list() {
-                    Modifier::Each
-                } else {
-                    modifier
-                };
-                self.request_value(path, modifier, span, side)
+            FieldKind::Relation(_) if rest == ["id"] && !field.kind.is_list() => {
+                Ok(Operand::Request(value(Vec::new())))
             }
             FieldKind::Relation(_) => {
-                let link = Operand::Request(RequestPath::value(Place::AuthField(field.number, Vec::new())));
-                let node = self.forward(ROOT, field, link, span, side)?;
+                let node = self.forward(ROOT, field, Operand::Request(value(Vec::new())), span, side)?;
                 self.walk(node, rest, span, side)
             }
             FieldKind::Json { .. } | FieldKind::GeoPoint => {
-                let path = rest.iter().map(|segment| Arc::from(*segment)).collect();
-                Ok(Operand::Request(RequestPath::value(Place::AuthField(field.number, path))))
+                Ok(Operand::Request(value(rest.iter().map(|segment| Arc::from(*segment)).collect())))
             }
-            _ => Err(self.error(
-                span,
-                Problem::Unsupported { name: name.to_owned(), reason: Cow::Borrowed("has nothing inside") },
-            )),
+            _ => Err(self.modifier_unfit(field.name.as_str(), "has nothing inside", span)),
         }
     }
 
@@ -420,6 +430,11 @@ impl Resolver<'_> {
     fn modifier_unfit(&self, name: &str, reason: &'static str, span: Span) -> QueryError {
         self.error(span, Problem::Unsupported { name: name.to_owned(), reason: Cow::Borrowed(reason) })
     }
+}
+
+/// Whether fields of this type can hold lists; one that holds a single value counts as a list of it.
+fn can_be_list(field: &Field) -> bool {
+    matches!(field.kind, FieldKind::Select(_) | FieldKind::File(_) | FieldKind::Relation(_))
 }
 
 /// The whole value of a column.

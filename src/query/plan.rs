@@ -306,9 +306,10 @@ fn ties_descend(collection: &Collection, sort: &[SortKey]) -> bool {
     let Some(last) = sort.last() else { return false };
     let Some(field) = collection.find_field(&last.path) else { return last.descending };
     // Inside an index rows with equal keys stand in rising order of row number, whichever way the key runs.
-    let kept_descending = collection.indexes.iter().any(|index| {
-        index.columns.last().is_some_and(|column| column.field == field.number && column.descending)
-    });
+    let kept_descending = collection
+        .indexes
+        .iter()
+        .any(|index| index.columns.last().is_some_and(|column| column.field == field.number && column.descending));
     last.descending != kept_descending
 }
 
@@ -471,7 +472,8 @@ fn expand_one(
     }
     if !forward {
         let order = if target.is_view() { "id" } else { "_r" };
-        builder.append_tail(Fragment::text(format!(" ORDER BY {ROOT_ALIAS}.{order} LIMIT {}", limits::EXPAND_ROWS_MAX)));
+        builder
+            .append_tail(Fragment::text(format!(" ORDER BY {ROOT_ALIAS}.{order} LIMIT {}", limits::EXPAND_ROWS_MAX)));
     }
     let (statement, found) = builder.finish();
     facts.merge(&found);

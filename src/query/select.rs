@@ -146,7 +146,8 @@ fn strip_tags(html: &str) -> String {
     while let Some(at) = rest.find('<') {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        let name: String = from.chars().skip(1).take_while(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let name: String =
+            from.chars().skip(1).take_while(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let closing = from.chars().nth(1) == Some('/');
         if name.is_empty() && !closing && !from.starts_with("<!") {
             // A lone "less than" is text.

@@ -7,13 +7,12 @@
 
 use crate::kernel::value::Stored;
 use crate::query::ast::{Comparison, Expr, Operator, Resolved};
-use crate::query::request::{Aspect, Bind, RequestPath};
-use crate::query::resolve::is_never_empty;
+use crate::query::operand::{Rendered, Side, free_fragment, shaped};
+use crate::query::request::Bind;
 use crate::query::resolved::{
-    Column, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Slot, Type, Visibility, casts,
+    Column, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Slot, Visibility, casts,
 };
 use crate::query::value::{self, Cast, Shape};
-use crate::schema::field::Storage;
 
 /// A piece of SQL and the values its `?` stand for, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,11 +41,11 @@ impl Fragment {
         self
     }
 
-    fn wrapped(self, before: &str, after: &str) -> Self {
+    pub(crate) fn wrapped(self, before: &str, after: &str) -> Self {
         Self { sql: format!("{before}{}{after}", self.sql), binds: self.binds }
     }
 
-    fn joined(parts: impl IntoIterator<Item = Fragment>, separator: &str) -> Self {
+    pub(crate) fn joined(parts: impl IntoIterator<Item = Fragment>, separator: &str) -> Self {
         let mut out = Self::default();
         for (at, part) in parts.into_iter().enumerate() {
             if at > 0 {
@@ -110,7 +109,7 @@ impl Condition {
 
 /// Where the row of a node stands in the text.
 #[derive(Debug, Clone, PartialEq)]
-enum Place {
+pub(crate) enum Place {
     /// There is no such row here; its columns are NULL.
     Absent,
     /// A table alias; nullable where the row may be missing.
@@ -118,29 +117,15 @@ enum Place {
 }
 
 /// One predicate being rendered: where its rows stand.
-struct View<'p> {
-    predicate: &'p Predicate,
-    places: Vec<Place>,
+pub(crate) struct View<'p> {
+    pub(crate) predicate: &'p Predicate,
+    pub(crate) places: Vec<Place>,
 }
 
 /// A table and the condition that makes its row the wanted one.
 struct Source {
     table: Fragment,
     on: Condition,
-}
-
-/// An operand on its way into a comparison.
-enum Rendered {
-    Constant(Stored),
-    Free { path: Option<RequestPath>, clock: Option<crate::query::moment::Macro>, lower: bool, never_empty: bool },
-    Sql { fragment: Fragment, nullable: bool },
-}
-
-/// One side of a comparison, converted.
-struct Side {
-    fragment: Fragment,
-    nullable: bool,
-    never_empty: bool,
 }
 
 /// A row that the statement joins, so that two predicates can share it.
@@ -183,7 +168,12 @@ impl Renderer {
     /// Renders an operand that was resolved beside `predicate`; single rows become joins of the statement.
     ///
     /// The second value says whether it may be NULL.
-    pub(crate) fn hoisted_operand(&mut self, operand: &Operand, predicate: &Predicate, alias: &str) -> (Fragment, bool) {
+    pub(crate) fn hoisted_operand(
+        &mut self,
+        operand: &Operand,
+        predicate: &Predicate,
+        alias: &str,
+    ) -> (Fragment, bool) {
         let mut view = View::new(predicate, alias);
         self.hoist(&mut view);
         match self.operand(&mut view, operand) {
@@ -407,7 +397,7 @@ impl Renderer {
         if quantifier.every { found.not() } else { found }
     }
 
-    fn comparison(&mut self, view: &mut View<'_>, comparison: &Comparison<Resolved>) -> Condition {
+    pub(crate) fn comparison(&mut self, view: &mut View<'_>, comparison: &Comparison<Resolved>) -> Condition {
         let operator = comparison.operator;
         let (left_type, right_type) = (comparison.left.value_type(), comparison.right.value_type());
         let (left_cast, right_cast) = casts(left_type, operator.is_like(), right_type);
@@ -450,117 +440,6 @@ impl Renderer {
             Operator::LessOrEqual => infix(left.fragment, " <= ", right.fragment),
         }
     }
-
-    fn operand(&mut self, view: &mut View<'_>, operand: &Operand) -> Rendered {
-        let never_empty = is_never_empty(operand);
-        match operand {
-            Operand::Constant(value) => Rendered::Constant(value.clone()),
-            Operand::Request(path) => {
-                Rendered::Free { path: Some(path.clone()), clock: None, lower: false, never_empty }
-            }
-            Operand::Clock(clock) => Rendered::Free { path: None, clock: Some(*clock), lower: false, never_empty },
-            // The plus keeps SQLite from putting a constant that the column is compared with into JSON functions over the
-            // same column, where it would be malformed.
-            Operand::Column(column) if is_document(column.slot) => {
-                self.over_column(view, column, |base, _| base.wrapped("+", ""))
-            }
-            Operand::Column(column) => self.column(view, column),
-            Operand::Json(column, path) => {
-                let whole = path.is_empty();
-                let path = Bind::Value(Stored::from(value::json_path(path)));
-                let extracted = self.over_column(view, column, |base, of_view| {
-                    let mut extract = base.clone().wrapped("json_extract(", ", ?)");
-                    extract.binds.push(path);
-                    if !of_view {
-                        return extract;
-                    }
-                    let mut out = base.clone().wrapped("CASE WHEN json_valid(", ") THEN ");
-                    out.append(extract);
-                    if whole {
-                        out.push(" ELSE ").append(base);
-                    }
-                    out.push(" END");
-                    out
-                });
-                match extracted {
-                    Rendered::Sql { fragment, .. } => Rendered::Sql { fragment, nullable: true },
-                    other => other,
-                }
-            }
-            Operand::Length(column) => self.over_column(view, column, |base, of_view| {
-                base.wrapped(if of_view { "tn_list_len(" } else { "json_array_length(" }, ")")
-            }),
-            Operand::Lower(inner) => match self.operand(view, inner) {
-                Rendered::Constant(value) => Rendered::Constant(value::lower(&value)),
-                Rendered::Free { path, clock, .. } => Rendered::Free { path, clock, lower: true, never_empty: false },
-                Rendered::Sql { fragment, nullable } => {
-                    Rendered::Sql { fragment: fragment.wrapped("tn_lower(", ")"), nullable }
-                }
-            },
-            Operand::Call(function, arguments) => {
-                let mut parts = Vec::with_capacity(arguments.len());
-                for argument in arguments {
-                    parts.push(match self.operand(view, argument) {
-                        Rendered::Constant(value) => Fragment::bind(Bind::Value(value)),
-                        Rendered::Sql { fragment, .. } => fragment,
-                        free @ Rendered::Free { .. } => free_fragment(free, Shape::default()),
-                    });
-                }
-                let arguments = Fragment::joined(parts, ", ");
-                Rendered::Sql { fragment: arguments.wrapped(&format!("{}(", function.0.name), ")"), nullable: true }
-            }
-            Operand::Changed { is_set, sent, column } => {
-                let differs = Comparison::<Resolved> {
-                    left: Operand::Request(sent.clone()),
-                    operator: Operator::NotEqual,
-                    any: true,
-                    right: Operand::Column(column.clone()),
-                    span: Default::default(),
-                };
-                let differs = self.comparison(view, &differs).into_fragment();
-                debug_assert_eq!(is_set.aspect, Aspect::IsSet);
-                let mut out = Fragment::text("CASE WHEN ");
-                out.append(Fragment::bind(Bind::Request(is_set.clone(), Shape::default())));
-                out.push(" AND ").append(differs).push(" THEN 1 ELSE 0 END");
-                Rendered::Sql { fragment: out, nullable: false }
-            }
-        }
-    }
-
-    fn over_column(
-        &mut self,
-        view: &mut View<'_>,
-        column: &Column,
-        wrap: impl FnOnce(Fragment, bool) -> Fragment,
-    ) -> Rendered {
-        match self.column(view, column) {
-            Rendered::Sql { fragment, nullable } => {
-                let nullable = nullable || !is_document(column.slot);
-                Rendered::Sql { fragment: wrap(fragment, column.of_view), nullable }
-            }
-            other => other,
-        }
-    }
-
-    /// A column as this caller sees it: NULL where its row is not there or its guard does not hold.
-    fn column(&mut self, view: &mut View<'_>, column: &Column) -> Rendered {
-        let Some(Place::Row { alias, nullable }) = view.places.get(column.node).cloned() else {
-            return Rendered::Constant(Stored::Null);
-        };
-        let base = Fragment::text(format!("{alias}.{}", column_name(column.slot)));
-        let json = column.slot.value_type() == Type::Json;
-        match self.visibility(&column.guard, &alias) {
-            Condition::Known(true) => {
-                Rendered::Sql { fragment: base, nullable: nullable || column.of_view || json }
-            }
-            Condition::Known(false) => Rendered::Constant(Stored::Null),
-            Condition::Sql(guard) => {
-                let mut out = guard.wrapped("CASE WHEN ", " THEN ");
-                out.append(base).push(" END");
-                Rendered::Sql { fragment: out, nullable: true }
-            }
-        }
-    }
 }
 
 impl<'p> View<'p> {
@@ -581,11 +460,6 @@ impl<'p> View<'p> {
     fn clear(&mut self, nodes: &[NodeIndex]) {
         nodes.iter().for_each(|node| self.put(*node, Place::Absent));
     }
-}
-
-/// Whether the column holds a JSON document and is never NULL.
-fn is_document(slot: Slot) -> bool {
-    matches!(slot, Slot::Field(_, Storage::List | Storage::Point))
 }
 
 /// The column's name, safe unquoted.
@@ -640,39 +514,6 @@ fn is_not_true(condition: Condition) -> Condition {
     match condition {
         Condition::Known(value) => Condition::Known(!value),
         Condition::Sql(fragment) => Condition::Sql(fragment.wrapped("(", ") IS NOT TRUE")),
-    }
-}
-
-fn free_fragment(free: Rendered, shape: Shape) -> Fragment {
-    match free {
-        Rendered::Free { path: Some(path), lower, .. } => Fragment::bind(Bind::Request(path, Shape { lower, ..shape })),
-        Rendered::Free { clock: Some(clock), lower, .. } => Fragment::bind(Bind::Clock(clock, Shape { lower, ..shape })),
-        Rendered::Constant(value) => Fragment::bind(Bind::Value(shape.apply(value))),
-        Rendered::Sql { fragment, .. } => fragment,
-        Rendered::Free { .. } => Fragment::bind(Bind::Value(Stored::Null)),
-    }
-}
-
-/// Converts one side; what is bound is converted before it is bound, what is a column only where types differ.
-fn shaped(rendered: Rendered, shape: Shape, found: Type) -> Side {
-    match rendered {
-        Rendered::Constant(value) => {
-            let value = shape.apply(value);
-            let never_empty = !value::is_empty(&value);
-            Side { nullable: value.is_null(), never_empty, fragment: Fragment::bind(Bind::Value(value)) }
-        }
-        Rendered::Free { never_empty, .. } => {
-            Side { fragment: free_fragment(rendered, shape), nullable: !shape.null_as_empty, never_empty }
-        }
-        Rendered::Sql { fragment, nullable } => {
-            let fragment = match shape.cast {
-                _ if shape.pattern => fragment.wrapped("tn_pattern(", ")"),
-                Cast::Text if found != Type::Text => fragment.wrapped("tn_text(", ")"),
-                Cast::Number if found != Type::Number => fragment.wrapped("tn_number(", ")"),
-                _ => fragment,
-            };
-            Side { fragment, nullable, never_empty: false }
-        }
     }
 }
 

@@ -144,12 +144,9 @@ pub fn to_list(stored: &Stored) -> Stored {
     Stored::text(format!("[{}]", to_text(stored).as_text().unwrap_or_default()))
 }
 
-/// The number of elements of a JSON array's text; NULL for NULL, 0 for anything that is no array.
+/// The number of elements: of a JSON array's text, otherwise 1 for a value and 0 for nothing.
 pub fn list_len(stored: &Stored) -> Stored {
-    if stored.is_null() {
-        return Stored::Null;
-    }
-    Stored::Integer(i64::try_from(list_items(stored).len()).unwrap_or(i64::MAX))
+    Stored::Integer(i64::try_from(list_items(&to_list(stored)).len()).unwrap_or(i64::MAX))
 }
 
 /// The elements of a JSON array's text.

@@ -46,7 +46,10 @@ fn embedded(world: &World, expands: &[Expand], rows: &[Vec<Stored>], find: &dyn 
     let mut out = String::new();
     for expand in expands {
         let ids = find(expand);
-        let list = format!("[{}]", ids.iter().map(|id| format!("{:?}", id.as_text().unwrap_or_default())).collect::<Vec<_>>().join(","));
+        let list = format!(
+            "[{}]",
+            ids.iter().map(|id| format!("{:?}", id.as_text().unwrap_or_default())).collect::<Vec<_>>().join(",")
+        );
         let found = world.run(&expand.statement, &world.request(Some("u1")), &[Stored::from(list)]);
         out.push_str(&format!("{} {found:?} of {}", expand.name, rows.len()));
     }
@@ -65,7 +68,8 @@ fn answers(world: &World, seed: u64) -> Vec<String> {
     for _ in 0..15 {
         let filter = any_expression(&dice, false, 2);
         let sort = dice.pick(&["salary", "-author.email", "views,-salary", "author.name,@rowid", "org.rank"]);
-        let parameters = [("filter", filter.as_str()), ("sort", sort), ("expand", "author,org.members_via_org,editors")];
+        let parameters =
+            [("filter", filter.as_str()), ("sort", sort), ("expand", "author,org.members_via_org,editors")];
         let query = ListQuery::parse(parameters).unwrap();
         let plan = match plan::list(lens, posts, None, &query, Position::Offset) {
             Ok(plan) => plan,
@@ -88,7 +92,12 @@ fn answers(world: &World, seed: u64) -> Vec<String> {
         for expand in &plan.expand {
             out.push(embedded(world, &expand.children, &rows, &linked));
         }
-        let totals = ListQuery::parse([("filter", filter.as_str()), ("aggregate", "count,sum(salary),max(author.email)"), ("group", "status")]).unwrap();
+        let totals = ListQuery::parse([
+            ("filter", filter.as_str()),
+            ("aggregate", "count,sum(salary),max(author.email)"),
+            ("group", "status"),
+        ])
+        .unwrap();
         let totals = aggregate::aggregate(lens, posts, None, &totals).unwrap();
         out.push(format!("{:?}", world.run(&totals.statement, &request, &page)));
     }

@@ -12,8 +12,25 @@ use tenantry::query::plan::{self, Position};
 use tenantry::query::resolve::Lens;
 
 const SORTS: &[&str] = &[
-    "", "title", "-title", "views,-title", "-views", "status,done,-views", "-author.name", "org.rank,title", "@rowid",
-    "-@rowid", "id", "-id", "meta.a", "-meta.a,title", "salary", "author.email,-salary", "place.lon", "tags", "title:lower",
+    "",
+    "title",
+    "-title",
+    "views,-title",
+    "-views",
+    "status,done,-views",
+    "-author.name",
+    "org.rank,title",
+    "@rowid",
+    "-@rowid",
+    "id",
+    "-id",
+    "meta.a",
+    "-meta.a,title",
+    "salary",
+    "author.email,-salary",
+    "place.lon",
+    "tags",
+    "title:lower",
 ];
 
 fn ids(rows: &[Vec<Stored>], at: usize) -> Vec<String> {
@@ -35,7 +52,12 @@ fn by_cursor(world: &World, user: Option<&str>, sort: &str, per_page: usize, dir
         let all = plan::list(lens, posts, None, &query, Position::First).unwrap();
         let rows = world.run(&all.page, &request, &[Stored::Integer(1_000)]);
         let last = rows.last().unwrap();
-        out.push(last[all.row.columns.iter().position(|column| &*column.name == "id").unwrap()].as_text().unwrap().to_owned());
+        out.push(
+            last[all.row.columns.iter().position(|column| &*column.name == "id").unwrap()]
+                .as_text()
+                .unwrap()
+                .to_owned(),
+        );
         keys = Some(all.keys.iter().map(|at| last[*at].clone()).collect());
     }
     loop {
@@ -118,16 +140,33 @@ fn totals_and_groups_follow_rule_and_filter() {
         let names: Vec<String> = plan.columns.iter().map(|column| column.name.to_string()).collect();
         (names, world.run(&plan.statement, &world.request(None), &[Stored::Integer(100), Stored::Integer(0)]))
     };
-    let (names, rows) = run(&[("aggregate", "count,sum(views),avg(views),min(title),max(views),count(status)"), ("group", "status")]);
+    let (names, rows) =
+        run(&[("aggregate", "count,sum(views),avg(views),min(title),max(views),count(status)"), ("group", "status")]);
     assert_eq!(names, ["status", "count", "sum(views)", "avg(views)", "min(title)", "max(views)", "count(status)"]);
     let live = [
-        Stored::text("live"), Stored::Integer(2), Stored::Real(12.0), Stored::Real(6.0), Stored::text(""),
-        Stored::Real(7.0), Stored::Integer(2),
+        Stored::text("live"),
+        Stored::Integer(2),
+        Stored::Real(12.0),
+        Stored::Real(6.0),
+        Stored::text(""),
+        Stored::Real(7.0),
+        Stored::Integer(2),
     ];
-    assert_eq!(rows, [
-        vec![Stored::text("draft"), Stored::Integer(1), Stored::Real(1.0), Stored::Real(1.0), Stored::text(""), Stored::Real(1.0), Stored::Integer(1)],
-        live.to_vec(),
-    ]);
+    assert_eq!(
+        rows,
+        [
+            vec![
+                Stored::text("draft"),
+                Stored::Integer(1),
+                Stored::Real(1.0),
+                Stored::Real(1.0),
+                Stored::text(""),
+                Stored::Real(1.0),
+                Stored::Integer(1)
+            ],
+            live.to_vec(),
+        ]
+    );
     let (_, rows) = run(&[("aggregate", "count"), ("filter", "status = 'live'")]);
     assert_eq!(rows, [vec![Stored::Integer(2)]]);
     // A guarded number counts only where the caller may read it.

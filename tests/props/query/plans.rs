@@ -37,7 +37,8 @@ fn list(world: &World, parameters: &[(&str, &str)], position: Position) -> ListP
 /// What EXPLAIN QUERY PLAN says, one line per step.
 #[track_caller]
 fn steps(world: &World, statement: &Statement) -> String {
-    let explained = Statement { sql: format!("EXPLAIN QUERY PLAN {}", statement.sql).into(), binds: statement.binds.clone() };
+    let explained =
+        Statement { sql: format!("EXPLAIN QUERY PLAN {}", statement.sql).into(), binds: statement.binds.clone() };
     let arguments = [Stored::Integer(20), Stored::Integer(0), Stored::text("x"), Stored::text("y")];
     let rows = world.run(&explained, &world.request(None), &arguments);
     rows.iter().map(|row| row[3].as_text().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
@@ -154,9 +155,8 @@ fn questions_that_would_grow_without_bound_stay_small_or_are_refused() {
     let lens = Lens::new(&world.schema, &CallerClass::Superuser);
     let posts = world.collection("posts");
     // A chain of rows, each compared with the next: quantifiers nest as deep as there are rows.
-    let chain: Vec<String> = (0..20)
-        .map(|at| format!("@collection.comments:a{at}.text ?= @collection.comments:a{}.text", at + 1))
-        .collect();
+    let chain: Vec<String> =
+        (0..20).map(|at| format!("@collection.comments:a{at}.text ?= @collection.comments:a{}.text", at + 1)).collect();
     let predicate = lens.filter(posts, &chain.join(" && ")).unwrap();
     let statement = plan::matching_ids(lens, &predicate);
     assert!(statement.sql.len() < 20_000, "{}", statement.sql.len());

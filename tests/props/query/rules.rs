@@ -73,7 +73,10 @@ fn the_book_compiles_each_rule_once_per_class() {
     let class = world.class(Some("ada"));
     let first = book.find(users, &class).unwrap() as *const _;
     assert!(std::ptr::eq(first, book.find(users, &class).unwrap()));
-    assert_eq!(book.decide(users, Action::List, &principal(&world, Some("ada")), &world.request(Some("ada"))), Decision::Allow);
+    assert_eq!(
+        book.decide(users, Action::List, &principal(&world, Some("ada")), &world.request(Some("ada"))),
+        Decision::Allow
+    );
     assert_eq!(book.decide(users, Action::List, &Principal::Anonymous, &world.request(None)), Decision::Deny);
     assert_eq!(book.decide(users, Action::Update, &Principal::Anonymous, &world.request(None)), Decision::Deny);
 }
@@ -93,11 +96,15 @@ fn an_explanation_shows_both_values() {
     };
     let no = ask("bob");
     assert!(!no.allowed);
-    let told: Vec<_> = no.comparisons.iter().map(|one| (one.source.as_str(), &one.left, &one.right, one.outcome)).collect();
-    assert_eq!(told, [
-        ("title != ''", &Stored::text("One"), &Stored::text(""), true),
-        ("author = @request.auth.id", &Stored::text("ada"), &Stored::text("bob"), false),
-    ]);
+    let told: Vec<_> =
+        no.comparisons.iter().map(|one| (one.source.as_str(), &one.left, &one.right, one.outcome)).collect();
+    assert_eq!(
+        told,
+        [
+            ("title != ''", &Stored::text("One"), &Stored::text(""), true),
+            ("author = @request.auth.id", &Stored::text("ada"), &Stored::text("bob"), false),
+        ]
+    );
     assert!(ask("ada").allowed);
 }
 

@@ -11,15 +11,31 @@ fn world() -> World {
     world
         .add("orgs", "o1", json!({"name": "Alpha", "rank": 1.0, "open": true}))
         .add("orgs", "o2", json!({"name": "Beta", "rank": 2.0}))
-        .add("users", "ada", json!({"name": "Ada", "role": "admin", "org": "o1", "skills": ["a", "b"], "email": "ada@x.org"}))
-        .add("users", "bob", json!({"name": "Bob", "role": "member", "org": "o2", "email": "bob@x.org", "emailVisibility": true}))
+        .add(
+            "users",
+            "ada",
+            json!({"name": "Ada", "role": "admin", "org": "o1", "skills": ["a", "b"], "email": "ada@x.org"}),
+        )
+        .add(
+            "users",
+            "bob",
+            json!({"name": "Bob", "role": "member", "org": "o2", "email": "bob@x.org", "emailVisibility": true}),
+        )
         .add("members", "m1", json!({"org": "o1", "user": "ada", "role": "owner"}))
         .add("members", "m2", json!({"org": "o1", "user": "bob", "role": "viewer"}))
-        .add("posts", "p1", json!({"title": "First", "status": "live", "views": 10.0, "done": true, "tags": ["a", "b"],
+        .add(
+            "posts",
+            "p1",
+            json!({"title": "First", "status": "live", "views": 10.0, "done": true, "tags": ["a", "b"],
             "author": "ada", "editors": ["ada", "bob"], "org": "o1", "meta": {"a": 5, "b": ["x", "y"], "c": "5"},
-            "place": {"lon": 13.405, "lat": 52.52}, "published": "2024-02-28 10:00:00.000Z"}))
-        .add("posts", "p2", json!({"title": "second", "status": "draft", "views": 5.0, "tags": ["a"], "author": "bob",
-            "editors": ["bob"], "org": "o2", "meta": {"a": null}, "published": "2024-02-29 20:00:00.000Z"}))
+            "place": {"lon": 13.405, "lat": 52.52}, "published": "2024-02-28 10:00:00.000Z"}),
+        )
+        .add(
+            "posts",
+            "p2",
+            json!({"title": "second", "status": "draft", "views": 5.0, "tags": ["a"], "author": "bob",
+            "editors": ["bob"], "org": "o2", "meta": {"a": null}, "published": "2024-02-29 20:00:00.000Z"}),
+        )
         .add("posts", "p3", json!({"title": "50% off_", "author": "gone"}))
         .add("comments", "k1", json!({"post": "p1", "text": "good", "score": 5.0, "likes": ["ada"]}))
         .add("comments", "k2", json!({"post": "p1", "text": "bad", "score": 1.0, "likes": ["ada", "bob"]}))
@@ -147,6 +163,11 @@ fn relations_documents_and_functions() {
             ("meta = null", "p3"),
             ("title != meta.c", "p1 p2 p3"),
             ("tags:length = 2", "p1"),
+            ("status:length = 1", "p1 p2"),
+            ("author:length > 0 && editors:length = 0", "p3"),
+            ("comments_via_post.likes:length = 0", "p2 p3"),
+            ("author.skills:length = 0", "p2 p3"),
+            ("author.skills:length != 0", "p1"),
             ("tags = '[\"a\"]'", "p2"),
             ("tags ~ 'b'", "p1"),
             ("place.lat > 50", "p1"),
@@ -181,6 +202,8 @@ fn the_caller_is_read() {
             ("@request.auth.role = 'admin'", all),
             ("@request.auth.org.name = 'Alpha'", all),
             ("@request.auth.org = org", "p1"),
+            ("@request.auth.org.id = org.id", "p1"),
+            ("@request.auth.role:length = 1 && @request.auth.name:lower = 'ada'", all),
             ("@request.auth.members_via_user.role ?= 'owner'", all),
             ("@request.auth.members_via_user.org ?= org", "p1"),
             ("@request.auth.skills ?= 'b'", all),
@@ -277,7 +300,12 @@ fn refusals_point() {
         ("median(views) = 1", Code::FilterInvalid, 1, "unknown function"),
         ("geoDistance(1) = 1", Code::FilterInvalid, 1, "takes 4 arguments"),
         ("comments_via_nothing.x = 1", Code::FilterInvalid, 1, "unknown field"),
-        ("author.org.posts_via_org.author.org.posts_via_org.author.org.name = 1", Code::FilterInvalid, 1, "more than 6"),
+        (
+            "author.org.posts_via_org.author.org.posts_via_org.author.org.name = 1",
+            Code::FilterInvalid,
+            1,
+            "more than 6",
+        ),
     ] {
         let error = world.filter("posts", filter, Some("ada")).expect_err(filter);
         assert_eq!((error.code(), error.position), (code, position), "{filter}: {error}");
@@ -309,5 +337,69 @@ fn rules_are_checked_for_every_name_of_the_caller() {
         assert!(lens.rule(posts, "@request.auth.role = 'admin' && @request.auth.secret = ''").is_ok(), "{class:?}");
         assert!(lens.rule(posts, "@request.nothing = 1").is_err(), "{class:?}");
         assert!(lens.rule(posts, "@collection.nothing.id = 1").is_err(), "{class:?}");
+    }
+}
+
+/// A view shows what its SELECT gives: NULL anywhere, numbers where text is meant, text that is no JSON.
+#[test]
+fn views_may_hold_anything() {
+    let mut world = world();
+    let posts = world.collection("posts").clone();
+    let mut view = (*posts).clone();
+    view.id = tenantry::kernel::ident::CollectionId::parse("shown").unwrap();
+    view.name = tenantry::kernel::ident::CollectionName::parse("shown").unwrap();
+    view.kind = tenantry::schema::CollectionKind::View;
+    view.indexes.clear();
+    for field in &mut view.fields {
+        field.searchable = false;
+    }
+    let columns: Vec<String> = posts
+        .fields
+        .iter()
+        .filter(|field| field.number.0 > 0)
+        .map(|field| {
+            let name = field.column();
+            match field.name.as_str() {
+                "title" => format!("CASE WHEN id != 'p2' THEN {name} END AS {name}"),
+                "meta" => format!("CASE WHEN id = 'p1' THEN 'no json' WHEN id = 'p2' THEN 7 END AS {name}"),
+                "tags" => format!("CASE WHEN id = 'p1' THEN 'a' WHEN id = 'p2' THEN '[\"b\"]' END AS {name}"),
+                "views" => format!("NULLIF({name}, 0) AS {name}"),
+                _ => name.into_owned(),
+            }
+        })
+        .collect();
+    let sql = format!("CREATE VIEW c_shown AS SELECT id, {} FROM \"{}\"", columns.join(", "), posts.table());
+    world.file.execute_batch(&sql).unwrap();
+    let mut collections = world.schema.collections().to_vec();
+    collections.push(std::sync::Arc::new(view));
+    world.schema = std::sync::Arc::new(tenantry::schema::Schema::new(2, collections));
+    let view = world.collection("shown").clone();
+    let class = CallerClass::Anonymous;
+    let lens = Lens::new(&world.schema, &class);
+    let request = world.request(None);
+    for (filter, expected) in [
+        ("title = ''", "p2"),
+        ("title != 'First'", "p2 p3"),
+        ("title = null && views = 5", "p2"),
+        ("views = null", "p3"),
+        ("meta = 'no json'", "p1"),
+        ("meta = 7", "p2"),
+        ("meta.a = null", "p1 p2 p3"),
+        ("tags ?= 'a'", "p1"),
+        ("tags:length = 1", "p1 p2"),
+        ("tags:each = 'b'", "p2"),
+        ("author.org.name = 'Alpha'", ""),
+    ] {
+        let predicate = lens.filter(&view, filter).unwrap_or_else(|error| panic!("{filter}: {error}"));
+        assert_eq!(world.by_sql(&predicate, &request).join(" "), expected, "{filter}");
+    }
+    for sort in ["", "title", "-views,title", "@rowid", "meta"] {
+        let query =
+            tenantry::query::list::ListQuery::parse([("sort", sort), ("expand", "author,comments_via_post")]).unwrap();
+        for position in [tenantry::query::plan::Position::Offset, tenantry::query::plan::Position::First] {
+            let plan = tenantry::query::plan::list(lens, &view, None, &query, position).unwrap();
+            let page = [tenantry::kernel::value::Stored::Integer(10), tenantry::kernel::value::Stored::Integer(0)];
+            assert_eq!(world.run(&plan.page, &request, &page).len(), 3, "{sort}");
+        }
     }
 }

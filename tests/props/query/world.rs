@@ -122,7 +122,12 @@ impl World {
 
     /// Runs a statement; every row as stored values.
     #[track_caller]
-    pub(crate) fn run(&self, statement: &Statement, request: &RequestContext, arguments: &[Stored]) -> Vec<Vec<Stored>> {
+    pub(crate) fn run(
+        &self,
+        statement: &Statement,
+        request: &RequestContext,
+        arguments: &[Stored],
+    ) -> Vec<Vec<Stored>> {
         let mut prepared =
             self.file.prepare(&statement.sql).unwrap_or_else(|error| panic!("{error} in {}", statement.sql));
         let width = prepared.column_count();
@@ -140,11 +145,8 @@ impl World {
     pub(crate) fn by_sql(&self, predicate: &Predicate, request: &RequestContext) -> Vec<String> {
         let lens = Lens::new(&self.schema, &CallerClass::Superuser);
         let statement = queries::matching_ids(lens, predicate);
-        let mut ids: Vec<String> = self
-            .run(&statement, request, &[])
-            .into_iter()
-            .map(|row| row[0].as_text().unwrap().to_owned())
-            .collect();
+        let mut ids: Vec<String> =
+            self.run(&statement, request, &[]).into_iter().map(|row| row[0].as_text().unwrap().to_owned()).collect();
         ids.sort();
         ids
     }
@@ -169,7 +171,13 @@ impl World {
     }
 
     #[track_caller]
-    pub(crate) fn rule_for(&self, collection: &str, rule: &str, user: Option<&str>, request: &RequestContext) -> Vec<String> {
+    pub(crate) fn rule_for(
+        &self,
+        collection: &str,
+        rule: &str,
+        user: Option<&str>,
+        request: &RequestContext,
+    ) -> Vec<String> {
         let class = self.class(user);
         let predicate = Lens::new(&self.schema, &class)
             .rule(self.collection(collection), rule)
