@@ -57,11 +57,7 @@ pub async fn run(scope: &Scope, batch: BatchRequest, options: BatchOptions) -> R
     for (index, request) in batch.items.into_iter().enumerate() {
         items.push(request.into_item().map_err(|reason| malformed(index, reason))?);
     }
-    if batch.transactional {
-        run_together(scope, items, options).await
-    } else {
-        run_apart(scope, items, options).await
-    }
+    if batch.transactional { run_together(scope, items, options).await } else { run_apart(scope, items, options).await }
 }
 
 fn malformed(index: usize, reason: String) -> RecordError {

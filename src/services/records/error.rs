@@ -132,7 +132,9 @@ impl Fault for RecordError {
             Self::Query(error) => error.public(),
             Self::Password(error) => error.public(),
             Self::SuperuserOnly { action, .. } => Cow::Owned(format!("Only superusers can {action} these records.")),
-            Self::ReadOnly(name) => Cow::Owned(format!("The collection {name} is a view; its records cannot be changed.")),
+            Self::ReadOnly(name) => {
+                Cow::Owned(format!("The collection {name} is a view; its records cannot be changed."))
+            }
             Self::Parameter { name, expected } => Cow::Owned(format!("The parameter {name} must be {expected}.")),
             Self::IdempotencyKeyInvalid => {
                 Cow::Borrowed("The Idempotency-Key must be 1 to 255 printable ASCII characters.")
@@ -140,9 +142,9 @@ impl Fault for RecordError {
             Self::RequiredReference { collection, field } => Cow::Owned(format!(
                 "The record cannot be deleted because the required field {field} of {collection} refers to it."
             )),
-            Self::CascadeTooLarge => {
-                Cow::Borrowed("The delete would change more records than one transaction may; delete the referring records first.")
-            }
+            Self::CascadeTooLarge => Cow::Borrowed(
+                "The delete would change more records than one transaction may; delete the referring records first.",
+            ),
             Self::ExpandTooLarge => {
                 Cow::Borrowed("The expand would load too many records; ask for fewer per page or expand less.")
             }
@@ -167,10 +169,12 @@ impl Fault for RecordError {
             Self::Batch { index, fault } => {
                 let place = format!("requests.{index}");
                 let mut details = vec![Detail::new(place.clone(), Code::BatchFailed.as_str(), "Batch request failed.")];
-                details.extend(fault.details().into_iter().map(|detail| Detail {
-                    field: format!("{place}.response.data.{}", detail.field),
-                    ..detail
-                }));
+                details.extend(
+                    fault
+                        .details()
+                        .into_iter()
+                        .map(|detail| Detail { field: format!("{place}.response.data.{}", detail.field), ..detail }),
+                );
                 details
             }
             _ => Vec::new(),

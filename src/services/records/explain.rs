@@ -42,8 +42,7 @@ pub async fn explain_access(scope: &Scope, request: ExplainRequest) -> Result<An
         return Err(RecordError::SuperuserOnly { collection: collection.name.clone(), action: "explain" });
     }
     let context = Arc::clone(&scope.request);
-    let explained =
-        scope.tenant.read(move |reader| explain_now(reader, &context, &request)).await?;
+    let explained = scope.tenant.read(move |reader| explain_now(reader, &context, &request)).await?;
     Ok(Answer::new(to_json(&explained).to_string().into_bytes()))
 }
 
@@ -63,11 +62,7 @@ fn explain_now(
         }
     };
     let record = reader.find_record(collection, &request.record)?.ok_or(RecordError::NotFound)?;
-    let context = RequestContext {
-        body: request.body.clone(),
-        auth: principal.auth().cloned(),
-        ..context.clone()
-    };
+    let context = RequestContext { body: request.body.clone(), auth: principal.auth().cloned(), ..context.clone() };
     let data = Snapshot(reader);
     let action = request.action;
     Ok(explain::explain(schema, collection, action, &principal, &context, &Arc::new(record), &data))

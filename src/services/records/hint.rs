@@ -44,5 +44,6 @@ fn name_of(term: &Term, name: &mut impl FnMut(&str)) {
 }
 
 fn leads_an_index(collection: &Collection, field: FieldNumber) -> bool {
-    field.0 == 0 || collection.indexes.iter().any(|index| index.columns.first().is_some_and(|first| first.field == field))
+    field.0 == 0
+        || collection.indexes.iter().any(|index| index.columns.first().is_some_and(|first| first.field == field))
 }

@@ -190,9 +190,7 @@ impl Plans {
             let work = match lens.under_rule(collection, Some(rule)) {
                 Visibility::Always => RuleWork::Everyone,
                 Visibility::Never => RuleWork::Nobody,
-                Visibility::When(predicate) => {
-                    RuleWork::Check(plan::check(lens, &predicate))
-                }
+                Visibility::When(predicate) => RuleWork::Check(plan::check(lens, &predicate)),
             };
             Ok::<_, RecordError>(Made::Rule(Arc::new(work)))
         })?;

@@ -30,9 +30,8 @@ pub struct ListRequest {
 }
 
 /// Parameters that shape a plan; the others only fill it in.
-const PLAN_PARAMETERS: [&str; 10] = [
-    "filter", "sort", "sortBy", "sortDir", "fields", "excludeFields", "expand", "search", "aggregate", "group",
-];
+const PLAN_PARAMETERS: [&str; 10] =
+    ["filter", "sort", "sortBy", "sortDir", "fields", "excludeFields", "expand", "search", "aggregate", "group"];
 
 impl ListRequest {
     /// Reads decoded query parameters.
@@ -151,7 +150,9 @@ impl ListTask {
         let query = &self.request.query;
         // The cursors in an answer are bound to the texts that they were made for.
         let bound = [query.filter.as_deref(), query.search.as_deref()].map(Option::unwrap_or_default);
-        key.extend_from_slice(format!("{}\0{}\0{}\0{bound:?}", query.page, query.per_page, query.skip_total).as_bytes());
+        key.extend_from_slice(
+            format!("{}\0{}\0{}\0{bound:?}", query.page, query.per_page, query.skip_total).as_bytes(),
+        );
         key.push(u8::from(query.cursor.is_some()));
         key
     }

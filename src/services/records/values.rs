@@ -103,9 +103,8 @@ impl Build<'_> {
             (None, _) => None,
         };
         let Some(text) = text else { return Ok(RecordId::generate(self.random)) };
-        RecordId::parse(text.as_text().unwrap_or_default()).map_err(|error| {
-            Detail::new("id", "validation_invalid_format", format!("Must be {}.", error.expected))
-        })
+        RecordId::parse(text.as_text().unwrap_or_default())
+            .map_err(|error| Detail::new("id", "validation_invalid_format", format!("Must be {}.", error.expected)))
     }
 
     fn check_same_id(&self, current: &RecordImage) -> Option<Detail> {
@@ -166,11 +165,7 @@ impl Build<'_> {
     }
 
     /// An empty password means that it stays.
-    fn changed_password(
-        &self,
-        field: &Field,
-        operations: Vec<(Modifier, &Value)>,
-    ) -> Result<Option<Change>, Detail> {
+    fn changed_password(&self, field: &Field, operations: Vec<(Modifier, &Value)>) -> Result<Option<Change>, Detail> {
         let Some((_, given)) = operations.into_iter().next() else { return Ok(None) };
         if given.as_str().is_none_or(str::is_empty) {
             return Ok(None);

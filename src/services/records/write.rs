@@ -145,7 +145,11 @@ pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Pre
     account::prepare(&scope.tools.hasher, collection, &request.body, stored.as_deref()).await
 }
 
-async fn stored_password(scope: &Scope, collection: &Arc<Collection>, id: String) -> Result<Option<String>, RecordError> {
+async fn stored_password(
+    scope: &Scope,
+    collection: &Arc<Collection>,
+    id: String,
+) -> Result<Option<String>, RecordError> {
     let Some(field) = account::password_field(collection).map(|field| field.number) else { return Ok(None) };
     let collection = Arc::clone(collection);
     scope
@@ -209,8 +213,7 @@ impl Job<'_> {
         if given || self.scope.is_superuser() {
             return &self.scope.request;
         }
-        self.context
-            .get_or_init(|| RequestContext { body: self.request.body.clone(), ..(*self.scope.request).clone() })
+        self.context.get_or_init(|| RequestContext { body: self.request.body.clone(), ..(*self.scope.request).clone() })
     }
 
     fn create(&self, tx: &mut WriteTx<'_>) -> Result<Done, RecordError> {
@@ -255,7 +258,9 @@ impl Job<'_> {
     fn done(&self, tx: &WriteTx<'_>, effect: Effect, id: &RecordId) -> Result<Done, RecordError> {
         let answer = match self.request.source {
             WriteSource::Import => Answer::empty(),
-            WriteSource::Caller => read::load_written(tx, self.scope, self.context(), self.collection, id, &self.request.view)?,
+            WriteSource::Caller => {
+                read::load_written(tx, self.scope, self.context(), self.collection, id, &self.request.view)?
+            }
         };
         Ok(Done { effect, answer })
     }
@@ -266,7 +271,8 @@ impl Job<'_> {
         current: &RecordImage,
         changes: Vec<Change>,
     ) -> Result<(), RecordError> {
-        let (moved, set): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.delta.is_some_and(|delta| delta != 0.0));
+        let (moved, set): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| change.delta.is_some_and(|delta| delta != 0.0));
         let mut set: Vec<(FieldNumber, Stored)> = set.into_iter().map(|change| (change.field, change.value)).collect();
         let random = self.scope.tools.random.as_ref();
         set.extend(account::renewed_token_key(self.collection, Some(current), &set, random));
@@ -328,10 +334,11 @@ impl Job<'_> {
         if !self.collection.is_auth() || self.request.source == WriteSource::Import {
             return Ok(());
         }
-        let standing = match gate::admits(tx, self.scope, self.context(), self.collection, &self.collection.rules.manage, id)? {
-            true => Standing::Manager,
-            false => Standing::Plain,
-        };
+        let standing =
+            match gate::admits(tx, self.scope, self.context(), self.collection, &self.collection.rules.manage, id)? {
+                true => Standing::Manager,
+                false => Standing::Plain,
+            };
         let details = account::check(self.collection, &self.request.body, current, standing, self.prepared);
         if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
     }

@@ -1,9 +1,13 @@
+//! Accounts: passwords, e-mail, `verified`, token keys.
+
 use super::*;
 
 fn users(manage: Value) -> Vec<Value> {
-    vec![json!({"name": "users", "type": "auth", "fields": [{"name": "name", "type": "text"}, {"name": "boss", "type": "bool"}],
+    vec![
+        json!({"name": "users", "type": "auth", "fields": [{"name": "name", "type": "text"}, {"name": "boss", "type": "bool"}],
         "listRule": "", "viewRule": "", "createRule": "", "updateRule": "id = @request.auth.id || @request.auth.boss = true",
-        "manageRule": manage})]
+        "manageRule": manage}),
+    ]
 }
 
 fn account(email: &str) -> Value {
@@ -36,7 +40,10 @@ async fn passwords_are_hashed_confirmed_and_never_shown() {
     let one = |field: &str, code: &str| vec![(field.to_owned(), code.to_owned())];
     let mut unconfirmed = account("b@x.test");
     unconfirmed["passwordConfirm"] = json!("87654321");
-    assert_eq!(refused(guest.try_create("users", unconfirmed).await), one("passwordConfirm", "validation_values_mismatch"));
+    assert_eq!(
+        refused(guest.try_create("users", unconfirmed).await),
+        one("passwordConfirm", "validation_values_mismatch")
+    );
     assert_eq!(refused(guest.try_create("users", json!({"email": "c@x.test"})).await)[0].0, "password");
     let mut short = account("d@x.test");
     short["password"] = json!("1");
@@ -67,7 +74,11 @@ async fn the_email_shows_to_its_owner_managers_and_superusers() {
     assert_eq!(emails(world.user("users", &ada).await).await, ["ada@x.test".into(), hidden, "pub@x.test".to_owned()]);
     assert_eq!(emails(world.user("users", &boss).await).await, ["ada@x.test", "boss@x.test", "pub@x.test"]);
     assert_eq!(emails(admin).await, ["ada@x.test", "boss@x.test", "pub@x.test"]);
-    assert_eq!(world.guest().list("users", &[("filter", "email = 'ada@x.test'")]).await["totalItems"], 0, "nor by asking");
+    assert_eq!(
+        world.guest().list("users", &[("filter", "email = 'ada@x.test'")]).await["totalItems"],
+        0,
+        "nor by asking"
+    );
     world.stop().await;
 }
 

@@ -1,3 +1,5 @@
+//! Batches: together and apart, references, preconditions, receipts.
+
 use super::*;
 use crate::services::records::batch::ItemAnswer;
 
@@ -47,7 +49,10 @@ async fn items_see_each_other_and_refer_to_each_other() {
     assert_eq!(bodies[1]["meta"], json!({"who": ["Ada"]}));
     assert_eq!(bodies[2], json!({"title": "By Ada", "expand": {"author": {"name": "Ada"}}}));
     assert_eq!(bodies[3]["totalItems"], 1);
-    assert_eq!((&bodies[4]["name"], &bodies[5]["id"], &bodies[6]), (&json!("Ada L."), &json!("upsertedupserte"), &Value::Null));
+    assert_eq!(
+        (&bodies[4]["name"], &bodies[5]["id"], &bodies[6]),
+        (&json!("Ada L."), &json!("upsertedupserte"), &Value::Null)
+    );
     assert!(answer.token.is_some());
     assert_eq!(admin.list("posts", &[]).await["totalItems"], 0);
     world.stop().await;
@@ -96,11 +101,18 @@ async fn a_repeated_batch_happens_once() {
     let again = send("k", body.clone()).await.unwrap();
     assert_eq!(bodies(&first), bodies(&again));
     assert!(again.replayed && !first.replayed);
-    assert_eq!(code(send("k", json!({"requests": [post("authors", json!({"name": "Three"}))]})).await), Code::IdempotencyMismatch);
+    assert_eq!(
+        code(send("k", json!({"requests": [post("authors", json!({"name": "Three"}))]})).await),
+        Code::IdempotencyMismatch
+    );
     let partial = json!({"transactional": false, "requests": [post("authors", json!({"name": "Four"})), post("authors", json!({"name": "One"}))]});
     let failed = bodies(&send("p", partial.clone()).await.unwrap());
     assert_eq!(failed[1], "validation_failed");
-    assert_eq!(bodies(&send("p", partial).await.unwrap()), failed, "done items are answered again, failed ones tried again");
+    assert_eq!(
+        bodies(&send("p", partial).await.unwrap()),
+        failed,
+        "done items are answered again, failed ones tried again"
+    );
     assert_eq!(admin.list("authors", &[]).await["totalItems"], 3);
     world.stop().await;
 }

@@ -1,3 +1,5 @@
+//! Lists: pages, cursors, fields, expands, totals, plans, budgets.
+
 use super::*;
 use std::collections::BTreeSet;
 
@@ -17,10 +19,16 @@ async fn pages_filters_sorts_and_totals() {
     let world = World::new(&library()).await;
     rows(&world, 45).await;
     let guest = world.guest();
-    let page = guest.list("posts", &[("page", "2"), ("perPage", "20"), ("sort", "-title"), ("filter", "title ~ 'Row '")]).await;
-    assert_eq!((&page["page"], &page["perPage"], &page["totalItems"], &page["totalPages"]), (&json!(2), &json!(20), &json!(45), &json!(3)));
+    let page = guest
+        .list("posts", &[("page", "2"), ("perPage", "20"), ("sort", "-title"), ("filter", "title ~ 'Row '")])
+        .await;
+    assert_eq!(
+        (&page["page"], &page["perPage"], &page["totalItems"], &page["totalPages"]),
+        (&json!(2), &json!(20), &json!(45), &json!(3))
+    );
     assert_eq!((page["items"].as_array().unwrap().len(), &page["items"][0]["title"]), (20, &json!("Row 024")));
-    let same = guest.list("posts", &[("page", "2"), ("pageSize", "20"), ("sortBy", "title"), ("sortDir", "desc")]).await;
+    let same =
+        guest.list("posts", &[("page", "2"), ("pageSize", "20"), ("sortBy", "title"), ("sortDir", "desc")]).await;
     assert_eq!(same["items"], page["items"]);
     let beyond = guest.list("posts", &[("page", "9"), ("perPage", "20")]).await;
     assert_eq!((&beyond["totalItems"], &beyond["items"]), (&json!(45), &json!([])));
@@ -72,10 +80,18 @@ async fn walking_by_cursor_visits_each_row_once_while_rows_come_and_go() {
                 page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
             admin.create("posts", json!({"title": format!("New {round} {sort}"), "score": round})).await;
             if let (Some(before), true) = (&back, round == 2) {
-                let again = admin.list("posts", &[("cursor", page["prevCursor"].as_str().unwrap()), ("perPage", "7"), ("sort", sort)]).await;
+                let again = admin
+                    .list(
+                        "posts",
+                        &[("cursor", page["prevCursor"].as_str().unwrap()), ("perPage", "7"), ("sort", sort)],
+                    )
+                    .await;
                 let before: &Vec<String> = before;
                 let last = again["items"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
-                assert!(before.contains(&last) || !seen.contains(&last), "{sort}: the page before ends where this one begins");
+                assert!(
+                    before.contains(&last) || !seen.contains(&last),
+                    "{sort}: the page before ends where this one begins"
+                );
             }
             seen.extend(ids.clone());
             back = Some(ids);
@@ -101,7 +117,11 @@ async fn cursors_are_bound_to_their_question_and_tenant() {
     assert_eq!(page["totalItems"], 10);
     let next = page["nextCursor"].as_str().unwrap();
     assert_eq!(page["prevCursor"], Value::Null);
-    for parameters in [[("cursor", next), ("sort", "-title")], [("cursor", next), ("filter", "score > 1")], [("cursor", "AAAA"), ("sort", "title")]] {
+    for parameters in [
+        [("cursor", next), ("sort", "-title")],
+        [("cursor", next), ("filter", "score > 1")],
+        [("cursor", "AAAA"), ("sort", "title")],
+    ] {
         assert_eq!(code(admin.try_list("posts", &parameters).await), Code::CursorInvalid);
     }
     let second = admin.list("posts", &[("cursor", next), ("perPage", "3"), ("sort", "title")]).await;
@@ -132,16 +152,23 @@ async fn expands_cost_one_query_per_node_whatever_the_page() {
         let body = json!({"title": format!("P{n:02}"), "author": authors[n % 5], "editors": [authors[(n + 1) % 5], authors[n % 5]]});
         admin.create("posts", body).await;
     }
-    let parameters = [("expand", "author,editors,author.posts_via_author"), ("perPage", "20"), ("sort", "title"), ("skipTotal", "1")];
+    let parameters = [
+        ("expand", "author,editors,author.posts_via_author"),
+        ("perPage", "20"),
+        ("sort", "title"),
+        ("skipTotal", "1"),
+    ];
     let (page, statements) = world.count_statements(admin.list("posts", &parameters)).await;
     assert_eq!(statements, 4, "rows, author, its posts, editors");
     let first = &page["items"][0];
     assert_eq!(first["expand"]["author"]["name"], "Author 0");
-    let names: Vec<_> = first["expand"]["editors"].as_array().unwrap().iter().map(|editor| editor["name"].clone()).collect();
+    let names: Vec<_> =
+        first["expand"]["editors"].as_array().unwrap().iter().map(|editor| editor["name"].clone()).collect();
     assert_eq!(names, ["Author 1", "Author 0"], "in the order of the ids");
     assert_eq!(first["expand"]["author"]["expand"]["posts_via_author"].as_array().unwrap().len(), 4);
     let plain = admin.create("posts", json!({"title": "Nobody"})).await;
-    let alone = admin.try_get("posts", plain["id"].as_str().unwrap(), &[("expand", "author,nothing,secret")]).await.unwrap();
+    let alone =
+        admin.try_get("posts", plain["id"].as_str().unwrap(), &[("expand", "author,nothing,secret")]).await.unwrap();
     assert_eq!(alone.get("expand"), None);
     world.stop().await;
 }
@@ -196,11 +223,16 @@ async fn a_changed_schema_makes_new_plans() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_past_its_budget_names_the_missing_index() {
-    let world = World::with(&library(), |options| (options.read_inline_steps, options.read_steps_max) = (500, 2_000)).await;
+    let world =
+        World::with(&library(), |options| (options.read_inline_steps, options.read_steps_max) = (500, 2_000)).await;
     for _ in 0..15 {
         rows(&world, 50).await;
     }
-    let error = world.guest().try_list("posts", &[("filter", "title ~ 'nothing' || score > 90"), ("sort", "-body")]).await.unwrap_err();
+    let error = world
+        .guest()
+        .try_list("posts", &[("filter", "title ~ 'nothing' || score > 90"), ("sort", "-body")])
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::QueryTooExpensive);
     assert!(error.public().contains("posts (title, score, body)"), "{}", error.public());
     world.stop().await;

@@ -1,3 +1,5 @@
+//! Rules: the outcome of each on every operation, what they read, field rules, explanations.
+
 use super::*;
 use crate::access::Action;
 use crate::services::records::explain::{self, ExplainRequest};
@@ -54,7 +56,11 @@ async fn every_rule_has_its_outcome() {
             assert_eq!(page["totalItems"], i64::from(!empty), "{rule}: {page}");
         }
         assert_eq!(outcomes(&world.guest(), id).await, expected, "{rule}");
-        assert_eq!(world.admin().list("notes", &[]).await["totalItems"], 1, "{rule}: one created, one deleted, or none");
+        assert_eq!(
+            world.admin().list("notes", &[]).await["totalItems"],
+            1,
+            "{rule}: one created, one deleted, or none"
+        );
         world.stop().await;
     }
 }
@@ -95,9 +101,7 @@ async fn field_rules_guard_reading_and_writing() {
             "listRule": "", "viewRule": "", "createRule": "", "updateRule": ""}),
     ];
     let world = World::new(&collections).await;
-    let account = |email: &str, role: &str| {
-        json!({"email": email, "role": role, "password": "12345678", "passwordConfirm": "12345678"})
-    };
+    let account = |email: &str, role: &str| json!({"email": email, "role": role, "password": "12345678", "passwordConfirm": "12345678"});
     let boss = world.admin().create("users", account("boss@x.test", "boss")).await["id"].as_str().unwrap().to_owned();
     let clerk = world.admin().create("users", account("c@x.test", "clerk")).await["id"].as_str().unwrap().to_owned();
     let (boss_caller, clerk_caller) = (world.user("users", &boss).await, world.user("users", &clerk).await);

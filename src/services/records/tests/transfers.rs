@@ -1,3 +1,5 @@
+//! Imports, exports and the log as JSON.
+
 use super::*;
 use crate::services::records::changes;
 use crate::services::records::transfer::{Exporter, Format, ImportOptions, ImportReport, Importer};
@@ -31,7 +33,11 @@ async fn what_is_exported_can_be_imported() {
         admin.create("posts", body).await;
     }
     for format in [Format::Ndjson, Format::Csv] {
-        let target = world.store.create(&TenantId::parse(if format == Format::Csv { "csv" } else { "nd" }).unwrap()).await.unwrap();
+        let target = world
+            .store
+            .create(&TenantId::parse(if format == Format::Csv { "csv" } else { "nd" }).unwrap())
+            .await
+            .unwrap();
         for collection in library() {
             world.make(&target, &collection).await;
         }
@@ -54,7 +60,9 @@ async fn what_is_exported_can_be_imported() {
         assert_eq!(import(&other, "posts", format, &text, 0).await.updated, 5, "it can be run again");
         drop(other);
     }
-    let some = export(&admin, "posts", Format::Csv, &[("filter", "score > 2"), ("fields", "title,score"), ("sort", "-score")]).await;
+    let some =
+        export(&admin, "posts", Format::Csv, &[("filter", "score > 2"), ("fields", "title,score"), ("sort", "-score")])
+            .await;
     assert_eq!(some, "title,score\nT4,4\nT3,3\n");
     world.stop().await;
 }
@@ -78,18 +86,27 @@ async fn refused_rows_are_reported_and_cost_only_themselves() {
     assert_eq!(lines, [7, 1_200, 1_300]);
     assert_eq!(admin.list("authors", &[("perPage", "1")]).await["totalItems"], 2_497);
     let again = import(&admin, "authors", Format::Ndjson, &text, 2_499).await;
-    assert_eq!((again.skipped, again.created, again.refused), (2_499, 0, 1), "a resumed import starts behind what is done");
-    assert!(matches!(Importer::new(world.guest().0, "authors", ImportOptions { format: Format::Csv, dry_run: false, skip_lines: 0 }),
-        Err(RecordError::SuperuserOnly { .. })));
+    assert_eq!(
+        (again.skipped, again.created, again.refused),
+        (2_499, 0, 1),
+        "a resumed import starts behind what is done"
+    );
+    assert!(matches!(
+        Importer::new(world.guest().0, "authors", ImportOptions { format: Format::Csv, dry_run: false, skip_lines: 0 }),
+        Err(RecordError::SuperuserOnly { .. })
+    ));
     world.stop().await;
 }
 
 #[tokio::test]
 async fn changes_tell_everything_but_secrets() {
-    let world = World::new(&[json!({"name": "users", "type": "auth", "fields": [{"name": "points", "type": "number"}]})]).await;
+    let world =
+        World::new(&[json!({"name": "users", "type": "auth", "fields": [{"name": "points", "type": "number"}]})]).await;
     let admin = world.admin();
     let start = world.db.position();
-    let made = admin.create("users", json!({"email": "a@x.test", "password": "12345678", "passwordConfirm": "12345678"})).await;
+    let made = admin
+        .create("users", json!({"email": "a@x.test", "password": "12345678", "passwordConfirm": "12345678"}))
+        .await;
     let id = made["id"].as_str().unwrap();
     admin.update("users", id, json!({"points+": 5})).await;
     admin.update("users", id, json!({"password": "87654321", "passwordConfirm": "87654321"})).await;
@@ -97,7 +114,13 @@ async fn changes_tell_everything_but_secrets() {
     let answer = parsed(&changes::list_changes(&admin.0, start, Some(100)).await.unwrap());
     let text = answer.to_string();
     assert!(!text.contains("argon2") && !text.contains("tokenKey\":\""), "{text}");
-    let ops: Vec<&str> = answer["items"].as_array().unwrap().iter().flat_map(|item| item["ops"].as_array().unwrap()).map(|op| op["op"].as_str().unwrap()).collect();
+    let ops: Vec<&str> = answer["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|item| item["ops"].as_array().unwrap())
+        .map(|op| op["op"].as_str().unwrap())
+        .collect();
     assert_eq!((ops.first(), ops.get(1), ops.last()), (Some(&"create"), Some(&"increment"), Some(&"delete")));
     assert_eq!(answer["next"], answer["position"]);
     assert_eq!(answer["items"].as_array().unwrap().last().unwrap()["ops"][0]["before"]["points"], 5);
@@ -117,7 +140,10 @@ async fn a_hundred_thousand_rows_take_seconds() {
     let admin = world.admin();
     let mut text = String::new();
     for n in 0..100_000 {
-        text.push_str(&format!("{{\"title\":\"Title {n}\",\"score\":{},\"tags\":[\"red\"],\"body\":\"some words\"}}\n", n % 1000));
+        text.push_str(&format!(
+            "{{\"title\":\"Title {n}\",\"score\":{},\"tags\":[\"red\"],\"body\":\"some words\"}}\n",
+            n % 1000
+        ));
     }
     let began = std::time::Instant::now();
     let report = import(&admin, "posts", Format::Ndjson, &text, 0).await;

@@ -1,3 +1,5 @@
+//! Writes: checks, modifiers, cascades, preconditions, dry runs, receipts.
+
 use super::*;
 
 #[tokio::test]
@@ -9,8 +11,11 @@ async fn a_record_is_made_read_changed_and_deleted() {
     assert!(id.len() == 15 && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{id}");
     assert_eq!(ada["collectionName"], "authors");
     let post = admin
-        .create("posts", json!({"title": "First", "score": 10, "tags": ["red"], "author": id, "editors": [id],
-            "meta": {"deep": [1, "two", null]}, "published": true}))
+        .create(
+            "posts",
+            json!({"title": "First", "score": 10, "tags": ["red"], "author": id, "editors": [id],
+            "meta": {"deep": [1, "two", null]}, "published": true}),
+        )
         .await;
     assert_eq!(post["meta"], json!({"deep": [1, "two", null]}));
     assert_eq!(post["created"], "2023-11-14 22:13:20.000Z");
@@ -26,8 +31,15 @@ async fn a_record_is_made_read_changed_and_deleted() {
     assert_eq!(code(admin.try_get("posts", post_id, &[]).await), Code::RecordNotFound);
     assert_eq!(code(admin.delete("posts", post_id).await), Code::RecordNotFound);
     let empty = admin.create("posts", json!({"title": "Empty"})).await;
-    for (member, value) in [("body", json!("")), ("published", json!(false)), ("score", json!(0)), ("tags", json!([])),
-        ("author", json!("")), ("editors", json!([])), ("meta", Value::Null)] {
+    for (member, value) in [
+        ("body", json!("")),
+        ("published", json!(false)),
+        ("score", json!(0)),
+        ("tags", json!([])),
+        ("author", json!("")),
+        ("editors", json!([])),
+        ("meta", Value::Null),
+    ] {
         assert_eq!(empty[member], value, "{member}");
     }
     world.stop().await;
@@ -40,7 +52,10 @@ async fn refusals_name_the_field_and_change_nothing() {
     admin.create("authors", json!({"name": "Ada"})).await;
     let one = |field: &str, code: &str| vec![(field.to_owned(), code.to_owned())];
     assert_eq!(refused(admin.try_create("authors", json!({})).await), one("name", "validation_required"));
-    assert_eq!(refused(admin.try_create("authors", json!({"name": "Ada"})).await), one("name", "validation_not_unique"));
+    assert_eq!(
+        refused(admin.try_create("authors", json!({"name": "Ada"})).await),
+        one("name", "validation_not_unique")
+    );
     let dangling = json!({"title": "x", "author": "nobodynobody123", "editors": ["alsonobody12345"]});
     assert_eq!(
         refused(admin.try_create("posts", dangling).await),
@@ -48,8 +63,13 @@ async fn refusals_name_the_field_and_change_nothing() {
     );
     let post = admin.create("posts", json!({"title": "x", "score": 999})).await;
     let id = post["id"].as_str().unwrap();
-    assert!(refused(admin.try_update("posts", id, json!({"score+": 2})).await).iter().any(|(field, _)| field == "score"));
-    assert_eq!(refused(admin.try_update("posts", id, json!({"id": "anotheridanothe"})).await), one("id", "validation_pk_change"));
+    assert!(
+        refused(admin.try_update("posts", id, json!({"score+": 2})).await).iter().any(|(field, _)| field == "score")
+    );
+    assert_eq!(
+        refused(admin.try_update("posts", id, json!({"id": "anotheridanothe"})).await),
+        one("id", "validation_pk_change")
+    );
     let twice = json!({"id": id, "title": "same id"});
     assert_eq!(refused(admin.try_create("posts", twice).await), one("id", "validation_not_unique"));
     assert_eq!(admin.get("posts", id).await, post);
@@ -84,10 +104,15 @@ async fn deleting_a_target_cascades_or_lets_go() {
     let gone = id(&admin.create("authors", json!({"name": "Gone"})).await);
     let other = id(&admin.create("authors", json!({"name": "Other"})).await);
     let owned = id(&admin.create("posts", json!({"title": "Owned", "author": gone})).await);
-    let edited = id(&admin.create("posts", json!({"title": "Edited", "author": other, "editors": [gone, other]})).await);
+    let edited =
+        id(&admin.create("posts", json!({"title": "Edited", "author": other, "editors": [gone, other]})).await);
     let note = id(&admin.create("notes", json!({"post": owned})).await);
     let contract = id(&admin.create("contracts", json!({"author": gone})).await);
-    assert_eq!(code(admin.delete("authors", &gone).await), Code::RequestInvalid, "a required relation stands in the way");
+    assert_eq!(
+        code(admin.delete("authors", &gone).await),
+        Code::RequestInvalid,
+        "a required relation stands in the way"
+    );
     assert_eq!(admin.get("posts", &owned).await["author"], gone.as_str(), "nothing happened");
     admin.delete("contracts", &contract).await.unwrap();
     admin.delete("authors", &gone).await.unwrap();

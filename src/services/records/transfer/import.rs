@@ -4,8 +4,8 @@
 //! can be run again, because rows with an id replace what they made before, and `skip_lines` starts after what is done.
 //! Does not do: access rules. Only superusers import; field checks, uniqueness and references hold for them too.
 
-use super::rows::{Row, Splitter};
 use super::Format;
+use super::rows::{Row, Splitter};
 use crate::kernel::error::Fault;
 use crate::kernel::limits;
 use crate::services::records::account::{self, Prepared};
