@@ -32,6 +32,16 @@ pub(crate) fn parse(text: &str, find: &dyn Fn(&str) -> Option<FieldNumber>) -> R
     }
 }
 
+/// The name of the index that `text` makes, in lower case; `None` if it makes none.
+pub(crate) fn name_of(text: &str) -> Option<String> {
+    let tokens = tokens(text).ok()?;
+    let on = tokens.iter().position(|token| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("on")))?;
+    match tokens.get(on.checked_sub(1)?)? {
+        Token::Word(name) | Token::Quoted(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
     Word(String),
@@ -326,4 +336,59 @@ pub(crate) fn to_ddl(collection: &Collection, index: &Index) -> String {
     let condition = if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
     let (name, table) = (physical_name(collection, index), collection.table());
     format!("CREATE {unique}INDEX \"{name}\" ON \"{table}\" ({}){condition}", columns.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(name: &str) -> Option<FieldNumber> {
+        ["id", "a", "b"].iter().position(|known| *known == name).and_then(|at| u32::try_from(at).ok()).map(FieldNumber)
+    }
+
+    #[test]
+    fn the_forms_people_write_are_understood() {
+        for text in [
+            "CREATE INDEX i ON t (a)",
+            "create index if not exists i on t(`a`)",
+            "CREATE INDEX `i` ON `t` ([a] ASC) ;",
+            "CREATE INDEX main.i ON \"t\" (\"a\" COLLATE BINARY)",
+        ] {
+            let index = parse(text, &find).unwrap_or_else(|why| panic!("{text}: {why}"));
+            assert_eq!((&*index.name, index.unique, index.columns.len()), ("i", false, 1), "{text}");
+            assert_eq!(name_of(text).as_deref(), Some("i"), "{text}");
+        }
+        let full = parse(
+            "CREATE UNIQUE INDEX i ON t (a COLLATE NOCASE DESC, b) WHERE a != '' AND (b >= -2.5) AND a <> 'it''s' AND b IS NOT NULL",
+            &find,
+        )
+        .unwrap();
+        assert!(full.unique && full.columns[0].nocase && full.columns[0].descending && !full.columns[1].descending);
+        let terms: Vec<_> =
+            full.condition.unwrap().0.iter().map(|term| format!("{}{}", term.operator, term.literal)).collect();
+        assert_eq!(terms, ["!=''", ">=-2.5", "!='it''s'", "IS NOT NULL"]);
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_a_reason() {
+        for (text, part) in [
+            ("", "Expected CREATE"),
+            ("CREATE INDEX i ON t (a", "Expected , or )"),
+            ("CREATE INDEX i ON t (a); DROP TABLE t", "at the end"),
+            ("CREATE INDEX i ON t (lower(a))", "cannot be indexed"),
+            ("CREATE INDEX i ON t (zz)", "no field"),
+            ("CREATE INDEX i ON t (a, a)", "twice"),
+            ("CREATE INDEX i ON t (a COLLATE RTRIM)", "not offered"),
+            ("CREATE INDEX i ON t (a) WHERE a = b", "a number or a 'text'"),
+            ("CREATE INDEX i ON t (a) WHERE a = 'x' OR 1", "at the end"),
+            ("CREATE INDEX 'i' ON t (a)", "the index name"),
+            ("CREATE INDEX \"i\"\"j\" ON t (a)", "must be 1 to 100"),
+            ("CREATE INDEX i ON t (a) WHERE a = 'x", "never closed"),
+            ("CREATE INDEX i ON t (a) WHERE a = 1.2.3", "not a number"),
+            ("CREATE INDEX i ON t (a) -- x", "not a number"),
+        ] {
+            let why = parse(text, &find).expect_err(text);
+            assert!(why.contains(part), "{text}: {why}");
+        }
+    }
 }

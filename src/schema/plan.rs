@@ -6,9 +6,9 @@
 use super::build::{self, Draft};
 use super::definition::CollectionInput;
 use super::error::{Problems, SchemaError};
-use super::field::FieldKind;
+use super::field::{Field, FieldKind};
 use super::view::{self, Describe};
-use super::{Collection, Schema, ddl, field_form};
+use super::{Collection, Schema, ddl, field_form, index_sql};
 use crate::kernel::error::Detail;
 use crate::kernel::ident::CollectionId;
 use crate::kernel::limits;
@@ -193,24 +193,12 @@ pub fn plan_import(
     unmentioned: Unmentioned,
     context: &PlanContext<'_>,
 ) -> Result<Plan, SchemaError> {
-    let mut wanted = Vec::with_capacity(inputs.len());
-    let mut mentioned = HashSet::new();
-    for (at, input) in inputs.iter().enumerate() {
-        let known = |text: &Option<String>| text.as_deref().and_then(|text| schema.find(text));
-        let before = known(&input.id).or_else(|| known(&input.name)).cloned();
-        let foreign = input.system && input.name.as_deref().is_some_and(|name| name.starts_with('_'));
-        if before.is_none() && foreign {
-            continue;
+    let keep = |before: &Collection, input: &mut CollectionInput| {
+        if unmentioned == Unmentioned::Keep {
+            keep_parts(before, input, None);
         }
-        let mut input = input.clone();
-        if let Some(before) = &before {
-            mentioned.insert(before.id.clone());
-            if unmentioned == Unmentioned::Keep {
-                keep_fields(before, &mut input);
-            }
-        }
-        wanted.push(Wanted { before, input, path: Some(at) });
-    }
+    };
+    let (wanted, mentioned) = want(schema, inputs, &keep);
     let deletable = |collection: &&Arc<Collection>| !collection.system && !mentioned.contains(&collection.id);
     let deleted = match unmentioned {
         Unmentioned::Keep => HashSet::new(),
@@ -219,15 +207,85 @@ pub fn plan_import(
     plan(schema, wanted, &deleted, context)
 }
 
-/// Adds the fields of `before` that the input does not mention.
-fn keep_fields(before: &Collection, input: &mut CollectionInput) {
-    let Some(fields) = &mut input.fields else { return };
-    for old in &before.fields {
-        let mentioned =
-            fields.iter().any(|field| field.id.as_deref() == Some(old.id.as_str()) || field.name == old.name.as_str());
-        if !mentioned {
+/// Plans the way from one set of collections to another, such as two versions of a blueprint, in either direction.
+///
+/// What `from` mentions and `to` does not goes away, with its data; what neither mentions stays.
+pub fn plan_migrate(
+    schema: &Arc<Schema>,
+    from: &[CollectionInput],
+    to: &[CollectionInput],
+    context: &PlanContext<'_>,
+) -> Result<Plan, SchemaError> {
+    let keep = |before: &Collection, input: &mut CollectionInput| {
+        keep_parts(before, input, from.iter().find(|old| find_known(schema, old).is_some_and(|c| c.id == before.id)));
+    };
+    let (wanted, mentioned) = want(schema, to, &keep);
+    let left = from.iter().filter_map(|old| find_known(schema, old));
+    let deleted = left.filter(|c| !c.system && !mentioned.contains(&c.id)).map(|c| c.id.clone()).collect();
+    plan(schema, wanted, &deleted, context)
+}
+
+fn find_known<'a>(schema: &'a Schema, input: &CollectionInput) -> Option<&'a Arc<Collection>> {
+    let known = |text: &Option<String>| text.as_deref().and_then(|text| schema.find(text));
+    known(&input.id).or_else(|| known(&input.name))
+}
+
+/// Pairs each input with the collection it changes; `keep` adds to an input what it would otherwise lose.
+fn want(
+    schema: &Schema,
+    inputs: &[CollectionInput],
+    keep: &dyn Fn(&Collection, &mut CollectionInput),
+) -> (Vec<Wanted>, HashSet<CollectionId>) {
+    let mut wanted = Vec::with_capacity(inputs.len());
+    let mut mentioned = HashSet::new();
+    for (at, input) in inputs.iter().enumerate() {
+        let before = find_known(schema, input).cloned();
+        let foreign = input.system && input.name.as_deref().is_some_and(|name| name.starts_with('_'));
+        if before.is_none() && foreign {
+            continue;
+        }
+        let mut input = input.clone();
+        if let Some(before) = &before {
+            mentioned.insert(before.id.clone());
+            keep(before, &mut input);
+        }
+        wanted.push(Wanted { before, input, path: Some(at) });
+    }
+    (wanted, mentioned)
+}
+
+/// Adds the fields and indexes of `before` that neither the input nor `except` mentions.
+fn keep_parts(before: &Collection, input: &mut CollectionInput, except: Option<&CollectionInput>) {
+    let mentions = |fields: &[field_form::FieldInput], old: &Field| {
+        fields.iter().any(|field| field.id.as_deref() == Some(old.id.as_str()) || field.name == old.name.as_str())
+    };
+    let mut gone = HashSet::new();
+    if let Some(fields) = &mut input.fields {
+        for old in &before.fields {
+            if mentions(fields, old) {
+                continue;
+            }
+            let leaves = except.and_then(|except| except.fields.as_deref()).is_some_and(|fields| mentions(fields, old));
+            if leaves && !old.system {
+                gone.insert(old.number);
+                continue;
+            }
             let mut ignored = Vec::new();
             fields.extend(field_form::read(&Value::Object(field_form::write(old)), &mut Problems::new(&mut ignored)));
+        }
+    }
+    if except.is_some() {
+        // A version without indexes has none; it does not mean those of the other version.
+        input.indexes.get_or_insert_default();
+    }
+    let Some(indexes) = &mut input.indexes else { return };
+    let names = |texts: &[String]| texts.iter().filter_map(|text| index_sql::name_of(text)).collect::<HashSet<_>>();
+    let mut known = names(indexes);
+    known.extend(except.and_then(|except| except.indexes.as_deref()).map(names).unwrap_or_default());
+    for index in &before.indexes {
+        let uses_gone = index.columns.iter().any(|column| gone.contains(&column.field));
+        if !uses_gone && !known.contains(&index.name.to_ascii_lowercase()) {
+            indexes.push(index_sql::to_sql(before, index));
         }
     }
 }

@@ -6,13 +6,14 @@
 
 use super::collections::{self, CollectionError};
 use super::sample::{self, SampleRequest};
-use super::tenants::{Contents, Fill};
+use super::tenants::{BlueprintRef, Contents, Fill, Registry, TenantEntry, TenantError, TenantQuery};
 use crate::access::explain::{Explanation, explain};
 use crate::access::{Action, Principal};
 use crate::kernel::clock::Clock;
 use crate::kernel::datetime;
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::RecordId;
+use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::{Cell, Stored};
 use crate::query::eval::Dataset;
@@ -50,6 +51,9 @@ pub enum BlueprintError {
     /// The blueprint or the change it makes was refused.
     #[error(transparent)]
     Collection(#[from] CollectionError),
+    /// The tenant could not be opened or its entry not be changed.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
     /// The sample data could not be written, or the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,6 +71,7 @@ impl Fault for BlueprintError {
             Self::NotFound(_) => Code::BlueprintNotFound,
             Self::NotNewer { .. } => Code::Conflict,
             Self::Collection(error) => error.code(),
+            Self::Tenant(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }
@@ -78,6 +83,7 @@ impl Fault for BlueprintError {
                 Cow::Owned(format!("Blueprint {name:?} has version {newest} already; publish a higher version."))
             }
             Self::Collection(error) => error.public(),
+            Self::Tenant(error) => error.public(),
             Self::Store(error) => error.public(),
         }
     }
@@ -85,6 +91,7 @@ impl Fault for BlueprintError {
     fn details(&self) -> Vec<Detail> {
         match self {
             Self::Collection(error) => error.details(),
+            Self::Tenant(error) => error.details(),
             Self::Store(error) => error.details(),
             Self::NotFound(_) | Self::NotNewer { .. } => Vec::new(),
         }
@@ -93,6 +100,7 @@ impl Fault for BlueprintError {
     fn retry_after_s(&self) -> Option<u32> {
         match self {
             Self::Collection(error) => error.retry_after_s(),
+            Self::Tenant(error) => error.retry_after_s(),
             Self::Store(error) => error.retry_after_s(),
             Self::NotFound(_) | Self::NotNewer { .. } => None,
         }
@@ -245,11 +253,110 @@ pub async fn apply(
     tenant
         .write(meta, move |tx| {
             let plan = collections::plan_import(tx, &random, &inputs, Unmentioned::Keep)?;
-            let names = plan.changed().into_iter().filter_map(|(_, _, after)| Some(after?.name.to_string())).collect();
+            let names = changed_names(&plan);
             collections::apply(tx, &plan)?;
             Ok(names)
         })
         .await
+}
+
+/// Takes a tenant from one version of a blueprint to another, up or down.
+///
+/// What `from` has and `to` lacks goes away with its data; what the tenant added by itself stays.
+pub async fn migrate(
+    tenant: &TenantDb,
+    meta: WriteMeta,
+    random: Arc<dyn Random>,
+    from: &Blueprint,
+    to: &Blueprint,
+) -> Result<Written<Vec<String>>, BlueprintError> {
+    let (from, to) = (from.collections.clone(), to.collections.clone());
+    tenant
+        .write(meta, move |tx| {
+            let plan = collections::with_context(tx, &random, |schema, context| {
+                plan::plan_migrate(schema, &from, &to, context)
+            })?;
+            let names = changed_names(&plan);
+            collections::apply(tx, &plan)?;
+            Ok(names)
+        })
+        .await
+}
+
+fn changed_names(plan: &Plan) -> Vec<String> {
+    let name = |collection: Arc<Collection>| collection.name.to_string();
+    plan.changed().into_iter().filter_map(|(_, before, after)| after.or(before).map(name)).collect()
+}
+
+/// How one tenant fared in a [`roll_out`].
+#[derive(Debug)]
+pub struct RollOutStep {
+    /// The tenant.
+    pub tenant: Arc<TenantEntry>,
+    /// The collections that changed; empty if it had the version already.
+    pub result: Result<Vec<String>, BlueprintError>,
+}
+
+/// Brings tenants made from the blueprint `to` to its version, one after the other, and tells `progress` of each.
+///
+/// Safe to repeat: a tenant notes its version when it has it and is passed over then, so a run that was cut off goes on
+/// where it stopped. The same call with an older version rolls back. `tenants` names slugs or ids; `None` is all.
+/// Stops at the first failure, so that a canary protects the rest.
+pub async fn roll_out(
+    registry: &Registry,
+    catalog: &Catalog,
+    meta: WriteMeta,
+    to: &Blueprint,
+    tenants: Option<&[String]>,
+    progress: &(dyn Fn(&RollOutStep) + Send + Sync),
+) -> Result<usize, BlueprintError> {
+    let named = |entry: &TenantEntry| {
+        tenants.is_none_or(|names| names.iter().any(|name| name == entry.slug.as_str() || name == entry.id.as_str()))
+    };
+    let mut reached = 0;
+    for tenant in all_tenants(registry) {
+        let Some(present) = tenant.blueprint.clone().filter(|present| present.name == to.name) else { continue };
+        if !named(&tenant) || present.version == to.version {
+            continue;
+        }
+        let result = roll_one(registry, catalog, meta.clone(), &tenant, &present, to).await;
+        let step = RollOutStep { tenant, result };
+        progress(&step);
+        step.result?;
+        reached += 1;
+    }
+    Ok(reached)
+}
+
+fn all_tenants(registry: &Registry) -> Vec<Arc<TenantEntry>> {
+    let mut all = Vec::new();
+    for page in 1.. {
+        let query = TenantQuery { page, per_page: limits::PAGE_LEN_MAX, ..TenantQuery::default() };
+        let found = registry.list(&query);
+        let ended = found.items.len() < limits::PAGE_LEN_MAX;
+        all.extend(found.items);
+        if ended {
+            break;
+        }
+    }
+    all
+}
+
+async fn roll_one(
+    registry: &Registry,
+    catalog: &Catalog,
+    meta: WriteMeta,
+    tenant: &TenantEntry,
+    present: &BlueprintRef,
+    to: &Blueprint,
+) -> Result<Vec<String>, BlueprintError> {
+    let from = catalog.find(&present.name, Some(present.version)).await?;
+    let db = registry.open_any(&tenant.id).await?;
+    // Migrating twice changes nothing, so a crash between the two writes is mended by the next run.
+    let changed = migrate(&db, meta.clone(), catalog.random.clone(), &from, to).await?;
+    let reached = BlueprintRef { name: to.name.clone(), version: to.version };
+    registry.set_blueprint(meta, tenant.id.as_str(), Some(reached)).await?;
+    Ok(changed.value)
 }
 
 /// What a new tenant made from `blueprint` starts with, with sample data if asked for.

@@ -15,7 +15,7 @@ use crate::schema::definition::{self, CollectionInput};
 use crate::schema::error::SchemaError;
 use crate::schema::field::Storage;
 use crate::schema::plan::{self, Plan, PlanContext, Unmentioned};
-use crate::schema::{Collection, CollectionKind, Index, Schema};
+use crate::schema::{Collection, CollectionKind, Schema};
 use crate::store::{self, Reader, StoreError, TenantDb, WriteMeta, WriteTx, Written};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -344,7 +344,7 @@ pub fn scaffolds(random: &dyn Random) -> Result<Value, CollectionError> {
 }
 
 /// Runs a planning function against the schema of `tx`, with the clock of the transaction.
-fn with_context(
+pub(crate) fn with_context(
     tx: &WriteTx<'_>,
     random: &Arc<dyn Random>,
     planning: impl FnOnce(&Arc<Schema>, &PlanContext<'_>) -> Result<Plan, SchemaError>,
@@ -357,31 +357,12 @@ fn with_context(
 pub(crate) fn apply(tx: &mut WriteTx<'_>, plan: &Plan) -> Result<(), CollectionError> {
     check_rules(plan)?;
     tx.apply_schema(plan).map_err(|error| match error {
-        StoreError::Unique { table, fields, .. } => duplicates(&plan.next, &table, &fields),
+        // Such as records that share what a new unique index forbids.
+        StoreError::SchemaRefused(why) => {
+            SchemaError::one("indexes", "validation_not_unique", format!("The change cannot be made: {why}.")).into()
+        }
         other => CollectionError::Store(other),
     })
-}
-
-/// Records that are there already share what a new unique index forbids; SQLite names the columns.
-fn duplicates(schema: &Schema, table: &str, columns: &[Arc<str>]) -> CollectionError {
-    let collection = schema.collections().iter().find(|collection| collection.table() == table);
-    let fields: Vec<_> = collection.map_or_else(Vec::new, |collection| {
-        let known = |column: &Arc<str>| {
-            collection.fields.iter().find(|field| *field.column() == **column || field.name.as_str() == &**column)
-        };
-        columns.iter().filter_map(known).collect()
-    });
-    let numbers: Vec<_> = fields.iter().map(|field| field.number).collect();
-    let is_it =
-        |index: &&Index| index.unique && index.columns.iter().map(|column| column.field).eq(numbers.iter().copied());
-    let index =
-        collection.and_then(|collection| collection.indexes.iter().find(is_it)).map_or("?", |index| &index.name);
-    let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-    let message = format!(
-        "The unique index {index:?} cannot be made: records share their values of {}. Change these records first.",
-        names.join(", ")
-    );
-    SchemaError::one("indexes", "validation_not_unique", message).into()
 }
 
 /// The shape of collections that belong to Tenantry is fixed; rules, cache and login options may change.
