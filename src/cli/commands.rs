@@ -196,7 +196,9 @@ async fn collection(client: &Client, command: CollectionCommand) -> Result<(), F
         }
         CollectionCommand::Export { tenant } => {
             let list = client.get(&format!("/t/{}/api/collections?perPage=1000", segment(&tenant))).await?;
-            let items = list.get("items").cloned().unwrap_or_default();
+            // The system's own are there in every tenant and refuse to be imported.
+            let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
+            let items: Vec<_> = items.filter(|item| item.get("system") != Some(&Value::Bool(true))).collect();
             println!("{}", serde_json::to_string_pretty(&items).unwrap_or_default());
         }
         CollectionCommand::Import { file, tenant, delete_missing } => {

@@ -26,7 +26,7 @@ pub(super) async fn prepare(node: &RunningNode) -> Result<(), Failure> {
     }
     let shown = password.as_ref().map_or("YOUR-PASSWORD", |password| password.expose());
     println!("Try:");
-    println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/tournaments/records?perPage=3&sort=-startDate'");
+    println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/tournaments/records?perPage=3&sort=-starts'");
     println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/players/records?perPage=5&sort=-chips'");
     println!(
         "  curl '{url}/api/collections/_superusers/auth-with-password' -H 'content-type: application/json' \\\n       \

@@ -1,1 +1,91 @@
-//! Placeholder.
+//! The table of codes: each has one status, and each is reached by some test of this suite.
+
+use crate::support::{TestServer, expect_error};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use tenantry::app::Parts;
+use tenantry::http::problem::status_of;
+use tenantry::kernel::error::Code;
+use tenantry::store::{FaultPoint, Faults, Injected};
+
+/// Code and status, in the order of the table in the kernel. A change here is a change of the contract.
+const CONTRACT: &str = include_str!("errors.txt");
+
+/// Codes that no request of this suite can provoke, each with the reason.
+const OUT_OF_REACH: &[(&str, &str)] = &[
+    ("queue_full", "needs a writer that stands still; tested in the store"),
+    ("busy", "needs a bound that a test cannot fill in time; tested in secrets and store"),
+    ("query_too_expensive", "needs more rows than a test makes; tested in records with a small budget"),
+    ("shutting_down", "the listener is closed before the flag can be seen"),
+    ("tenant_busy", "needs two administrative operations at one moment; tested in tenants"),
+    ("mfa_required", "second factors are not offered yet"),
+    ("rate_limited", "rate limits are not offered yet"),
+    ("quota_exceeded", "budgets are not offered yet"),
+    ("file_not_found", "files are not served yet"),
+    ("key_not_found", "the application cache is not offered yet"),
+];
+
+#[test]
+fn the_table_of_codes_is_the_contract() {
+    let table: String =
+        Code::ALL.iter().map(|code| format!("{} {}\n", code.as_str(), status_of(code.kind()).as_u16())).collect();
+    assert_eq!(table, CONTRACT, "the codes changed; is that a change every client can bear? Then update errors.txt");
+}
+
+#[test]
+fn every_code_is_reached_by_some_test() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http");
+    let mut suites = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            suites.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    let unreached: Vec<_> = Code::ALL
+        .iter()
+        .map(|code| code.as_str())
+        .filter(|code| !suites.contains(&format!("\"{code}\"")) && !suites.contains(&format!("\"{code}\\")))
+        .filter(|code| OUT_OF_REACH.iter().all(|(known, _)| known != code))
+        .collect();
+    assert!(unreached.is_empty(), "codes without a test: {unreached:?}");
+}
+
+/// A disk that fails when told to.
+#[derive(Debug, Default)]
+struct BadDisk(AtomicU8);
+
+impl Faults for BadDisk {
+    fn at(&self, _: FaultPoint) -> Option<Injected> {
+        match self.0.load(Ordering::SeqCst) {
+            1 => Some(Injected::StorageFull),
+            2 => Some(Injected::Io),
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_or_broken_disk_stops_writes_and_nothing_else() {
+    expect_error("injected disk fault");
+    expect_error("the storage is full");
+    let disk = Arc::new(BadDisk::default());
+    let server = TestServer::start_parts("", Parts { faults: disk.clone(), ..Parts::default() }).await;
+    let admin = server.tenant("acme").await;
+    let body =
+        json!({ "name": "notes", "type": "base", "listRule": "", "fields": [{ "name": "text", "type": "text" }] });
+    admin.post("/api/collections", body).await.created();
+    let path = "/api/collections/notes/records";
+    admin.post(path, json!({ "text": "before" })).await.created();
+    disk.0.store(1, Ordering::SeqCst);
+    admin.post(path, json!({ "text": "full" })).await.has_status(507).problem("storage_full");
+    assert_eq!(admin.get(path).await.ok()["totalItems"], 1);
+    disk.0.store(2, Ordering::SeqCst);
+    let problem = admin.post(path, json!({ "text": "broken" })).await.has_status(500).problem("internal");
+    assert!(!problem.to_string().contains("injected"), "nothing of the inside shows: {problem}");
+    assert_eq!(admin.get(path).await.ok()["totalItems"], 1);
+    disk.0.store(0, Ordering::SeqCst);
+    admin.post(path, json!({ "text": "after" })).await.created();
+    assert_eq!(admin.get(path).await.ok()["totalItems"], 2);
+}

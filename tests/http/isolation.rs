@@ -72,8 +72,13 @@ async fn nothing_of_one_tenant_is_good_for_anything_in_another() {
         stranger.get("/api/collections/users/sessions").await.problem("token_invalid");
         let refused = stranger.post("/api/collections/posts/records", json!({"title": "from A"})).await;
         assert!(refused.status.is_client_error());
-        let refused = stranger.post("/api/batch", json!({"requests": [
-            {"method": "POST", "url": "/api/collections/posts/records", "body": {"title": "from A"}}]})).await;
+        let refused = stranger
+            .post(
+                "/api/batch",
+                json!({"requests": [
+            {"method": "POST", "url": "/api/collections/posts/records", "body": {"title": "from A"}}]}),
+            )
+            .await;
         assert!(refused.status.is_client_error());
     }
     let refresh = json!({"refreshToken": a.refresh});
@@ -113,7 +118,10 @@ async fn the_same_address_slug_and_id_may_be_in_two_tenants() {
     let a = side(&root, &anon, "tenant-a").await;
     let b = side(&root, &anon, "tenant-b").await;
     for side in [&a, &b] {
-        side.user.post("/api/collections/posts/records", json!({"id": "sameidsameidsam", "title": "x"})).await.created();
+        side.user
+            .post("/api/collections/posts/records", json!({"id": "sameidsameidsam", "title": "x"}))
+            .await
+            .created();
     }
     a.user.delete("/api/collections/posts/records/sameidsameidsam").await.gone();
     b.user.get("/api/collections/posts/records/sameidsameidsam").await.ok();

@@ -4,7 +4,10 @@ use crate::support::{Actor, TestServer};
 use serde_json::json;
 
 async fn note(actor: &Actor, text: &str) -> String {
-    actor.post("/api/collections/notes/records", json!({ "text": text })).await.created()["id"].as_str().unwrap().to_owned()
+    actor.post("/api/collections/notes/records", json!({ "text": text })).await.created()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 async fn with_notes(server: &TestServer, slug: &str) -> Actor {
@@ -21,14 +24,18 @@ async fn a_tenant_is_created_listed_shown_renamed_and_deleted() {
     let root = server.superuser().await;
     let made = root.post("/api/tenants", json!({ "name": "Acme & Söhne Ltd" })).await.created();
     assert_eq!((&made["slug"], &made["state"]), (&json!("acme-s-hne-ltd"), &json!("active")));
-    root.post("/api/tenants", json!({ "name": "Other", "slug": "acme-s-hne-ltd" })).await.has_status(409).problem("tenant_exists");
+    root.post("/api/tenants", json!({ "name": "Other", "slug": "acme-s-hne-ltd" }))
+        .await
+        .has_status(409)
+        .problem("tenant_exists");
     root.post("/api/tenants", json!({ "name": "Other", "slug": "Not Allowed" })).await.problem("tenant_slug_invalid");
     root.post("/api/tenants", json!({ "nam": "typo" })).await.problem("json_invalid");
     root.post("/api/tenants", json!({ "slug": "beta", "name": "Beta" })).await.created();
 
     let list = root.get("/api/tenants?perPage=2&page=1").await.ok();
     assert_eq!((&list["totalItems"], &list["totalPages"]), (&json!(3), &json!(2)));
-    let slugs: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap().to_owned()).collect();
+    let slugs: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap().to_owned()).collect();
     assert_eq!(slugs, ["acme-s-hne-ltd", "beta"]);
     assert_eq!(root.get("/api/tenants?slug=be").await.ok()["totalItems"], 1);
 
@@ -142,7 +149,12 @@ async fn path_host_and_header_name_a_tenant_and_must_agree() {
     }
     server.node().patch("/api/tenants/acme", json!({ "hosts": ["notes.example.com"] })).await.ok();
     assert_eq!(anon.clone().with_header("host", "notes.example.com").get(path).await.ok()["totalItems"], 1);
-    server.node().patch("/api/tenants/beta", json!({ "hosts": ["notes.example.com"] })).await.has_status(409).problem("conflict");
+    server
+        .node()
+        .patch("/api/tenants/beta", json!({ "hosts": ["notes.example.com"] }))
+        .await
+        .has_status(409)
+        .problem("conflict");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Garbage and pressure: clear refusals, no panic, and the node is still quick.
 
-use crate::support::{RawConnection, TestServer};
+use crate::support::{Actor, Answer, RawConnection, TestServer};
+use reqwest::Method;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenantry::kernel::clock::SystemClock;
@@ -42,4 +43,118 @@ async fn nonsense_on_the_wire_is_refused() {
     let long = format!("/livez?q={}", "x".repeat(20_000));
     server.anon().get(&long).await.problem("request_invalid");
     server.anon().get("/livez").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_no_json_are_refused_with_the_place() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let deep = format!("{{\"text\":{}1{}}}", "[".repeat(100), "]".repeat(100));
+    for (body, said) in [
+        (b"{\"text\": ".to_vec(), "line 1"),
+        (b"\"just text\"".to_vec(), "expected"),
+        (b"[1,2]".to_vec(), "expected"),
+        (b"{\"text\": \"\xff\xfe\"}".to_vec(), "UTF-8"),
+        (b"{\"text\": 1} {".to_vec(), "trailing"),
+        (deep.into_bytes(), "nested"),
+    ] {
+        let problem = admin.send_raw(Method::POST, NOTES, body).await.has_status(400).problem("json_invalid");
+        assert!(problem["message"].as_str().unwrap().contains(said), "{said}: {problem}");
+    }
+    let typed = admin.request(Method::POST, NOTES).header("content-type", "application/xml").body("<a/>");
+    Answer::of(typed).await.has_status(400).problem("request_invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_past_the_bound_are_refused_before_they_are_read() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let token = format!("Node {}", std::fs::read_to_string(server.folder().join("node.key")).unwrap());
+    // Announced: refused from the head alone, though not a byte of the hundred million follows.
+    let mut raw = RawConnection::open(&server.url()).await;
+    let head = format!(
+        "POST /t/acme{NOTES} HTTP/1.1\r\nHost: a\r\nAuthorization: {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: 100000000\r\n\r\n"
+    );
+    raw.send(head.as_bytes()).await;
+    let said = raw.read_all(Duration::from_secs(3)).await;
+    assert!(said.starts_with("HTTP/1.1 413") && said.contains("body_too_large"), "{said}");
+    // Not announced: cut off when the bound is reached.
+    let mut raw = RawConnection::open(&server.url()).await;
+    let head = head.replace("Content-Length: 100000000", "Transfer-Encoding: chunked");
+    raw.send(head.as_bytes()).await;
+    let piece = format!("100000\r\n{}\r\n", "x".repeat(0x10_0000));
+    for _ in 0..8 {
+        raw.send(piece.as_bytes()).await;
+    }
+    let said = raw.read_all(Duration::from_secs(3)).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 413"), "{said}");
+    admin
+        .post(NOTES, serde_json::json!({ "text": "x".repeat(5_000_000) }))
+        .await
+        .has_status(413)
+        .problem("body_too_large");
+    admin.post(NOTES, serde_json::json!({ "text": "fine" })).await.created();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stops_arriving_is_given_up() {
+    let server = TestServer::start_with("[http]\nbody_timeout_ms = 300", Arc::new(SystemClock)).await;
+    notes(&server).await;
+    let mut slow = RawConnection::open(&server.url()).await;
+    let head = format!(
+        "POST /t/acme{NOTES} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{{\"te"
+    );
+    slow.send(head.as_bytes()).await;
+    let said = slow.read_all(Duration::from_secs(5)).await;
+    assert!(said.starts_with("HTTP/1.1 408") && said.contains("\"request_timeout\""), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn huge_and_strange_questions_are_refused_by_name() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let long = format!("text='{}'", "x".repeat(4_000));
+    let wide = vec!["n=1"; 300].join("||");
+    let deep = format!("{}n=1{}", "(".repeat(60), ")".repeat(60));
+    for filter in [long, wide, deep] {
+        admin.get(&format!("{NOTES}?filter={}", encode(&filter))).await.has_status(400).problem("filter_invalid");
+    }
+    admin.get("/api/collections/nothing/records").await.has_status(404).problem("collection_not_found");
+    admin.get(&format!("{NOTES}/{}", "x".repeat(300))).await.has_status(404).problem("record_not_found");
+    admin.get(&format!("{NOTES}/%00%ff%2e%2e")).await.has_status(404);
+    admin.get(&format!("{NOTES}?filter=%ff%fe")).await.has_status(400);
+    admin.get(&format!("{NOTES}?perPage=999999999")).await.ok();
+    admin.get("/health").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_at_once_are_all_answered() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let writes = (0..200).map(|n| {
+        let admin = admin.clone();
+        tokio::spawn(async move { admin.post(NOTES, serde_json::json!({ "text": "t", "n": n })).await.status.as_u16() })
+    });
+    let mut answered = 0;
+    for write in writes.collect::<Vec<_>>() {
+        let status = write.await.unwrap();
+        assert!([200, 503].contains(&status), "{status}");
+        answered += i64::from(status == 200);
+    }
+    assert_eq!(admin.get(&format!("{NOTES}?perPage=1")).await.ok()["totalItems"], answered);
+}
+
+const NOTES: &str = "/api/collections/notes/records";
+
+async fn notes(server: &TestServer) -> Actor {
+    let admin = server.tenant("acme").await;
+    let body = serde_json::json!({ "name": "notes", "type": "base", "listRule": "", "createRule": "",
+        "fields": [{ "name": "text", "type": "text" }, { "name": "n", "type": "number" }] });
+    admin.post("/api/collections", body).await.created();
+    admin
+}
+
+fn encode(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
