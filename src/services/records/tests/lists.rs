@@ -212,8 +212,8 @@ async fn a_changed_schema_makes_new_plans() {
     rows(&world, 3).await;
     assert_eq!(world.guest().list("posts", &[("sort", "title")]).await["totalItems"], 3);
     let schema = world.db.schema();
-    let describe = |_: &[String], _: &str| Err("no views here".to_owned());
-    let context = PlanContext { random: world.random.as_ref(), now_ms: 0, describe: &describe };
+    let context =
+        PlanContext { random: world.random.as_ref(), now_ms: 0, describe: &crate::store::describe_in_scratch };
     let input = definition::parse(&json!({"listRule": null})).unwrap();
     let plan = plan::plan_update(&schema, "posts", &input, &context).unwrap();
     world.db.write(WriteMeta::system("test"), move |tx| tx.apply_schema(&plan)).await.unwrap();
@@ -235,5 +235,51 @@ async fn a_list_past_its_budget_names_the_missing_index() {
         .unwrap_err();
     assert_eq!(error.code(), Code::QueryTooExpensive);
     assert!(error.public().contains("posts (title, score, body)"), "{}", error.public());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn views_are_listed_expanded_and_never_written() {
+    let mut collections = library();
+    collections.push(json!({"name": "ranking", "type": "view", "listRule": "total > 1", "viewRule": "",
+        "viewQuery": "SELECT authors.id AS id, authors.name AS name, COUNT(posts.id) AS total, MAX(posts.score) AS best \
+            FROM authors LEFT JOIN posts ON posts.author = authors.id GROUP BY authors.id"}));
+    let world = World::new(&collections).await;
+    let admin = world.admin();
+    for (name, posts) in [("Ada", 3), ("Bob", 1), ("Cyd", 2)] {
+        let author = admin.create("authors", json!({"name": name})).await;
+        for score in 0..posts {
+            admin.create("posts", json!({"title": "x", "author": author["id"], "score": score})).await;
+        }
+    }
+    let guest = world.guest();
+    assert_eq!(guest.column("ranking", "name", &[("sort", "-total")]).await, ["Ada", "Cyd"]);
+    assert_eq!(guest.column("ranking", "total", &[("sort", "name"), ("cursor", "")]).await, ["3", "2"]);
+    let bob = admin.column("ranking", "id", &[("filter", "name = 'Bob'")]).await;
+    assert_eq!(guest.get("ranking", &bob[0]).await["best"].as_f64(), Some(0.0));
+    assert_eq!(code(admin.try_create("ranking", json!({"name": "x"})).await), Code::RequestInvalid);
+    assert_eq!(code(admin.delete("ranking", &bob[0]).await), Code::RequestInvalid);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn search_finds_words_and_follows_writes() {
+    let mut collections = library();
+    collections[1]["fields"][0]["searchable"] = json!(true);
+    collections[1]["fields"][1]["searchable"] = json!(true);
+    let world = World::new(&collections).await;
+    let admin = world.admin();
+    let post = admin.create("posts", json!({"title": "The quick fox", "body": "<p>jumps</p>"})).await;
+    admin.create("posts", json!({"title": "A lazy dog"})).await;
+    let found = async |words: &str| admin.column("posts", "title", &[("search", words)]).await;
+    assert_eq!(found("quick").await, ["The quick fox"]);
+    assert_eq!(found("jumps").await, ["The quick fox"]);
+    assert!(found("absent").await.is_empty());
+    admin.update("posts", post["id"].as_str().unwrap(), json!({"title": "The slow fox"})).await;
+    assert!(found("quick").await.is_empty());
+    assert_eq!(found("slow").await, ["The slow fox"]);
+    admin.delete("posts", post["id"].as_str().unwrap()).await.unwrap();
+    assert!(found("slow").await.is_empty());
+    assert_eq!(code(admin.try_list("authors", &[("search", "x")]).await), Code::ParameterInvalid);
     world.stop().await;
 }
