@@ -7,19 +7,20 @@
 use crate::kernel::ident::FieldNumber;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
+use crate::query::ast::{Expr, Operator, Resolved};
 use crate::query::error::{Problem, QueryError, Surface};
 use crate::query::list::{ListQuery, SortKey};
 use crate::query::page::Direction;
 use crate::query::path::{find_back_relation, is_unique_alone};
 use crate::query::request::{Bind, RequestContext};
 use crate::query::resolve::{Lens, is_nameable};
-use crate::query::resolved::{Facts, Predicate, Type, Visibility};
+use crate::query::resolved::{Column, Facts, Operand, Predicate, ROOT, Slot, Type, Visibility};
 use crate::query::search;
 use crate::query::select::{ExpandTree, Selection};
 use crate::query::sql::{Condition, Fragment};
 use crate::query::statement::{Builder, ROOT_ALIAS, RowShape, Statement, write_text};
 use crate::schema::Collection;
-use crate::schema::field::FieldKind;
+use crate::schema::field::{FieldKind, Storage};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,6 +53,21 @@ pub struct ListPlan {
     pub expand: Vec<Expand>,
     /// What the answer depends on.
     pub facts: Facts,
+    /// The one value that the collection's declared partition field has in every row, if the filter says so.
+    pub partition: Option<Operand>,
+}
+
+impl ListPlan {
+    /// The partition this list stays inside, for this request; `None` is the whole collection.
+    pub fn partition(&self, request: &RequestContext) -> Option<Stored> {
+        let value = match self.partition.as_ref()? {
+            Operand::Constant(value) => value.clone(),
+            Operand::Request(path) => request.look_up(path),
+            _ => return None,
+        };
+        // Empty text also matches what is not text; only a real value names one partition.
+        value.as_text().is_some_and(|text| !text.is_empty()).then_some(value)
+    }
 }
 
 /// How to read one record. Arguments: the id.
@@ -140,7 +156,26 @@ pub fn list(
     let (page, mut facts) = page.finish_bounded(Surface::Filter)?;
     let expand = expand_all(lens, collection, &query.expand, &query.fields, &mut facts);
     let reversed = position == Position::From(Direction::Backward);
-    Ok(ListPlan { page, count: count.finish().0, row, keys, reversed, expand, facts })
+    let partition = filter.as_ref().and_then(|filter| pinned(collection, &filter.expr));
+    Ok(ListPlan { page, count: count.finish().0, row, keys, reversed, expand, facts, partition })
+}
+
+/// What the declared partition field must equal for `expr` to hold.
+fn pinned(collection: &Collection, expr: &Expr<Resolved>) -> Option<Operand> {
+    let number = collection.partition?;
+    match expr {
+        Expr::All(parts) => parts.iter().find_map(|part| pinned(collection, part)),
+        Expr::Compare(comparison) if comparison.operator == Operator::Equal => {
+            let is_field = |operand: &Operand| {
+                matches!(operand, Operand::Column(Column { node: ROOT, slot: Slot::Field(field, Storage::Text), .. })
+                    if *field == number)
+            };
+            let (left, right) = (&comparison.left, &comparison.right);
+            let value = if is_field(left) { right } else if is_field(right) { left } else { return None };
+            matches!(value, Operand::Constant(_) | Operand::Request(_)).then(|| value.clone())
+        }
+        _ => None,
+    }
 }
 
 /// Compiles reading one record by its id.
@@ -476,6 +511,7 @@ fn expand_one(
             .append_tail(Fragment::text(format!(" ORDER BY {ROOT_ALIAS}.{order} LIMIT {}", limits::EXPAND_ROWS_MAX)));
     }
     let (statement, found) = builder.finish();
+    facts.hopped.extend(found.touched.iter().cloned());
     facts.merge(&found);
     let children = expand_all(lens, target, below, selection, facts);
     Some(Expand { name: name.clone(), link, statement, row, children })

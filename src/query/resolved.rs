@@ -44,6 +44,8 @@ pub struct Facts {
     pub reads: BTreeSet<RequestPath>,
     /// Collections whose rows are read.
     pub touched: BTreeSet<CollectionId>,
+    /// Those of them of which other rows than the asked-for records themselves are read.
+    pub hopped: BTreeSet<CollectionId>,
     /// Whether the present is read.
     pub reads_time: bool,
 }
@@ -53,6 +55,7 @@ impl Facts {
     pub fn merge(&mut self, other: &Self) {
         self.reads.extend(other.reads.iter().cloned());
         self.touched.extend(other.touched.iter().cloned());
+        self.hopped.extend(other.hopped.iter().cloned());
         self.reads_time |= other.reads_time;
     }
 }

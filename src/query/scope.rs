@@ -215,6 +215,7 @@ impl<'n> Tally<'n> {
         merge_visibility(&mut self.facts, &node.guard);
         if let Some(collection) = &node.collection {
             self.facts.touched.insert(collection.id.clone());
+            self.facts.hopped.insert(collection.id.clone());
         }
         match &node.hop {
             Hop::Forward { link } | Hop::ForwardList { link } | Hop::Elements { list: link } => self.operand(link),

@@ -15,7 +15,7 @@ use super::options::{SlowQuery, SlowQuerySink, StoreOptions};
 use super::stats::Counters;
 use super::tenant::TenantInner;
 use super::{StoreError, migrate};
-use crate::kernel::ident::{CollectionId, FieldNumber, RecordId, TenantId};
+use crate::kernel::ident::{CollectionId, FieldNumber, OriginUid, RecordId, TenantId};
 use crate::kernel::value::{Cell, Stored};
 use crate::schema::record::RecordImage;
 use crate::schema::view::ColumnOrigin;
@@ -202,6 +202,17 @@ impl<'a> Reader<'a> {
                 .query_row(params![collection.as_str(), part], |row| row.get(0))
                 .optional()?;
             Ok(found.unwrap_or(0))
+        })
+    }
+
+    /// The lineage that this file is written under by this node; a restore, clone or import begins another.
+    pub fn lineage(&self) -> Result<OriginUid, StoreError> {
+        self.as_system(|connection| {
+            let oid = migrate::meta_number(connection, "oid")?;
+            let uid: Vec<u8> = connection
+                .prepare_cached("SELECT uid FROM _tn_origin WHERE oid = ?1")?
+                .query_row([oid], |row| row.get(0))?;
+            uid.try_into().map(OriginUid).map_err(|_| StoreError::damaged("a lineage of another length"))
         })
     }
 

@@ -7,6 +7,7 @@
 //! Reading order: [`read`] and [`write`], then what they stand on.
 
 pub mod read;
+pub mod cached;
 pub mod write;
 pub mod batch;
 pub mod transfer;
@@ -17,6 +18,7 @@ mod embed;
 mod shape;
 mod hint;
 mod plans;
+mod keeping;
 mod gate;
 mod values;
 mod account;
@@ -98,13 +100,21 @@ pub struct RecordTools {
     pub hasher: PasswordHasher,
     /// Signs cursors, one derived key per tenant.
     pub secret: NodeSecret,
+    /// Keeps answers; `None` runs without a cache.
+    pub cache: Option<cached::RecordCache>,
     plans: plans::Plans,
 }
 
 impl RecordTools {
     /// Puts the tools together, with an empty memory of plans.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
-        Self { clock, random, hasher, secret, plans: plans::Plans::new() }
+        Self { clock, random, hasher, secret, cache: None, plans: plans::Plans::new() }
+    }
+
+    /// Reads through `cache` from now on.
+    #[must_use]
+    pub fn with_cache(self, cache: cached::RecordCache) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::RecordError;
 use super::embed::Embedding;
+use super::keeping::Keeping;
 use super::plan_cache::PlanCache;
 use super::shape::RowWriter;
 use crate::kernel::ident::{CollectionId, TenantId};
@@ -72,6 +73,7 @@ pub(super) enum Access {
 #[derive(Debug)]
 pub(super) struct ListWork {
     pub(super) access: Access,
+    pub(super) keeping: Keeping,
     pub(super) plan: ListPlan,
     pub(super) rows: Embedding,
 }
@@ -80,6 +82,7 @@ pub(super) struct ListWork {
 #[derive(Debug)]
 pub(super) struct AggregateWork {
     pub(super) access: Access,
+    pub(super) keeping: Keeping,
     pub(super) plan: AggregatePlan,
     pub(super) writer: RowWriter,
 }
@@ -88,6 +91,7 @@ pub(super) struct AggregateWork {
 #[derive(Debug)]
 pub(super) struct GetWork {
     pub(super) access: Access,
+    pub(super) keeping: Keeping,
     pub(super) plan: GetPlan,
     pub(super) rows: Embedding,
 }
@@ -116,13 +120,15 @@ impl Plans {
         query: &ListQuery,
         position: Position,
     ) -> Result<Arc<ListWork>, RecordError> {
-        let class = key.class.clone();
+        let (class, owner) = (key.class.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
             let lens = Lens::new(schema, &class);
             let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
             let plan = plan::list(lens, collection, rule.as_deref(), query, position)?;
             let rows = Embedding::new(&plan.row, &plan.expand);
-            Ok::<_, RecordError>(Made::List(Arc::new(ListWork { access, plan, rows })))
+            let shuffled = query.sort.iter().any(|key| &*key.path == "@random");
+            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, shuffled);
+            Ok::<_, RecordError>(Made::List(Arc::new(ListWork { access, keeping, plan, rows })))
         })?;
         match &*made {
             Made::List(work) => Ok(Arc::clone(work)),
@@ -137,13 +143,14 @@ impl Plans {
         collection: &Arc<Collection>,
         query: &ListQuery,
     ) -> Result<Arc<AggregateWork>, RecordError> {
-        let class = key.class.clone();
+        let (class, owner) = (key.class.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
             let lens = Lens::new(schema, &class);
             let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
             let plan = aggregate::aggregate(lens, collection, rule.as_deref(), query)?;
             let writer = RowWriter::of_columns(&plan.columns);
-            Ok::<_, RecordError>(Made::Aggregate(Arc::new(AggregateWork { access, plan, writer })))
+            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, false);
+            Ok::<_, RecordError>(Made::Aggregate(Arc::new(AggregateWork { access, keeping, plan, writer })))
         })?;
         match &*made {
             Made::Aggregate(work) => Ok(Arc::clone(work)),
@@ -161,6 +168,7 @@ impl Plans {
         expand: &ExpandTree,
     ) -> Result<Arc<GetWork>, RecordError> {
         let (class, written) = (key.class.clone(), matches!(key.question, Question::Written(_)));
+        let owner = key.tenant.clone();
         let made = self.0.get_or_make(schema, key, || {
             let lens = Lens::new(schema, &class);
             let (access, rule) = match written {
@@ -169,7 +177,8 @@ impl Plans {
             };
             let plan = plan::get(lens, collection, rule.as_deref(), fields, expand);
             let rows = Embedding::new(&plan.row, &plan.expand);
-            Ok::<_, RecordError>(Made::Get(Arc::new(GetWork { access, plan, rows })))
+            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, false);
+            Ok::<_, RecordError>(Made::Get(Arc::new(GetWork { access, keeping, plan, rows })))
         })?;
         match &*made {
             Made::Get(work) => Ok(Arc::clone(work)),

@@ -6,9 +6,11 @@
 //! Does not do: SQL (that is `query`), the cache, HTTP.
 
 use super::hint;
+use super::keeping::Keeping;
 use super::page::{self, Place};
 use super::plans::{Access, AggregateWork, GetWork, ListWork, PlanKey, Question};
 use super::{Answer, RecordError, Scope};
+use crate::cache::key::Category;
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
@@ -126,6 +128,49 @@ impl ListTask {
             Work::Page(work) => &work.plan.facts,
             Work::Totals(work) => &work.plan.facts,
         }
+    }
+
+    /// What a rule leaves to be checked.
+    pub(super) fn access(&self) -> Access {
+        match &self.work {
+            Work::Page(work) => work.access,
+            Work::Totals(work) => work.access,
+        }
+    }
+
+    /// How answers are kept.
+    pub(super) fn keeping(&self) -> &Keeping {
+        match &self.work {
+            Work::Page(work) => &work.keeping,
+            Work::Totals(work) => &work.keeping,
+        }
+    }
+
+    /// The only partition of the collection that the filter lets through.
+    pub(super) fn partition(&self, request: &RequestContext) -> Option<Stored> {
+        match &self.work {
+            Work::Page(work) => work.plan.partition(request),
+            Work::Totals(_) => None,
+        }
+    }
+
+    /// Whether the answer has cursors.
+    pub(super) fn walks(&self) -> bool {
+        self.place != Place::Page
+    }
+
+    /// The kind of question, for cache keys and statistics.
+    pub(super) fn category(&self) -> Category {
+        match &self.work {
+            Work::Totals(_) => Category::Aggregate,
+            Work::Page(_) if self.request.query.search.is_some() => Category::Search,
+            Work::Page(_) => Category::List,
+        }
+    }
+
+    /// What was asked.
+    pub(super) fn query(&self) -> &ListQuery {
+        &self.request.query
     }
 
     /// The collection that is listed.
@@ -267,6 +312,11 @@ pub struct GetTask {
 }
 
 impl GetTask {
+    /// The plan.
+    pub(super) fn work(&self) -> &GetWork {
+        &self.work
+    }
+
     /// What the answer depends on besides the request.
     pub fn facts(&self) -> &Facts {
         &self.work.plan.facts

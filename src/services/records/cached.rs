@@ -1,0 +1,301 @@
+//! Reading through the coherent cache: the same questions as [`super::read`], answered from memory or disk where nothing
+//! that the answer depends on has moved.
+//!
+//! Keeps true: the key holds everything that shapes the bytes (statement, values, page, and of the caller what the rule
+//! reads); what a rule decides without data is decided before the cache is asked. Does not do: freshness (the cache
+//! compares positions), HTTP.
+
+use super::keeping::Keeping;
+use super::plans::Access;
+use super::read::{self, GetTask, ListRequest, View};
+use super::{Answer, PageLinks, RecordError, Scope, hint};
+use crate::cache::policy::Tier;
+use crate::cache::key::{CallerClass, Category, Key, Sub};
+use crate::cache::stamp::{Dependencies, Generation, Seed, Touched};
+use crate::cache::{self, Cache, Request, TenantCache, entry::Loaded};
+use crate::kernel::ident::TenantId;
+use crate::query::request::{Place, RequestContext, RequestPath};
+use crate::store::{LogOp, Reader, StoreError, TenantDb};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Transactions at the end of the log by which records are told from records that did not change.
+const TAIL_LEN: i64 = 128;
+/// Changed records of the tail at most.
+const TAIL_TOUCHES_MAX: usize = 20_000;
+
+/// The cache as record reads use it: which tenants it has been told about.
+#[derive(Debug)]
+pub struct RecordCache {
+    cache: Cache,
+    /// Tenants whose file has been, or is being, described to the cache. Bound: the tenants of the node.
+    attached: Mutex<HashSet<TenantId>>,
+}
+
+/// An answer with what a transport needs to send it well.
+#[derive(Debug)]
+pub struct Served {
+    /// The bytes.
+    pub body: ServedBody,
+    /// Where a walk by cursor goes on.
+    pub links: PageLinks,
+    /// `Cache-Control`.
+    pub cache_control: Arc<str>,
+    /// `Cache-Tag`; empty for answers that depend on who asks.
+    pub cache_tag: Option<Arc<str>>,
+}
+
+/// Bytes from the cache, with their compressed forms, or bytes made for this request alone.
+#[derive(Debug)]
+pub enum ServedBody {
+    /// Through the cache.
+    Kept(cache::Answer),
+    /// Past it.
+    Made(Answer),
+}
+
+/// Whether a caller wants the cache left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Whatever is current.
+    Current,
+    /// Read again (`Cache-Control: no-cache` of a caller who may ask for it).
+    Reload,
+}
+
+impl RecordCache {
+    /// Reads through `cache`.
+    pub fn new(cache: Cache) -> Self {
+        Self { cache, attached: Mutex::default() }
+    }
+
+    /// The cache itself.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The tenant is gone.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.attached.lock().remove(tenant);
+        self.cache.forget(tenant);
+    }
+
+    /// The tenant's part. The first caller has the file described to the cache, beside its own request.
+    fn of(&self, tenant: &TenantDb) -> TenantCache {
+        if self.attached.lock().insert(tenant.id().clone()) {
+            let (cache, tenant) = (self.cache.clone(), tenant.clone());
+            // Ends with one read of the file; until then only memory serves this tenant.
+            tokio::spawn(async move {
+                match tenant.read(seed).await {
+                    Ok(seed) => cache.attach(tenant.id(), &seed),
+                    Err(error) => tracing::warn!(tenant.id = %tenant.id(), %error, "the cache could not read positions"),
+                }
+            });
+        }
+        self.cache.tenant(tenant.id())
+    }
+}
+
+/// What the file says about positions.
+fn seed(reader: &Reader<'_>) -> Result<Seed, StoreError> {
+    let lsn = reader.lsn();
+    let generations = reader.generations()?.into_iter().filter(|found| found.partition.is_empty());
+    let generations =
+        generations.map(|found| Generation { collection: found.collection, partition: None, lsn: found.lsn }).collect();
+    let mut tail_after = (lsn - TAIL_LEN).max(0);
+    let mut tail = Vec::new();
+    for tx in reader.changes(tail_after, usize::try_from(TAIL_LEN).unwrap_or(0))? {
+        if tx.frame.ops.iter().any(|op| matches!(op, LogOp::Schema(_))) || tail.len() > TAIL_TOUCHES_MAX {
+            tail_after = tx.lsn;
+            tail.clear();
+            continue;
+        }
+        tail.extend(tx.frame.ops.iter().filter_map(|op| touched(op, tx.lsn)));
+    }
+    let lineage = reader.lineage()?.0;
+    Ok(Seed { lineage, lsn, schema_lsn: tail_after, generations, unlisted_lsn: 0, tail, tail_after })
+}
+
+fn touched(op: &LogOp, lsn: i64) -> Option<Touched> {
+    let (collection, record) = match op {
+        LogOp::New { collection, record } | LogOp::Undel { collection, record } => (collection, &record.id),
+        LogOp::Set { collection, id, .. } | LogOp::Inc { collection, id, .. } => (collection, id),
+        LogOp::Del { collection, before } => (collection, &before.id),
+        LogOp::Schema(_) => return None,
+    };
+    Some(Touched { collection: collection.clone(), record: record.clone(), partitions: Vec::new(), lsn })
+}
+
+/// Lists records; see [`read::list`].
+pub async fn list(
+    scope: &Scope,
+    collection: &str,
+    request: &ListRequest,
+    freshness: Freshness,
+) -> Result<Served, RecordError> {
+    let task = read::plan_list(scope, &scope.tenant.schema(), collection, request)?;
+    let run = scope.clone();
+    let planned = task.clone();
+    let load = async move || {
+        let reading = run.clone();
+        let task = planned.clone();
+        let loaded = run.tenant.read(move |reader| read::load_list(reader, &reading, &task)).await;
+        loaded.map_err(|error| hint::explain_cost(error, planned.collection(), planned.query()))
+    };
+    let Some(cache) = kept(scope, task.access(), task.keeping()) else {
+        return load().await.map(made);
+    };
+    let partition = task.partition(&scope.request);
+    let question = Question {
+        category: task.category(),
+        sub: Sub::Word(if task.walks() { "walk" } else { "page" }),
+        bytes: task.cache_key(&scope.request),
+        dependencies: task.keeping().of_list(task.collection(), partition.as_ref()),
+    };
+    let answer = ask(scope, &cache, task.collection(), task.keeping(), question, freshness, load).await?;
+    let links = if task.walks() { links_of(answer.body()) } else { PageLinks::default() };
+    Ok(served(scope, answer, task.keeping(), links))
+}
+
+/// Reads one record; see [`read::get`].
+pub async fn get(
+    scope: &Scope,
+    collection: &str,
+    id: &str,
+    view: &View,
+    freshness: Freshness,
+) -> Result<Served, RecordError> {
+    let task = read::plan_get(scope, &scope.tenant.schema(), collection, id, view)?;
+    let run = scope.clone();
+    let planned = task.clone();
+    let load = async move || {
+        let reading = run.clone();
+        run.tenant.read(move |reader| read::load_get(reader, &reading, &planned)).await
+    };
+    let Some(cache) = kept(scope, task.access(), task.keeping()) else {
+        return load().await.map(made);
+    };
+    let question = Question {
+        category: Category::Record,
+        sub: Sub::Record(task.id().clone()),
+        bytes: task.cache_key(&scope.request),
+        dependencies: task.keeping().of_record(task.collection(), task.id()),
+    };
+    let answer = ask(scope, &cache, task.collection(), task.keeping(), question, freshness, load).await?;
+    Ok(served(scope, answer, task.keeping(), PageLinks::default()))
+}
+
+/// The tenant's cache, unless this answer is not to be kept.
+fn kept(scope: &Scope, access: Access, keeping: &Keeping) -> Option<TenantCache> {
+    let wanted = access == Access::Checked && keeping.policy.tier != Tier::Off && !scope.tenant.id().is_control();
+    scope.tools.cache.as_ref().filter(|_| wanted).map(|cache| cache.of(&scope.tenant))
+}
+
+struct Question {
+    category: Category,
+    sub: Sub,
+    bytes: Vec<u8>,
+    dependencies: Dependencies,
+}
+
+async fn ask<F>(
+    scope: &Scope,
+    cache: &TenantCache,
+    collection: &crate::schema::Collection,
+    keeping: &Keeping,
+    question: Question,
+    freshness: Freshness,
+    load: F,
+) -> Result<cache::Answer, RecordError>
+where
+    F: AsyncFnOnce() -> Result<Answer, RecordError>,
+{
+    let schema = scope.tenant.schema().version().to_be_bytes();
+    let mut parts: Vec<&[u8]> = vec![&question.bytes, &schema];
+    let extra: Vec<_> = keeping.policy.key_parts.iter().map(|path| extra_part(&scope.request, path)).collect();
+    parts.extend(extra.iter().map(Vec::as_slice));
+    let caller = if depends_on_caller(scope, keeping) { CallerClass::superuser() } else { CallerClass::everyone() };
+    let key = Key::new(cache.tenant(), question.category, &collection.id, question.sub, &parts, &caller);
+    let request =
+        Request { key: &key, dependencies: &question.dependencies, policy: &keeping.policy, replay: None };
+    let load = || async { load().await.map(|answer| Loaded::json(answer.body)) };
+    match freshness {
+        Freshness::Current => cache.get_or_load(request, load).await,
+        Freshness::Reload => cache.reload(request, load).await,
+    }
+}
+
+/// Whether the answer may differ for somebody else: the plan reads the caller, or was made for more than a stranger.
+fn depends_on_caller(scope: &Scope, keeping: &Keeping) -> bool {
+    !keeping.anonymous || scope.principal.auth().is_some()
+}
+
+/// The value of a request path by which the policy keeps answers apart; one that is not there counts as empty.
+fn extra_part(request: &RequestContext, path: &str) -> Vec<u8> {
+    let place = match path.strip_prefix("@request.").and_then(|rest| rest.split_once('.')) {
+        Some(("headers", name)) => Some(Place::Header(Arc::from(name))),
+        Some(("query", name)) => Some(Place::Query(Arc::from(name))),
+        Some(("auth", "id")) => Some(Place::AuthId),
+        Some(("auth", "collectionName")) => Some(Place::AuthCollectionName),
+        _ => None,
+    };
+    place.map(|place| format!("{:?}", request.look_up(&RequestPath::value(place))).into_bytes()).unwrap_or_default()
+}
+
+fn served(scope: &Scope, answer: cache::Answer, keeping: &Keeping, links: PageLinks) -> Served {
+    let private = depends_on_caller(scope, keeping);
+    let [public, own] = &keeping.control;
+    Served {
+        body: ServedBody::Kept(answer),
+        links,
+        cache_control: Arc::clone(if private { own } else { public }),
+        cache_tag: (!private).then(|| Arc::clone(&keeping.tag)),
+    }
+}
+
+/// An answer that is not kept says so to others too.
+fn made(answer: Answer) -> Served {
+    let links = answer.links.clone();
+    Served { body: ServedBody::Made(answer), links, cache_control: Arc::from("private, no-cache"), cache_tag: None }
+}
+
+/// The cursors at the end of a page; the body is the only thing that is kept.
+fn links_of(body: &[u8]) -> PageLinks {
+    #[derive(serde::Deserialize)]
+    struct Tail {
+        #[serde(rename = "nextCursor")]
+        next: Option<Arc<str>>,
+        #[serde(rename = "prevCursor")]
+        prev: Option<Arc<str>>,
+    }
+    const MARK: &[u8] = b",\"nextCursor\":";
+    // The members stand behind `items`, so the last occurrence is theirs.
+    let found = body.windows(MARK.len()).rposition(|window| window == MARK);
+    let tail = found.and_then(|at| body.get(at + 1..)).map(|tail| [b"{", tail].concat());
+    let parsed = tail.and_then(|tail| serde_json::from_slice::<Tail>(&tail).ok());
+    parsed.map_or_else(PageLinks::default, |tail| PageLinks { next: tail.next, prev: tail.prev })
+}
+
+impl GetTask {
+    fn access(&self) -> Access {
+        self.work().access
+    }
+
+    fn keeping(&self) -> &Keeping {
+        &self.work().keeping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_found_behind_the_items() {
+        let body = br#"{"page":1,"items":[{"meta":{"a":1,"nextCursor":"inner","prevCursor":null}}],"nextCursor":"n\"x","prevCursor":null}"#;
+        let links = links_of(body);
+        assert_eq!((links.next.as_deref(), links.prev.as_deref()), (Some("n\"x"), None));
+        assert_eq!(links_of(br#"{"items":[]}"#), PageLinks::default());
+    }
+}
