@@ -3,8 +3,9 @@
 //! Keeps true: observers are in place before the first tenant opens, so no commit goes unseen; closing commits, then
 //! checkpoints, then releases the files. Does not do: answering requests.
 
-use super::observe::{DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
+use super::observe::{CacheFeed, CacheWatch, DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
 use super::{Parts, StartError, folder};
+use crate::cache::{Cache, CacheOptions};
 use crate::config::Config;
 use crate::http::{
     self, AuthPart, BlueprintsPart, CollectionsPart, DoctorPart, OpsPart, TenantsPart, TransitFolder, VisitPart,
@@ -18,6 +19,7 @@ use crate::secrets::password::{PasswordCost, PasswordHasher, PasswordOptions};
 use crate::services::auth::{Auth, AuthParts, Known, OutboxMailer};
 use crate::services::blueprints::Catalog;
 use crate::services::records::RecordTools;
+use crate::services::records::cached::RecordCache;
 use crate::services::tenants::{Registry, RegistryOptions};
 use crate::store::{self, CommitObserver, StoreOptions};
 use crate::telemetry::health::HealthSource;
@@ -29,6 +31,8 @@ use tokio::task::JoinHandle;
 
 /// How often idle tenants are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// How often the cache writes hot answers to disk and adapts.
+const UPKEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// The opened engines and services.
 pub(super) struct Engines {
@@ -38,10 +42,13 @@ pub(super) struct Engines {
     pub(super) catalog: Catalog,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
+    cache: Option<Cache>,
     tools: Arc<RecordTools>,
     node_key: Secret,
     /// Closes idle tenants; aborted by `close`, between two sweeps or inside one, which holds nothing half-done.
     sweeper: JoinHandle<()>,
+    /// Looks after the cache; aborted by `close`, between two rounds.
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Engines {
@@ -53,7 +60,9 @@ impl std::fmt::Debug for Engines {
 impl Engines {
     pub(super) async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
         let known = Arc::new(Known::default());
-        let observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::clone(&known) as Arc<dyn CommitObserver>];
+        let cache = open_cache(config, parts);
+        let mut observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::clone(&known) as Arc<dyn CommitObserver>];
+        observers.extend(cache.clone().map(|cache| Arc::new(CacheFeed(cache)) as Arc<dyn CommitObserver>));
         let store = Arc::new(store::Tenants::start(store_options(config, parts, observers)?)?);
         let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
         let options =
@@ -64,6 +73,10 @@ impl Engines {
         let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
         let secret = NodeSecret::load_or_create(&config.data.dir, random.as_ref())?;
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
+        let tools = match &cache {
+            Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
+            None => tools,
+        };
         let auth = Auth::new(AuthParts {
             registry: registry.clone(),
             hasher,
@@ -75,8 +88,9 @@ impl Engines {
         });
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
         let sweeper = tokio::spawn(sweep(Arc::clone(&store)));
+        let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
-        Ok(Self { store, registry, auth, catalog, clock, random, tools: Arc::new(tools), node_key, sweeper })
+        Ok(Self { store, registry, auth, catalog, clock, random, cache, tools: Arc::new(tools), node_key, sweeper, keeper })
     }
 
     /// The handles of every handler part.
@@ -88,10 +102,14 @@ impl Engines {
     ) -> Result<http::Parts, StartError> {
         let metrics = Arc::new(HttpMetrics::default());
         let watch = Arc::new(StoreWatch(Arc::clone(&self.store)));
-        let health: Vec<Arc<dyn HealthSource>> =
+        let mut health: Vec<Arc<dyn HealthSource>> =
             vec![Arc::clone(&watch) as _, Arc::new(DiskHealth(config.data.dir.clone()))];
-        let sources: Vec<Arc<dyn MetricSource>> =
+        let mut sources: Vec<Arc<dyn MetricSource>> =
             vec![Arc::clone(&metrics) as _, watch, Arc::new(TenantsWatch(self.registry.clone()))];
+        if let Some(cache) = self.cache.clone().map(CacheWatch).map(Arc::new) {
+            health.push(Arc::clone(&cache) as _);
+            sources.push(cache);
+        }
         let transit = TransitFolder::open(config.data.dir.join("transit"), Arc::clone(&parts.random))?;
         let proxies = config.http.trusted_proxies.clone();
         Ok(http::Parts {
@@ -134,14 +152,42 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, catalog, tools, sweeper, .. } = self;
+        let Self { store, registry, auth, catalog, tools, cache, sweeper, keeper, .. } = self;
         sweeper.abort();
+        if let Some(keeper) = keeper {
+            keeper.abort();
+        }
         // Aborted is the expected end.
         let _ = sweeper.await;
         // These hold a handle of the control database, which could not close before they are gone.
         drop((registry, auth, catalog, tools));
         store.shutdown().await;
+        if let Some(cache) = cache {
+            // Waits for the disk tier's thread; a panic there has been contained and must not stop the stop.
+            let _ = tokio::task::spawn_blocking(move || cache.close()).await;
+        }
     }
+}
+
+async fn upkeep(cache: Cache) {
+    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        cache.maintain();
+    }
+}
+
+/// The cache in `cache/`, unless it is switched off.
+fn open_cache(config: &Config, parts: &Parts) -> Option<Cache> {
+    let disk_root = config.cache.disk.then(|| config.data.dir.join("cache"));
+    let options = CacheOptions {
+        memory_bytes_max: u64::try_from(config.cache.memory_bytes_max).unwrap_or(u64::MAX),
+        disk_root,
+        disk_bytes_max: config.cache.disk_bytes_max,
+        clock: Arc::clone(&parts.clock),
+        ..CacheOptions::default()
+    };
+    config.cache.enabled.then(|| Cache::open(options))
 }
 
 async fn sweep(store: Arc<store::Tenants>) {

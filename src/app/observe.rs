@@ -2,8 +2,11 @@
 //!
 //! Keeps true: reading these never waits for an engine. Does not do: counting; engines count.
 
+use crate::cache::stamp::Touched;
+use crate::cache::{self, Cache, CommitSummary};
+use crate::kernel::ident::TenantId;
 use crate::services::tenants::Registry;
-use crate::store;
+use crate::store::{self, Commit, CommitObserver};
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{Exposition, MetricSource};
 use std::path::PathBuf;
@@ -75,6 +78,57 @@ impl MetricSource for StoreWatch {
             ("tenantry_store_wal_frames_max", "gauge", "Largest write-ahead log seen.", stats.wal_frames_max),
             ("tenantry_store_open_tenants", "gauge", "Tenants with an open handle.", stats.open_tenants),
             ("tenantry_store_writer_backlog", "gauge", "Tenants waiting for a writer thread.", stats.writer_backlog),
+        ];
+        rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
+    }
+}
+
+/// Tells the cache of commits, before anybody is acknowledged.
+pub(super) struct CacheFeed(pub(super) Cache);
+
+impl CommitObserver for CacheFeed {
+    fn committed(&self, tenant: &TenantId, commit: &Commit) {
+        let touches: Vec<Touched> = commit
+            .touches
+            .iter()
+            .map(|touch| Touched {
+                collection: touch.collection.clone(),
+                record: touch.record.clone(),
+                partitions: touch.partitions.clone(),
+                lsn: touch.lsn,
+            })
+            .collect();
+        let (lsn, schema_changed) = (commit.lsn_last, commit.schema_changed);
+        self.0.on_commit(&CommitSummary { tenant, lsn, schema_changed, touches: &touches });
+    }
+}
+
+/// The cache.
+pub(super) struct CacheWatch(pub(super) Cache);
+
+impl HealthSource for CacheWatch {
+    fn name(&self) -> &'static str {
+        "cache"
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.0.health() {
+            cache::Health::Ok => Ok(()),
+            cache::Health::Degraded(why) => Err(why),
+        }
+    }
+}
+
+impl MetricSource for CacheWatch {
+    fn collect(&self, out: &mut Exposition) {
+        let report = self.0.stats();
+        let rows: [(&str, &str, &str, u64); 6] = [
+            ("tenantry_cache_l1_hits_total", "counter", "Answers from memory.", report.total.l1_hits),
+            ("tenantry_cache_l2_hits_total", "counter", "Answers from disk.", report.total.l2_hits),
+            ("tenantry_cache_misses_total", "counter", "Answers that had to be loaded.", report.total.misses),
+            ("tenantry_cache_bypasses_total", "counter", "Answers loaded past the cache.", report.total.bypasses),
+            ("tenantry_cache_memory_bytes", "gauge", "Bytes of answers in memory.", report.memory_bytes),
+            ("tenantry_cache_memory_entries", "gauge", "Answers in memory.", report.memory_entries),
         ];
         rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
     }

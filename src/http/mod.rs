@@ -6,6 +6,7 @@
 pub mod problem;
 pub mod routes;
 mod body;
+mod delivery;
 mod extract;
 mod handlers;
 mod key_gate;

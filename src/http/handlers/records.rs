@@ -4,13 +4,15 @@
 //! Does not do: rules, checks, caching.
 
 use crate::http::body::{self, RecordBody};
+use crate::http::delivery;
 use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Code;
 use crate::services::records::batch::{self, BatchOptions};
 use crate::services::records::changes;
-use crate::services::records::read::{self, ListRequest, View};
+use crate::services::records::cached::{self, Freshness};
+use crate::services::records::read::{ListRequest, View};
 use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
 use actix_web::{HttpResponse, web};
@@ -19,16 +21,25 @@ use serde_json::{Map, Value};
 /// `GET …/records`
 pub(crate) async fn list_records(visitor: Visitor, collection: web::Path<String>) -> Result<HttpResponse, Problem> {
     let parameters = ListRequest::from_pairs(&visitor.parameters())?;
-    let answer = read::list(&visitor.scope(Map::new()), &collection, &parameters).await?;
-    Ok(respond::page(visitor.request(), answer))
+    let scope = visitor.scope(Map::new());
+    let served = cached::list(&scope, &collection, &parameters, freshness(&visitor, &scope)).await?;
+    Ok(delivery::read(visitor.request(), &served))
 }
 
 /// `GET …/records/{id}`
 pub(crate) async fn get_record(visitor: Visitor, path: web::Path<(String, String)>) -> Result<HttpResponse, Problem> {
     let (collection, id) = path.into_inner();
     let view = View::from_pairs(&visitor.parameters())?;
-    let answer = read::get(&visitor.scope(Map::new()), &collection, &id, &view).await?;
-    Ok(respond::tagged(visitor.request(), answer.body, &answer.etag))
+    let scope = visitor.scope(Map::new());
+    let served = cached::get(&scope, &collection, &id, &view, freshness(&visitor, &scope)).await?;
+    Ok(delivery::read(visitor.request(), &served))
+}
+
+/// `Cache-Control: no-cache` of a superuser has the answer read again; anybody else's is not honoured, because it would
+/// let a stranger choose the work of the node.
+fn freshness(visitor: &Visitor, scope: &Scope) -> Freshness {
+    let asked = visitor.header("cache-control").is_some_and(|value| value.contains("no-cache"));
+    if asked && scope.is_superuser() { Freshness::Reload } else { Freshness::Current }
 }
 
 /// `POST …/records`

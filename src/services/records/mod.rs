@@ -36,6 +36,7 @@ pub use error::RecordError;
 pub use idempotency::Idempotency;
 
 use crate::access::Principal;
+use crate::cache::entry::none_match;
 use crate::kernel::clock::Clock;
 use crate::kernel::random::Random;
 use crate::query::request::{CallerClass, RequestContext};
@@ -83,10 +84,10 @@ impl Answer {
         format!("\"{}\"", idempotency::hex(&self.etag))
     }
 
-    /// Whether `tag`, as a client sends it in `If-Match` (quotes or a weak prefix allowed), names this body.
+    /// Whether `tag`, as a client sends it in `If-Match` (quotes or a weak prefix allowed), names this body
+    /// in any coding.
     pub fn has_tag(&self, tag: &str) -> bool {
-        let tag = tag.trim();
-        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"') == idempotency::hex(&self.etag)
+        none_match(tag, &self.tag())
     }
 }
 

@@ -1,0 +1,104 @@
+//! Reads on their way out: conditional answers, content codings, what shared caches are told.
+//!
+//! Keeps true: a 304 costs neither SQLite nor compression; a body is compressed once and kept with its entry; an answer
+//! that depends on who asks is `private`; the entity tag names the bytes that are sent (RFC 9110, 8.8.3).
+//! Does not do: deciding what may be kept, that is `services::records`.
+
+use crate::cache::Source;
+use crate::cache::compress::{COMPRESS_BYTES_MIN, Encoding, Levels, encode, negotiate};
+use crate::cache::entry::{entity_tag, none_match};
+use crate::http::respond;
+use crate::services::records::cached::{Served, ServedBody};
+use actix_web::body::BoxBody;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Tenant, Accept-Encoding");
+
+/// 200 with the best coding the client takes, or 304 if it has the answer already.
+pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
+    let plain_tag = match &served.body {
+        ServedBody::Kept(answer) => answer.etag_text().to_owned(),
+        ServedBody::Made(answer) => entity_tag(&answer.etag, Encoding::Identity),
+    };
+    let body = match &served.body {
+        ServedBody::Kept(answer) => answer.body(),
+        ServedBody::Made(answer) => &answer.body,
+    };
+    let encoding = match body.len() {
+        len if len < COMPRESS_BYTES_MIN => Encoding::Identity,
+        _ => negotiate(values(request, &header::ACCEPT_ENCODING)),
+    };
+    if values(request, &header::IF_NONE_MATCH).any(|offered| none_match(offered, &plain_tag)) {
+        let mut unchanged = HttpResponse::NotModified().finish();
+        describe(&mut unchanged, request, served, &suffixed(&plain_tag, encoding));
+        return unchanged;
+    }
+    let coded = match (&served.body, encoding) {
+        (_, Encoding::Identity) => None,
+        (ServedBody::Kept(answer), _) => answer.coded(encoding),
+        (ServedBody::Made(answer), _) => encode(&answer.body, encoding, Levels::default()),
+    };
+    let encoding = if coded.is_some() { encoding } else { Encoding::Identity };
+    let (original, sent) = (body.len(), coded.unwrap_or_else(|| body.clone()));
+    let mut response = HttpResponse::Ok().finish();
+    describe(&mut response, request, served, &suffixed(&plain_tag, encoding));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, respond::JSON);
+    if encoding != Encoding::Identity {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
+    }
+    if request.headers().get("x-debug-size").is_some_and(|value| value == "1") {
+        add_sizes(headers, original, sent.len());
+    }
+    response.set_body(BoxBody::new(Bytes::clone(&sent)))
+}
+
+/// The headers that a 200 and a 304 share (RFC 9110, 15.4.5).
+fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served, tag: &str) {
+    let source = match &served.body {
+        ServedBody::Kept(answer) => answer.source(),
+        ServedBody::Made(_) => Source::Bypass,
+    };
+    let headers = response.headers_mut();
+    insert(headers, header::ETAG, tag);
+    insert(headers, header::CACHE_CONTROL, &served.cache_control);
+    headers.insert(header::VARY, VARY);
+    headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
+    if let Some(tags) = &served.cache_tag {
+        insert(headers, CACHE_TAG, tags);
+    }
+    for line in respond::link_lines(request, &served.links) {
+        headers.append(header::LINK, line);
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn values<'request>(request: &'request HttpRequest, name: &HeaderName) -> impl Iterator<Item = &'request str> {
+    request.headers().get_all(name).filter_map(|value| value.to_str().ok())
+}
+
+/// The entity tag of the coded form: other bytes, another tag.
+fn suffixed(plain: &str, encoding: Encoding) -> String {
+    match encoding {
+        Encoding::Identity => plain.to_owned(),
+        coded => format!("{}-{}\"", plain.trim_end_matches('"'), coded.as_str()),
+    }
+}
+
+/// `X-Original-Size`, `X-Compressed-Size` in bytes and `X-Compression-Ratio`, the share that was saved (0 to 1).
+fn add_sizes(headers: &mut HeaderMap, original: usize, sent: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "bodies are far below 2^52 bytes")]
+    let saved = 1.0 - sent as f64 / original.max(1) as f64;
+    insert(headers, HeaderName::from_static("x-original-size"), &original.to_string());
+    insert(headers, HeaderName::from_static("x-compressed-size"), &sent.to_string());
+    insert(headers, HeaderName::from_static("x-compression-ratio"), &format!("{saved:.3}"));
+}
