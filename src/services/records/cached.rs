@@ -12,9 +12,10 @@ use super::{Answer, PageLinks, RecordError, Scope, hint};
 use crate::cache::policy::Tier;
 use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::{Dependencies, Generation, Seed, Touched};
-use crate::cache::{self, Cache, Request, TenantCache, entry::Loaded};
+use crate::cache::{self, Began, Cache, Request, TenantCache, entry::Loaded};
 use crate::kernel::ident::TenantId;
 use crate::query::request::{Place, RequestContext, RequestPath};
+use crate::schema::Collection;
 use crate::store::{LogOp, Reader, StoreError, TenantDb};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -134,17 +135,19 @@ pub async fn list(
     request: &ListRequest,
     freshness: Freshness,
 ) -> Result<Served, RecordError> {
+    // Before the schema is read: a rule that changes in between makes the answer look old.
+    let cache = opened(scope);
     let task = read::plan_list(scope, &scope.tenant.schema(), collection, request)?;
     let run = scope.clone();
     let planned = task.clone();
     let load = async move || {
         let reading = run.clone();
         let task = planned.clone();
-        let loaded = run.tenant.read(move |reader| read::load_list(reader, &reading, &task)).await;
+        let loaded = run.tenant.read(move |reader| Ok((read::load_list(reader, &reading, &task)?, reader.lsn()))).await;
         loaded.map_err(|error| hint::explain_cost(error, planned.collection(), planned.query()))
     };
-    let Some(cache) = kept(scope, task.access(), task.keeping()) else {
-        return load().await.map(made);
+    let Some(cache) = cache.filter(|_| is_kept(task.access(), task.keeping())) else {
+        return load().await.map(|(answer, _)| made(answer));
     };
     let partition = task.partition(&scope.request);
     let question = Question {
@@ -153,7 +156,7 @@ pub async fn list(
         bytes: task.cache_key(&scope.request),
         dependencies: task.keeping().of_list(task.collection(), partition.as_ref()),
     };
-    let answer = ask(scope, &cache, task.collection(), task.keeping(), question, freshness, load).await?;
+    let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
     let links = if task.walks() { links_of(answer.body()) } else { PageLinks::default() };
     Ok(served(scope, answer, task.keeping(), links))
 }
@@ -166,15 +169,16 @@ pub async fn get(
     view: &View,
     freshness: Freshness,
 ) -> Result<Served, RecordError> {
+    let cache = opened(scope);
     let task = read::plan_get(scope, &scope.tenant.schema(), collection, id, view)?;
     let run = scope.clone();
     let planned = task.clone();
     let load = async move || {
         let reading = run.clone();
-        run.tenant.read(move |reader| read::load_get(reader, &reading, &planned)).await
+        run.tenant.read(move |reader| Ok((read::load_get(reader, &reading, &planned)?, reader.lsn()))).await
     };
-    let Some(cache) = kept(scope, task.access(), task.keeping()) else {
-        return load().await.map(made);
+    let Some(cache) = cache.filter(|_| is_kept(task.access(), task.keeping())) else {
+        return load().await.map(|(answer, _)| made(answer));
     };
     let question = Question {
         category: Category::Record,
@@ -182,14 +186,24 @@ pub async fn get(
         bytes: task.cache_key(&scope.request),
         dependencies: task.keeping().of_record(task.collection(), task.id()),
     };
-    let answer = ask(scope, &cache, task.collection(), task.keeping(), question, freshness, load).await?;
+    let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
     Ok(served(scope, answer, task.keeping(), PageLinks::default()))
 }
 
-/// The tenant's cache, unless this answer is not to be kept.
-fn kept(scope: &Scope, access: Access, keeping: &Keeping) -> Option<TenantCache> {
-    let wanted = access == Access::Checked && keeping.policy.tier != Tier::Off && !scope.tenant.id().is_control();
-    scope.tools.cache.as_ref().filter(|_| wanted).map(|cache| cache.of(&scope.tenant))
+/// The tenant's cache, and where the tenant stands now.
+struct Opened {
+    cache: TenantCache,
+    began: Began,
+}
+
+fn opened(scope: &Scope) -> Option<Opened> {
+    let cache = scope.tools.cache.as_ref().filter(|_| !scope.tenant.id().is_control())?.of(&scope.tenant);
+    let began = cache.begin();
+    Some(Opened { cache, began })
+}
+
+fn is_kept(access: Access, keeping: &Keeping) -> bool {
+    access == Access::Checked && keeping.policy.tier != Tier::Off
 }
 
 struct Question {
@@ -201,15 +215,15 @@ struct Question {
 
 async fn ask<F>(
     scope: &Scope,
-    cache: &TenantCache,
-    collection: &crate::schema::Collection,
+    Opened { cache, began }: Opened,
+    collection: &Collection,
     keeping: &Keeping,
     question: Question,
     freshness: Freshness,
     load: F,
 ) -> Result<cache::Answer, RecordError>
 where
-    F: AsyncFnOnce() -> Result<Answer, RecordError>,
+    F: AsyncFnOnce() -> Result<(Answer, i64), RecordError>,
 {
     let schema = scope.tenant.schema().version().to_be_bytes();
     let mut parts: Vec<&[u8]> = vec![&question.bytes, &schema];
@@ -217,9 +231,9 @@ where
     parts.extend(extra.iter().map(Vec::as_slice));
     let caller = if depends_on_caller(scope, keeping) { CallerClass::superuser() } else { CallerClass::everyone() };
     let key = Key::new(cache.tenant(), question.category, &collection.id, question.sub, &parts, &caller);
-    let request =
-        Request { key: &key, dependencies: &question.dependencies, policy: &keeping.policy, replay: None };
-    let load = || async { load().await.map(|answer| Loaded::json(answer.body)) };
+    let (dependencies, policy) = (&question.dependencies, &keeping.policy);
+    let request = Request { began, key: &key, dependencies, policy, replay: None };
+    let load = || async { load().await.map(|(answer, lsn)| Loaded::json(answer.body, lsn)) };
     match freshness {
         Freshness::Current => cache.get_or_load(request, load).await,
         Freshness::Reload => cache.reload(request, load).await,
