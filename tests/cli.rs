@@ -1,5 +1,5 @@
 //! The program as people run it: exit codes, help, mistakes in the configuration, a folder in use.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: a panic is the failure")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -174,4 +174,36 @@ fn tenants_live_and_die_beside_a_running_node() {
     let node = Node::start(folder.path());
     lifecycle(folder.path());
     assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn collections_records_blueprints_and_rules_from_the_command_line() {
+    let folder = TempDir::new().unwrap();
+    let data = |args: &[&str]| {
+        let mut all = args.to_vec();
+        all.extend(["--data-dir", "data"]);
+        run(folder.path(), &all)
+    };
+    assert!(code(&data(&["blueprint", "list"]), 0).contains("tournament"));
+    assert!(code(&data(&["rules", "test", "cms"]), 0).contains("ok"));
+    code(&data(&["blueprint", "apply", "cms"]), 0);
+    assert!(code(&data(&["collection", "list"]), 0).contains("entries"));
+    std::fs::write(
+        folder.path().join("notes.json"),
+        r#"[{"name":"notes","type":"base","fields":[{"name":"t","type":"text"}]}]"#,
+    )
+    .unwrap();
+    code(&data(&["collection", "import", "notes.json"]), 0);
+    std::fs::write(folder.path().join("notes.ndjson"), "{\"t\":\"a\"}\n{\"t\":\"b\"}\n").unwrap();
+    assert!(code(&data(&["records", "import", "notes", "--from", "notes.ndjson"]), 0).contains("\"created\": 2"));
+    assert!(code(&data(&["records", "export", "notes", "--filter", "t = 'b'"]), 0).contains("\"b\""));
+    std::fs::write(folder.path().join("bad.ndjson"), "nonsense\n").unwrap();
+    code(&data(&["records", "import", "notes", "--from", "bad.ndjson"]), 1);
+    let definitions = data(&["collection", "export"]).stdout;
+    std::fs::write(folder.path().join("all.json"), definitions).unwrap();
+    code(&data(&["tenant", "create", "copy"]), 0);
+    code(&data(&["collection", "import", "all.json", "--tenant", "copy"]), 0);
+    code(&data(&["rules", "strangers"]), 0);
+    let missing = data(&["rules", "explain", "notes", "nothing", "view"]);
+    code(&missing, 5);
 }

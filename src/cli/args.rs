@@ -37,6 +37,12 @@ pub(super) enum Command {
     /// Create superusers and give them new passwords
     #[command(subcommand)]
     Superuser(SuperuserCommand),
+    /// Look at blueprints and bring tenants to them
+    #[command(subcommand)]
+    Blueprint(BlueprintCommand),
+    /// Ask why a rule holds, which rules look like mistakes, what a stranger can read
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Look at and move collections
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -182,6 +188,76 @@ pub(super) enum TenantCommand {
         /// Really
         #[arg(long, required = true)]
         yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BlueprintCommand {
+    /// List the blueprints of this node
+    List,
+    /// Write a blueprint as JSON
+    #[command(after_help = "Examples:\n  tenantry blueprint show tournament > mine.json")]
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Add a blueprint, or a newer version of one
+    #[command(after_help = "Examples:\n  tenantry blueprint publish mine.json")]
+    Publish {
+        /// A file as `blueprint show` writes it
+        file: PathBuf,
+    },
+    /// Bring a tenant to the newest version of a blueprint; what it has beside it stays
+    #[command(after_help = "Examples:\n  tenantry blueprint apply cms --tenant acme --dry-run")]
+    Apply {
+        /// Its name
+        name: String,
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// Only tell what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RulesCommand {
+    /// Say why somebody may or may not do something to a record
+    #[command(
+        after_help = "Examples:\n  tenantry rules explain posts RECORD view --tenant acme --as users/USER\n  tenantry rules explain posts RECORD delete"
+    )]
+    Explain {
+        /// Name of the collection
+        collection: String,
+        /// Id of the record
+        record: String,
+        /// list, view, create, update, delete, manage or auth
+        action: String,
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// Who: collection/id; without it, somebody who is not logged in
+        #[arg(long = "as", value_name = "COLLECTION/ID")]
+        caller: Option<String>,
+    },
+    /// Run the promises that a blueprint makes about its rules
+    #[command(after_help = "Examples:\n  tenantry rules test tournament")]
+    Test {
+        /// Name of the blueprint
+        blueprint: String,
+    },
+    /// List rules that look like mistakes
+    Lint {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+    },
+    /// Report what somebody who is not logged in can read
+    Strangers {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
     },
 }
 

@@ -3,12 +3,11 @@
 //! Keeps true: results go to the standard output, everything else to the standard error stream.
 //! Does not do: checking; the node checks.
 
-use super::args::{
-    CollectionCommand, Command, RecordsCommand, ServeArgs, SuperuserArgs, SuperuserCommand, TenantCommand,
-};
+use super::args::{Command, RecordsCommand, ServeArgs, SuperuserArgs, SuperuserCommand, TenantCommand};
 use super::client::{Client, accepted};
 use super::demo;
 use super::outcome::Failure;
+use super::schema;
 use crate::app::{self, Parts};
 use crate::config::{Config, LogFormat};
 use crate::kernel::random::SystemRandom;
@@ -26,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Everything but unreserved characters (RFC 3986) is escaped in a path segment.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
@@ -41,7 +40,9 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
         Command::Tenant(command) => tenant(&client, command).await,
         Command::Superuser(SuperuserCommand::Create(args)) => create_superuser(&client, args).await,
         Command::Superuser(SuperuserCommand::Reset(args)) => reset_superuser(&client, args).await,
-        Command::Collection(command) => collection(&client, command).await,
+        Command::Collection(command) => schema::collection(&client, command).await,
+        Command::Blueprint(command) => schema::blueprint(&client, command).await,
+        Command::Rules(command) => schema::rules(&client, command).await,
         Command::Records(command) => records(&client, command).await,
         Command::Doctor => doctor(&client).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(()),
@@ -182,34 +183,6 @@ async fn reset_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Fai
     let body = json!({ "password": password.expose(), "passwordConfirm": password.expose() });
     client.send(Method::PATCH, &format!("/api/collections/_superusers/records/{}", segment(id)), &body).await?;
     println!("changed the password of {}", args.email);
-    Ok(())
-}
-
-async fn collection(client: &Client, command: CollectionCommand) -> Result<(), Failure> {
-    match command {
-        CollectionCommand::List { tenant } => {
-            let list = client.get(&format!("/t/{}/api/collections?perPage=1000", segment(&tenant))).await?;
-            for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-                let text = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                println!("{}\t{}\t{}", text("name"), text("type"), text("id"));
-            }
-        }
-        CollectionCommand::Export { tenant } => {
-            let list = client.get(&format!("/t/{}/api/collections?perPage=1000", segment(&tenant))).await?;
-            // The system's own are there in every tenant and refuse to be imported.
-            let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
-            let items: Vec<_> = items.filter(|item| item.get("system") != Some(&Value::Bool(true))).collect();
-            println!("{}", serde_json::to_string_pretty(&items).unwrap_or_default());
-        }
-        CollectionCommand::Import { file, tenant, delete_missing } => {
-            let text = tokio::fs::read_to_string(&file).await?;
-            let collections: Value = serde_json::from_str(&text)
-                .map_err(|error| Failure::Usage(format!("{} is not JSON: {error}", file.display())))?;
-            let body = json!({ "collections": collections, "deleteMissing": delete_missing });
-            client.send(Method::PUT, &format!("/t/{}/api/collections/import", segment(&tenant)), &body).await?;
-            println!("imported the collections of {}", file.display());
-        }
-    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod demo;
 mod outcome;
+mod schema;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};

@@ -24,7 +24,7 @@ Exit codes:
   3  the configuration has mistakes; all are listed
   4  the node cannot start: folder in use, address taken, disk
   5  the node refused the request; the message says why
-  6  doctor found something wrong";
+  6  doctor, rules test or rules lint found something wrong";
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
