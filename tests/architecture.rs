@@ -52,7 +52,6 @@ const OWNERS: &[(&str, &[&str])] = &[
     // services keep compiled query plans, which hold typed schema references and so cannot live in the byte cache.
     ("quick_cache", &["cache", "services"]),
     ("argon2", &["secrets"]),
-    ("jsonwebtoken", &["secrets"]),
     // kernel::random is the operating system's generator; entity tags are SHA-256 made where bodies are made.
     ("ring", &["secrets", "kernel", "cache", "services", "store"]),
     ("flate2", &["http", "cache"]),

@@ -15,7 +15,6 @@ pub mod key;
 mod memory;
 pub mod mutation;
 mod persist;
-pub mod policy;
 pub mod purge;
 pub mod stamp;
 pub mod stats;

@@ -11,7 +11,7 @@ use crate::cache::flight::{FlightKey, Seat};
 use crate::cache::key::Key;
 use crate::cache::memory::{Account, Held, HeldParts, Slot};
 use crate::cache::mutation::Mutation;
-use crate::cache::policy::{Policy, Tier};
+use crate::schema::cache_policy::{Policy, Tier};
 use crate::cache::purge;
 use crate::cache::stamp::{Dependencies, Lineage, Positions, Seed, Stamp};
 use crate::cache::stats::{AgeSum, Counters, Counts, TenantCounters, TenantReport};

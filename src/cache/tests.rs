@@ -2,7 +2,7 @@ use super::*;
 use crate::cache::disk::{DiskRead, DiskStats};
 use crate::cache::entry::Loaded;
 use crate::cache::key::{CallerClass, Category, Key, KeyParts, Sub};
-use crate::cache::policy::{Policy, Tier, TtlClass};
+use crate::schema::cache_policy::{Policy, Tier, TtlClass};
 use crate::cache::purge::Purge;
 use crate::cache::stamp::Dependencies;
 use crate::kernel::clock::ManualClock;

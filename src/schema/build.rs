@@ -7,7 +7,8 @@ use super::definition::{self, CollectionInput};
 use super::error::Problems;
 use super::field::FieldKind;
 use super::field_build::{self, BuiltFields};
-use super::{AuthOptions, Collection, CollectionKind, Index, IndexColumn, Rules, auth_form, cache_form, index_sql};
+use super::cache_policy::Policy;
+use super::{AuthOptions, Collection, CollectionKind, Index, IndexColumn, Rules, auth_form, index_sql};
 use crate::kernel::ident::{CollectionId, CollectionName, FieldNumber};
 use crate::kernel::limits;
 use crate::kernel::random::Random;
@@ -47,7 +48,14 @@ pub(crate) fn draft(
     let cache = match &input.cache {
         None => old.and_then(|old| old.cache.clone()),
         Some(None) => None,
-        Some(Some(policy)) => cache_form::check(policy, &mut problems.at("cache")).map(Arc::new),
+        Some(Some(policy)) => match Policy::parse(policy) {
+            Ok(_) => Some(Arc::new(policy.clone())),
+            Err(refused) => {
+                let message = format!("{}.", refused.problem);
+                problems.at("cache").add_at(&refused.member, "validation_invalid_value", message);
+                None
+            }
+        },
     };
     let moved_to =
         |number: FieldNumber| fields.moved.iter().find(|(from, _)| *from == number).map_or(number, |(_, to)| *to);

@@ -12,7 +12,7 @@ pub mod view;
 pub mod value_check;
 pub mod json;
 pub mod blueprint;
-pub mod cache_form;
+pub mod cache_policy;
 pub mod field_form;
 pub mod generate;
 pub(crate) mod auth_form;

@@ -9,7 +9,7 @@ use super::keeping::Keeping;
 use super::plans::Access;
 use super::read::{self, GetTask, ListRequest, View};
 use super::{Answer, PageLinks, RecordError, Scope, hint};
-use crate::cache::policy::Tier;
+use crate::schema::cache_policy::Tier;
 use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::{Dependencies, Generation, Seed, Touched};
 use crate::cache::{self, Began, Cache, Request, TenantCache, entry::Loaded};

@@ -4,7 +4,7 @@
 //! an answer that reads the present or chance is never kept.
 //! Does not do: keeping; `cached` asks the cache.
 
-use crate::cache::policy::{Policy, Tier};
+use crate::schema::cache_policy::{Policy, Tier};
 use crate::cache::stamp::Dependencies;
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
 use crate::kernel::value::Stored;

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use tenantry::cache::entry::Loaded;
 use tenantry::cache::key::{CallerClass, Category, Key, Sub};
 use tenantry::cache::mutation::Mutation;
-use tenantry::cache::policy::Policy;
+use tenantry::schema::cache_policy::Policy;
 use tenantry::cache::purge::Purge;
 use tenantry::cache::stamp::{Dependencies, Touched};
 use tenantry::cache::{Cache, CacheOptions, CommitSummary, Request, Source, TenantCache};

@@ -165,7 +165,7 @@ impl Policy {
                     policy.class =
                         word(name, value, &classes, "must be session, profile, data, live, analytics or static")?;
                 }
-                "ttl_s" | "ttl" => policy.ttl_s = Some(seconds(name, value)?),
+                "ttlSeconds" => policy.ttl_s = Some(seconds(name, value)?),
                 "tags" => policy.tags = words(name, value, TAGS_MAX, is_tag)?,
                 "key" => policy.key_parts = words(name, value, KEY_PARTS_MAX, is_request_path)?,
                 "cacheControl" => policy.cache_control = CacheControl::parse(value)?,
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn policies_are_read_and_refused_by_member() {
         let policy = Policy::parse(&json!({
-            "tier": "l1", "class": "live", "ttl_s": 5, "tags": ["news"], "key": ["@request.headers.x_lang"],
+            "tier": "l1", "class": "live", "ttlSeconds": 5, "tags": ["news"], "key": ["@request.headers.x_lang"],
             "cacheControl": "public, max-age=60, s-maxage=120",
         }))
         .unwrap();
@@ -355,8 +355,8 @@ mod tests {
         for (value, member) in [
             (json!([]), "cache"),
             (json!({"tier": "l3"}), "tier"),
-            (json!({"ttl_s": -1}), "ttl_s"),
-            (json!({"ttl_s": 2_592_001}), "ttl_s"),
+            (json!({"ttlSeconds": -1}), "ttlSeconds"),
+            (json!({"ttlSeconds": 2_592_001}), "ttlSeconds"),
             (json!({"tags": ["a,b"]}), "tags"),
             (json!({"key": ["auth.id"]}), "key"),
             (json!({"cacheControl": {"maxage": 1}}), "cacheControl.maxage"),
