@@ -8,6 +8,7 @@ mod engines;
 mod error;
 mod folder;
 mod observe;
+mod upkeep;
 
 pub use demo::{DEMO_EMAIL, DEMO_TENANT, Progress};
 pub use error::StartError;

@@ -4,6 +4,7 @@
 //! checkpoints, then releases the files. Does not do: answering requests.
 
 use super::observe::{CacheFeed, CacheWatch, DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
+use super::upkeep::Upkeep;
 use super::{Parts, StartError, folder};
 use crate::cache::{Cache, CacheOptions};
 use crate::config::Config;
@@ -29,7 +30,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// How often idle tenants are looked for.
+/// How often idle tenants, and tenants due for upkeep, are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// How often the cache writes hot answers to disk and adapts.
 const UPKEEP_EVERY: Duration = Duration::from_secs(2);
@@ -45,7 +46,8 @@ pub(super) struct Engines {
     cache: Option<Cache>,
     tools: Arc<RecordTools>,
     node_key: Secret,
-    /// Closes idle tenants; aborted by `close`, between two sweeps or inside one, which holds nothing half-done.
+    /// Keeps open tenants tidy and closes idle ones; aborted by `close`, between two sweeps or inside one, which holds
+    /// nothing half-done.
     sweeper: JoinHandle<()>,
     /// Looks after the cache; aborted by `close`, between two rounds.
     keeper: Option<JoinHandle<()>>,
@@ -87,7 +89,8 @@ impl Engines {
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
         });
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
-        let sweeper = tokio::spawn(sweep(Arc::clone(&store)));
+        let tidying = Upkeep::new(Arc::clone(&store), auth.clone(), Arc::clone(&clock), &config.data);
+        let sweeper = tokio::spawn(sweep(tidying));
         let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
         Ok(Self { store, registry, auth, catalog, clock, random, cache, tools: Arc::new(tools), node_key, sweeper, keeper })
@@ -190,11 +193,11 @@ fn open_cache(config: &Config, parts: &Parts) -> Option<Cache> {
     config.cache.enabled.then(|| Cache::open(options))
 }
 
-async fn sweep(store: Arc<store::Tenants>) {
+async fn sweep(mut upkeep: Upkeep) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
-        store.sweep().await;
+        upkeep.run().await;
     }
 }
 

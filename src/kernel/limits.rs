@@ -96,6 +96,17 @@ pub const STATEMENT_CACHE_LEN: usize = 1_024;
 /// Query plans kept per tenant.
 pub const PLAN_CACHE_LEN: usize = 1_024;
 
+/// Log records that one step of cutting the log takes; writers wait for one step at most.
+pub const LOG_CUT_LEN_MAX: u64 = 20_000;
+/// Days the log is kept when nothing else is configured.
+pub const LOG_KEEP_DAYS: u32 = 30;
+/// Bytes of log a tenant keeps when nothing else is configured.
+pub const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Milliseconds between two upkeeps of one open tenant.
+pub const UPKEEP_EVERY_MS: i64 = 10 * 60 * 1_000;
+/// Expired sessions or codes that one upkeep removes in one transaction.
+pub const UPKEEP_ROWS_MAX: usize = 1_000;
+
 /// Password hashes computed at the same time.
 pub const HASH_CONCURRENCY_MAX: usize = 2;
 /// Password hashes waiting at most.

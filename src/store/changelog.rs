@@ -8,6 +8,7 @@ use super::migrate;
 use super::record_codec::{self, Frame, OriginSeen};
 use crate::kernel::clock::{Hlc, HlcSource};
 use crate::kernel::ident::{CollectionId, FieldNumber, OriginUid, RecordId};
+use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::schema::record::RecordImage;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -291,7 +292,7 @@ fn verify_one(body: &[u8], lines: &mut HashMap<OriginUid, Line>) -> Result<(), S
 
 /// Cuts the oldest records: those stamped before `before_ms`, and as many as bring the bodies below `bytes_max`.
 ///
-/// The newest record always stays. Returns how many were cut. Runs inside the caller's transaction.
+/// The newest record always stays, and one call cuts `limits::LOG_CUT_LEN_MAX` at most. Returns how many were cut. Runs inside the caller's transaction.
 pub(super) fn truncate(connection: &Connection, before_ms: i64, bytes_max: u64) -> Result<u64, StoreError> {
     let last: i64 = connection.query_row("SELECT coalesce(max(lsn), 0) FROM _tn_tx", [], |row| row.get(0))?;
     let stamp = before_ms.max(0).saturating_mul(1 << 16);
@@ -314,7 +315,9 @@ pub(super) fn truncate(connection: &Connection, before_ms: i64, bytes_max: u64) 
             by_size = row.get(0)?;
         }
     }
-    let keep_from = by_age.max(by_size).min(last);
+    let first: i64 = connection.query_row("SELECT coalesce(min(lsn), 0) FROM _tn_tx", [], |row| row.get(0))?;
+    let step_end = first.saturating_add(i64::try_from(limits::LOG_CUT_LEN_MAX).unwrap_or(i64::MAX));
+    let keep_from = by_age.max(by_size).min(last).min(step_end);
     connection.execute(
         "UPDATE _tn_origin SET floor = max(floor, coalesce(
            (SELECT max(seq) FROM _tn_tx WHERE _tn_tx.oid = _tn_origin.oid AND lsn < ?1), 0))",

@@ -26,6 +26,7 @@ mod snapshot;
 mod check;
 mod replay;
 mod node;
+mod upkeep;
 #[cfg(test)]
 mod tests;
 

@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         Ok(statement)
     }
 
-    fn as_system<T>(&self, run: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn as_system<T>(&self, run: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let Some(system) = self.system else { return run(self.connection) };
         system.store(true, Ordering::Relaxed);
         let result = run(self.connection);

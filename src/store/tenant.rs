@@ -162,6 +162,11 @@ impl TenantDb {
         &self.0
     }
 
+    /// Bytes of the file, its write-ahead log not counted; 0 if it cannot be asked.
+    pub(super) fn file_bytes(&self) -> u64 {
+        std::fs::metadata(&self.0.path).map_or(0, |meta| meta.len())
+    }
+
     /// Runs `read` over one snapshot that holds every write acknowledged before.
     ///
     /// It runs on the calling thread first, under a small budget of steps; if that is used up, again from the start on
@@ -239,15 +244,6 @@ impl TenantDb {
     /// Transactions after position `since_lsn`, oldest first, at most `limit`.
     pub async fn changes(&self, since_lsn: i64, limit: usize) -> Result<Vec<LoggedTx>, StoreError> {
         self.read(move |reader| reader.changes(since_lsn, limit)).await
-    }
-
-    /// Cuts log records stamped before `before_ms`, and the oldest until the rest is at most `bytes_max`.
-    ///
-    /// `floor` of each origin remembers where its log begins. The newest record stays. Returns how many went.
-    pub async fn truncate_log(&self, before_ms: i64, bytes_max: u64) -> Result<u64, StoreError> {
-        let written =
-            self.write(WriteMeta::system("log truncation"), move |tx| tx.truncate_log(before_ms, bytes_max)).await?;
-        Ok(written.value)
     }
 
     /// Queue, readers and log of this tenant.
@@ -452,6 +448,11 @@ impl Tenants {
             closed += 1;
         }
         closed
+    }
+
+    /// Clones of the open handles; taking one here does not count as using it.
+    pub fn list_open(&self) -> Vec<TenantDb> {
+        self.table.lock().open.values().filter_map(|cell| cell.get().cloned()).collect()
     }
 
     /// Handles that are open.

@@ -15,6 +15,7 @@ mod known;
 mod login;
 mod mailer;
 mod otp;
+mod prune;
 mod recovery;
 mod rule;
 mod sessions;

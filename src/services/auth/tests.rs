@@ -586,3 +586,19 @@ async fn suspending_a_tenant_stops_it_at_the_door() {
     world.node.registry.suspend(meta(), "tenant-a").await.unwrap();
     assert!(world.node.registry.open_tenant(&id).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_sessions_are_removed_and_live_ones_stay() {
+    let world = World::new().await;
+    world.ada(TokenMode::Session).await;
+    world.node.clock.advance_ms(i64::try_from(limits::SESSION_IDLE_S).unwrap() * 1_000 - 5_000);
+    world.ada(TokenMode::Session).await;
+    assert_eq!(world.auth.prune_expired(&world.scope.tenant).await.unwrap(), 0);
+    world.node.clock.advance_ms(10_000);
+    let live = world.ada(TokenMode::Session).await;
+    // Opening a session clears the account's own expired ones; make another account's expire by time alone.
+    world.node.clock.advance_ms(i64::try_from(limits::SESSION_IDLE_S).unwrap() * 1_000 + 1);
+    assert_eq!(world.auth.prune_expired(&world.scope.tenant).await.unwrap(), 2);
+    let refreshed = world.auth.refresh_session(&world.scope, "users", &live.session.unwrap().refresh_token).await;
+    assert!(refreshed.is_err());
+}

@@ -400,3 +400,25 @@ async fn a_unique_index_that_the_records_do_not_allow_is_refused_in_their_words(
     assert_eq!(refused.code(), crate::kernel::error::Code::SchemaInvalid);
     assert!(refused.public().contains("notes share values of title"), "{}", refused.public());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_go_by_age_and_a_tidy_file_is_not_written() {
+    let fixture = fixture();
+    let (tenant, _) = tenant_with_notes(&fixture, "one").await;
+    let now = 1_700_000_000_000;
+    let save = |key: &'static str| {
+        tenant.write::<_, StoreError, _>(meta(), move |tx: &mut WriteTx<'_>| tx.save_receipt(key, b"done"))
+    };
+    save("old").await.unwrap();
+    fixture.clock.advance_ms(10_000);
+    save("young").await.unwrap();
+    assert_eq!(tenant.prune_receipts(now + 5_000).await.unwrap(), 1);
+    let found: Result<_, StoreError> =
+        tenant.read(|reader| Ok((reader.find_receipt("old")?, reader.find_receipt("young")?))).await;
+    assert_eq!(found.unwrap(), (None, Some(b"done".to_vec())));
+    let commits = fixture.tenants.stats().commits;
+    assert_eq!(tenant.prune_receipts(now + 5_000).await.unwrap(), 0);
+    assert_eq!(tenant.truncate_log(0, u64::MAX).await.unwrap(), 0);
+    assert_eq!(fixture.tenants.stats().commits, commits, "nothing was due");
+    assert_eq!(fixture.tenants.list_open().len(), 1);
+}

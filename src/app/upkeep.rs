@@ -1,0 +1,68 @@
+//! What happens by itself: idle tenants close; logs, receipts, sessions and codes past their time go.
+//!
+//! Keeps true: only open tenants are touched, each at most once per `limits::UPKEEP_EVERY_MS`, and upkeep does not keep a
+//! tenant open; one tenant that fails does not stop the next. Does not do: backups, retention of records.
+
+use crate::config::DataConfig;
+use crate::kernel::clock::Clock;
+use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
+use crate::services::auth::{Auth, AuthError};
+use crate::store::{self, TenantDb};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// The periodic task; owned by its loop.
+pub(super) struct Upkeep {
+    store: Arc<store::Tenants>,
+    auth: Auth,
+    clock: Arc<dyn Clock>,
+    log_keep_ms: i64,
+    log_bytes_max: u64,
+    /// When each tenant was last seen to; entries older than the interval are dropped, so it stays as long as the table
+    /// of open tenants.
+    last_ms: HashMap<TenantId, i64>,
+}
+
+impl Upkeep {
+    pub(super) fn new(store: Arc<store::Tenants>, auth: Auth, clock: Arc<dyn Clock>, config: &DataConfig) -> Self {
+        Self {
+            store,
+            auth,
+            clock,
+            log_keep_ms: i64::from(config.log_keep_days) * DAY_MS,
+            log_bytes_max: config.log_bytes_max,
+            last_ms: HashMap::new(),
+        }
+    }
+
+    /// One round: what is due, then closing what is idle.
+    pub(super) async fn run(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.last_ms.retain(|_, last_ms| now_ms - *last_ms < limits::UPKEEP_EVERY_MS);
+        for tenant in self.store.list_open() {
+            if self.last_ms.contains_key(tenant.id()) {
+                continue;
+            }
+            self.last_ms.insert(tenant.id().clone(), now_ms);
+            match self.tidy(&tenant, now_ms).await {
+                Ok((0, 0, 0)) => {}
+                Ok((log, receipts, logins)) => {
+                    tracing::info!({ tenant.id = %tenant.id(), log, receipts, logins }, "old entries were removed");
+                }
+                Err(error) => tracing::warn!({ tenant.id = %tenant.id(), %error }, "upkeep failed; it is tried again"),
+            }
+        }
+        self.store.sweep().await;
+    }
+
+    /// Log records, receipts, sessions and codes that went.
+    async fn tidy(&self, tenant: &TenantDb, now_ms: i64) -> Result<(u64, u64, usize), AuthError> {
+        let logins = self.auth.prune_expired(tenant).await?;
+        let receipts = tenant.prune_receipts(now_ms - limits::RECEIPT_AGE_MS).await?;
+        let log = tenant.truncate_log(now_ms - self.log_keep_ms, self.log_bytes_max).await?;
+        Ok((log, receipts, logins))
+    }
+}
