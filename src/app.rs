@@ -121,5 +121,6 @@ fn serve_options(config: &Config) -> ServeOptions {
         json_bytes_max: http.body_bytes_max,
         multipart_bytes_max: http.multipart_bytes_max,
         access_log: config.log.access,
+        cors_origins: http.cors_origins.clone(),
     }
 }

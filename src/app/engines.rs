@@ -93,7 +93,19 @@ impl Engines {
         let sweeper = tokio::spawn(sweep(tidying));
         let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
-        Ok(Self { store, registry, auth, catalog, clock, random, cache, tools: Arc::new(tools), node_key, sweeper, keeper })
+        Ok(Self {
+            store,
+            registry,
+            auth,
+            catalog,
+            clock,
+            random,
+            cache,
+            tools: Arc::new(tools),
+            node_key,
+            sweeper,
+            keeper,
+        })
     }
 
     /// The handles of every handler part.

@@ -1,3 +1,5 @@
+//! Tests of the parent module.
+
 use super::*;
 use crate::cache::disk::{DiskRead, DiskStats};
 use crate::cache::entry::Loaded;

@@ -120,6 +120,7 @@ sections! {
         body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1_024, 1 << 30), "Largest JSON body.";
         multipart_bytes_max: usize = limits::MULTIPART_BYTES_MAX, within(1_024, 1 << 34), "Largest multipart body.";
         tenant_domains: Vec<String> = vec!["localhost".to_owned()], host_names, "Domains under which a first label names the tenant: `{tenant}.example.com`.";
+        cors_origins: Vec<String> = vec!["*".to_owned()], any, "Origins whose pages may call, such as `https://app.example.com`; `*` is every one.";
         trusted_proxies: Vec<Cidr> = Vec::new(), any, "Peers whose `X-Forwarded-For` is believed.";
         metrics_token: Secret = Secret::default(), any, "If set, `/metrics` wants `Authorization: Bearer <token>`.";
     }

@@ -55,6 +55,8 @@ pub struct ServeOptions {
     pub multipart_bytes_max: usize,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Origins whose pages may call; `*` is every one.
+    pub cors_origins: Vec<String>,
 }
 
 /// The handles of all handler parts, each registered on its own so that a handler sees only its own part.
@@ -79,6 +81,7 @@ pub(crate) fn serve(
     let edge = web::Data::new(middleware::Edge {
         ids: middleware::RequestIds::new(parts.random.as_ref()),
         metrics: parts.metrics,
+        origins: middleware::Origins::new(options.cors_origins.clone()),
         access_log: options.access_log,
     });
     let limits = web::Data::new(body::BodyLimits {

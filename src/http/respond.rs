@@ -4,9 +4,9 @@
 
 use crate::http::middleware::TenantPrefix;
 use crate::http::problem::Problem;
-use crate::services::records::{Answer, PageLinks};
 use crate::services::records::batch::{BatchAnswer, ItemAnswer};
 use crate::services::records::write::Effect;
+use crate::services::records::{Answer, PageLinks};
 use crate::store::WriteToken;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};

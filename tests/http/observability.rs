@@ -45,6 +45,29 @@ async fn a_request_keeps_a_well_formed_id_and_gets_one_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_may_call_as_far_as_they_are_allowed() {
+    let server = TestServer::start().await;
+    let page = server.anon().with_header("origin", "https://app.example.com");
+    let answer = page.get("/api/health").await.has_status(200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(answer.header("access-control-allow-credentials"), None);
+    let asking = page.clone().with_header("access-control-request-method", "PATCH");
+    let asking = asking.with_header("access-control-request-headers", "authorization");
+    let preflight =
+        asking.send_raw(reqwest::Method::OPTIONS, "/api/collections/users/records/x", "").await.has_status(204);
+    assert_eq!(preflight.header("access-control-allow-headers"), Some("authorization"));
+    assert!(preflight.header("access-control-allow-methods").is_some_and(|methods| methods.contains("PATCH")));
+
+    let clock = std::sync::Arc::new(tenantry::kernel::clock::SystemClock);
+    let strict = TestServer::start_with("[http]\ncors_origins = ['https://app.example.com']", clock).await;
+    for (origin, allowed) in [("https://app.example.com", true), ("https://evil.example.com", false)] {
+        let answer = strict.anon().with_header("origin", origin).get("/api/health").await.has_status(200);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed.then_some(origin));
+        assert!(answer.headers.get_all("vary").iter().any(|value| value == "Origin"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_and_methods_say_so() {
     let server = TestServer::start().await;
     server.anon().get("/api/nothing/here").await.has_status(404).problem("route_not_found");

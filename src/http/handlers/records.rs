@@ -10,8 +10,8 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Code;
 use crate::services::records::batch::{self, BatchOptions};
-use crate::services::records::changes;
 use crate::services::records::cached::{self, Freshness};
+use crate::services::records::changes;
 use crate::services::records::read::{ListRequest, View};
 use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
@@ -84,7 +84,7 @@ async fn run(
         collection,
         id,
         body: body.object,
-        if_match: visitor.header("if-match").map(str::to_owned),
+        if_match: visitor.header("if-match").map(plain_tags),
         view: View::from_pairs(&visitor.parameters())?,
         dry_run: visitor.flag("dryRun"),
         source: WriteSource::Caller,
@@ -95,6 +95,13 @@ async fn run(
         Effect::Read | Effect::Created | Effect::Updated => respond::fresh(answer.done.answer),
     };
     Ok(respond::with_write_token(written, answer.token.as_ref(), answer.replayed))
+}
+
+/// The tags of `If-Match` without the content coding that a compressed answer added to them.
+fn plain_tags(header: &str) -> String {
+    ["-br", "-zstd", "-gzip", "-deflate"]
+        .iter()
+        .fold(header.to_owned(), |tags, coding| tags.replace(&format!("{coding}\""), "\""))
 }
 
 fn idempotency(visitor: &Visitor, scope: &Scope, raw: &[u8]) -> Result<Option<Idempotency>, RecordError> {

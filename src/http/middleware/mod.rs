@@ -1,13 +1,15 @@
-//! What happens around every request, in this order: request id, tenant prefix, panic guard, handler, problem body,
+//! What happens around every request, in this order: request id, preflight, tenant prefix, panic guard, handler, problem body,
 //! security headers, metrics, access log.
 //!
 //! Keeps true: no request leaves without a request id and a body that says what went wrong; a panic costs one request,
 //! never the process. Does not do: authentication or tenant lookup, those are extractors, so that a route that needs
 //! neither pays for neither.
 
+mod cors;
 mod prefix;
 mod request_id;
 
+pub(crate) use cors::Origins;
 pub(crate) use prefix::TenantPrefix;
 pub(crate) use request_id::{RequestId, RequestIds};
 
@@ -31,6 +33,7 @@ use std::time::Instant;
 pub(crate) struct Edge {
     pub(crate) ids: RequestIds,
     pub(crate) metrics: Arc<HttpMetrics>,
+    pub(crate) origins: Origins,
     pub(crate) access_log: bool,
 }
 
@@ -58,8 +61,11 @@ pub(crate) async fn around(
     request.extensions_mut().insert(id.clone());
     edge.metrics.begin();
     let mut in_flight = InFlight(&edge.metrics, false);
-    let mut response = match prefix::strip(&mut request) {
-        Ok(()) => match guarded(request, next, &edge, &id).await {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let preflight = edge.origins.preflight(request.method(), request.headers());
+    let mut response = match (preflight, prefix::strip(&mut request)) {
+        (Some(answer), _) => ServiceResponse::new(request.into_parts().0, answer),
+        (None, Ok(())) => match guarded(request, next, &edge, &id).await {
             Ok(response) => response,
             Err(error) => {
                 in_flight.1 = true;
@@ -67,12 +73,15 @@ pub(crate) async fn around(
             }
         },
         // Not `into_response`, which would lose the problem inside.
-        Err(problem) => ServiceResponse::new(request.into_parts().0, HttpResponse::from_error(problem)),
+        (None, Err(problem)) => ServiceResponse::new(request.into_parts().0, HttpResponse::from_error(problem)),
     };
     if response.response().error().is_some() {
         response = with_problem_body(response, &edge, &id);
     }
     decorate(response.headers_mut(), &id);
+    if let Some(origin) = origin {
+        edge.origins.open(&origin, response.headers_mut());
+    }
     in_flight.1 = true;
     finish(&response, &edge, &id, started);
     Ok(response)
