@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tenantry::app::Parts;
 use tenantry::http::problem::status_of;
+use tenantry::kernel::clock::{Clock, SystemClock};
 use tenantry::kernel::error::Code;
 use tenantry::store::{FaultPoint, Faults, Injected};
 
@@ -88,4 +89,29 @@ async fn a_full_or_broken_disk_stops_writes_and_nothing_else() {
     disk.0.store(0, Ordering::SeqCst);
     admin.post(path, json!({ "text": "after" })).await.created();
     assert_eq!(admin.get(path).await.ok()["totalItems"], 2);
+}
+
+/// A clock that panics when told to, once.
+#[derive(Debug, Default)]
+struct BrokenClock(AtomicU8);
+
+impl Clock for BrokenClock {
+    fn now_ms(&self) -> i64 {
+        assert!(self.0.swap(0, Ordering::SeqCst) == 0, "the clock is broken");
+        SystemClock.now_ms()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_costs_one_request_and_is_counted() {
+    expect_error("the clock is broken");
+    let clock = Arc::new(BrokenClock::default());
+    let server = TestServer::start_with("", clock.clone()).await;
+    server.anon().get("/health").await.ok();
+    clock.0.store(1, Ordering::SeqCst);
+    let problem = server.anon().get("/health").await.has_status(500).problem("internal");
+    assert!(!problem.to_string().contains("clock"), "{problem}");
+    server.anon().get("/health").await.ok();
+    let metrics = String::from_utf8(server.anon().get("/metrics").await.body).unwrap();
+    assert!(metrics.contains("\ntenantry_http_panics_total 1\n"), "{metrics}");
 }
