@@ -1,6 +1,6 @@
 //! From a request to a complete collection: names, fields, rules, indexes, options, checked against all others.
 //!
-//! Keeps true: what leaves here satisfies every invariant that [`Schema`] states; all problems are reported together.
+//! Keeps true: what leaves here satisfies every invariant that [`crate::schema::Schema`] states; all problems are reported together.
 //! Does not do: views' columns (that is `view`), steps and DDL (that is `plan`).
 
 use super::definition::{self, CollectionInput};

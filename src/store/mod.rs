@@ -5,7 +5,7 @@
 //! Does not do: meaning of rules or JSON of the wire; who may ask is decided above.
 //!
 //! Reading order: [`tenant`] (handles) → [`readers`] and [`writer`] (the two ways in) → [`writetx`] (what a write can
-//! do) → [`changelog`], [`record_codec`], [`rowclock`] (what a write leaves behind) → [`snapshot`], [`check`], [`replay`].
+//! do) → [`changelog`], [`record_codec`], [`rowclock`] (what a write leaves behind) → [`snapshot`], [`check`], [`mod@replay`].
 
 mod connection;
 mod options;

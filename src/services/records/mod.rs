@@ -4,7 +4,7 @@
 //! an answer holds only what the rules of the collection, of the fields and of every expanded target show this caller.
 //! Does not do: HTTP, caching (answers are pure over a snapshot, so that they can be cached), logging in.
 //!
-//! Reading order: [`read`] and [`write`], then what they stand on.
+//! Reading order: [`read`] and [`mod@write`], then what they stand on.
 
 pub mod read;
 pub mod cached;
