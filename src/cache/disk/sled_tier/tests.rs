@@ -1,0 +1,181 @@
+use super::*;
+use std::path::Path;
+
+fn options(root: &Path) -> SledTierOptions {
+    SledTierOptions {
+        root: root.to_path_buf(),
+        bytes_max: 64 << 20,
+        memory_bytes: 1 << 20,
+        read_deadline: Duration::from_secs(10),
+    }
+}
+
+/// Waits until the disk thread has done what was asked so far, then looks at the state.
+async fn settled(tier: &SledTier, wanted: impl Fn(&DiskState) -> bool) -> DiskState {
+    for _ in 0..500 {
+        let state = tier.stats().state;
+        if wanted(&state) {
+            return state;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tier.stats().state
+}
+
+async fn ready(tier: &SledTier) {
+    assert_eq!(settled(tier, |state| *state == DiskState::Ready).await, DiskState::Ready);
+}
+
+async fn text(tier: &SledTier, key: &str) -> Option<String> {
+    match tier.get(key.as_bytes().to_vec()).await {
+        DiskRead::Found(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        DiskRead::Absent | DiskRead::Failed => None,
+    }
+}
+
+async fn filled(root: &Path, count: usize) {
+    let tier = SledTier::start(options(root));
+    ready(&tier).await;
+    for n in 0..count {
+        assert!(tier.put(format!("k{n}").into_bytes(), Bytes::from(format!("value {n} ").repeat(400))));
+    }
+    assert!(tier.put_surely(b"last".to_vec(), Bytes::from_static(b"last")).await);
+    tier.close();
+}
+
+fn database_file(root: &Path) -> PathBuf {
+    let generation = std::fs::read_dir(root)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.is_dir() && path.file_name().unwrap().to_string_lossy().starts_with("v1-"));
+    generation.unwrap().join("db")
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    filled(root.path(), 20).await;
+    let tier = SledTier::start(options(root.path()));
+    ready(&tier).await;
+    assert!(text(&tier, "k7").await.unwrap().starts_with("value 7 "));
+    tier.remove(b"k7".to_vec());
+    assert!(tier.put_min(b"n".to_vec(), 9) && tier.put_min(b"n".to_vec(), 4) && tier.put_min(b"n".to_vec(), 6));
+    assert!(tier.put_surely(b"x".to_vec(), Bytes::new()).await);
+    assert_eq!(text(&tier, "k7").await, None);
+    assert_eq!(tier.get(b"n".to_vec()).await, DiskRead::Found(Bytes::copy_from_slice(&4_i64.to_le_bytes())));
+    assert_eq!(tier.stats().resets, 0);
+    tier.close();
+}
+
+#[tokio::test]
+async fn a_second_process_leaves_the_folder_alone_and_runs_without() {
+    let root = tempfile::tempdir().unwrap();
+    let first = SledTier::start(options(root.path()));
+    ready(&first).await;
+    assert!(first.put_surely(b"k".to_vec(), Bytes::from_static(b"mine")).await);
+    let second = SledTier::start(options(root.path()));
+    let state = settled(&second, |state| *state != DiskState::Opening).await;
+    assert_eq!(state, DiskState::Degraded("another process uses the cache folder".to_owned()));
+    assert_eq!(second.get(b"k".to_vec()).await, DiskRead::Failed);
+    second.close();
+    assert_eq!(text(&first, "k").await.as_deref(), Some("mine"));
+    first.close();
+    drop(first);
+    let third = SledTier::start(options(root.path()));
+    ready(&third).await;
+    assert_eq!(text(&third, "k").await.as_deref(), Some("mine"), "nothing was thrown away by the refused one");
+    third.close();
+}
+
+#[tokio::test]
+async fn damaged_and_truncated_stores_heal_or_start_empty() {
+    for damage in ["flip early", "flip late", "flip many", "truncate", "noise", "empty"] {
+        let root = tempfile::tempdir().unwrap();
+        filled(root.path(), 200).await;
+        let path = database_file(root.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let len = bytes.len();
+        match damage {
+            "flip early" => bytes[40] ^= 0x10,
+            "flip late" => bytes[len / 2] ^= 0x10,
+            "flip many" => (0..len).step_by(997).for_each(|at| bytes[at] ^= 0x55),
+            "truncate" => bytes.truncate(len / 3),
+            "noise" => bytes.iter_mut().zip(0_u32..).for_each(|(byte, n)| *byte = (n.wrapping_mul(2_654_435_761) >> 24) as u8),
+            _ => bytes.clear(),
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let tier = SledTier::start(options(root.path()));
+        ready(&tier).await;
+        for n in 0..200 {
+            if let Some(found) = text(&tier, &format!("k{n}")).await {
+                assert_eq!(found, format!("value {n} ").repeat(400), "{damage}");
+            }
+        }
+        // A read may have met damage and reset the store; it must come back and take writes.
+        let mut healed = false;
+        for _ in 0..100 {
+            ready(&tier).await;
+            healed = tier.put_surely(b"new".to_vec(), Bytes::from_static(b"new")).await;
+            if healed {
+                break;
+            }
+        }
+        assert!(healed, "{damage}");
+        assert_eq!(text(&tier, "new").await.as_deref(), Some("new"), "{damage}");
+        tier.close();
+    }
+}
+
+#[tokio::test]
+async fn a_folder_deleted_while_running_is_made_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("cache");
+    let tier = SledTier::start(options(&folder));
+    ready(&tier).await;
+    assert!(tier.put_surely(b"k".to_vec(), Bytes::from_static(b"v")).await);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let state = settled(&tier, |state| matches!(state, DiskState::Degraded(_))).await;
+    assert!(matches!(state, DiskState::Degraded(_)), "{state:?}");
+    ready(&tier).await;
+    assert!(tier.put_surely(b"k".to_vec(), Bytes::from_static(b"again")).await);
+    assert_eq!(text(&tier, "k").await.as_deref(), Some("again"));
+    assert!(tier.stats().resets >= 1);
+    tier.close();
+}
+
+#[tokio::test]
+async fn a_store_over_its_budget_is_replaced_by_an_empty_one() {
+    let root = tempfile::tempdir().unwrap();
+    let tier = SledTier::start(SledTierOptions { bytes_max: 2 << 20, ..options(root.path()) });
+    ready(&tier).await;
+    for round in 0..6 {
+        for n in 0..200 {
+            let mut value = vec![0_u8; 3_000];
+            value.iter_mut().zip(0_u32..).for_each(|(byte, at)| *byte = (at.wrapping_mul(n + round * 977 + 1) >> 7) as u8);
+            tier.put(format!("k{round}-{n}").into_bytes(), Bytes::from(value));
+        }
+        assert!(tier.put_surely(b"k".to_vec(), Bytes::from_static(b"v")).await);
+        assert_eq!(settled(&tier, |state| *state == DiskState::Ready).await, DiskState::Ready);
+    }
+    assert!(tier.stats().rotations >= 1);
+    tier.discard("because");
+    assert!(tier.put_surely(b"z".to_vec(), Bytes::from_static(b"z")).await);
+    assert_eq!(text(&tier, "k").await, None);
+    assert_eq!(text(&tier, "z").await.as_deref(), Some("z"));
+    tier.close();
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_degrades_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let blocked = root.path().join("file");
+    std::fs::write(&blocked, b"in the way").unwrap();
+    let tier = SledTier::start(options(&blocked));
+    let state = settled(&tier, |state| matches!(state, DiskState::Degraded(_))).await;
+    assert!(matches!(state, DiskState::Degraded(_)));
+    assert_eq!(tier.get(b"k".to_vec()).await, DiskRead::Failed);
+    std::fs::remove_file(&blocked).unwrap();
+    ready(&tier).await;
+    tier.close();
+}
