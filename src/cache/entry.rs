@@ -21,6 +21,9 @@ pub struct Loaded {
     /// The log position of the snapshot it was read from; it may be past the stamp, and a file that went back behind it
     /// never held this answer.
     pub lsn: i64,
+    /// The answer is for this caller alone: its snapshot had another schema than the one the key was made by, so nobody
+    /// who asks by that key may share it, nor is it kept.
+    pub apart: bool,
     /// Dependencies that became known only while loading; the stamp was taken before, so they are as safe as the others.
     pub dependencies: crate::cache::stamp::Dependencies,
 }
@@ -31,6 +34,7 @@ impl Loaded {
         Self {
             body: body.into(),
             lsn,
+            apart: false,
             content_type: json_type(),
             tags: Vec::new(),
             dependencies: crate::cache::stamp::Dependencies::new(),

@@ -50,6 +50,7 @@ pub(crate) struct Held {
     pub(crate) persisted: AtomicBool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
+    apart: bool,
     weight: u64,
 }
 
@@ -78,6 +79,7 @@ pub(crate) struct HeldParts {
     pub(crate) uses_disk: bool,
     pub(crate) reach: i64,
     pub(crate) persisted: bool,
+    pub(crate) apart: bool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
 }
@@ -103,8 +105,14 @@ impl Held {
             persisted: AtomicBool::new(parts.persisted),
             counters: parts.counters,
             account: parts.account,
+            apart: parts.apart,
             weight,
         })
+    }
+
+    /// Whether it is for the caller who loaded it alone.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart
     }
 }
 

@@ -245,9 +245,9 @@ impl TenantCache {
 
     /// Answers from memory, from disk, or by `load`, which runs once per key at a time and is shared by all who wait.
     ///
-    /// `load` must open its snapshot inside the future it returns, never before, and must fail if that snapshot has
-    /// another schema than the one the key was made by; begin anew then. Its errors go to whoever ran it; those who
-    /// waited try for themselves.
+    /// `load` must open its snapshot inside the future it returns, never before. If that snapshot has another schema than
+    /// the one the key was made by, it must fail, or mark its answer [`Loaded::apart`]. Its errors go to whoever ran it;
+    /// those who waited try for themselves.
     pub async fn get_or_load<E, F, Fut>(&self, request: Request<'_>, load: F) -> Result<Answer, E>
     where
         F: FnOnce() -> Fut,
@@ -266,7 +266,12 @@ impl TenantCache {
             match self.shared.flights.join(self.flight_key(request.key)) {
                 Seat::Lead(lead) => {
                     let (held, source) = self.find_or_load(request, load).await?;
-                    lead.land(Arc::clone(&held));
+                    // An answer that must not be shared leaves the waiters to load for themselves.
+                    if held.is_apart() {
+                        drop(lead);
+                    } else {
+                        lead.land(Arc::clone(&held));
+                    }
                     return Ok(self.answer(held, source));
                 }
                 Seat::Wait(waiter) => {
@@ -369,7 +374,7 @@ impl TenantCache {
     }
 
     fn hold(&self, request: Request<'_>, loaded: Loaded, stamp: Stamp) -> Arc<Held> {
-        let (mut tags, lsn) = (loaded.tags, loaded.lsn);
+        let (mut tags, lsn, apart) = (loaded.tags, loaded.lsn, loaded.apart);
         tags.extend(request.policy.tags.iter().cloned());
         let ttl_percent = i64::from(self.shared.tuning.load().ttl_percent);
         let ttl_ms = request.policy.ttl_ms().saturating_mul(ttl_percent) / 100;
@@ -378,11 +383,11 @@ impl TenantCache {
         for late in loaded.dependencies.as_slice() {
             dependencies.add(late.clone());
         }
-        self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: false })
+        self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: false, apart })
     }
 
     fn keep(&self, policy: &Policy, held: &Arc<Held>) {
-        if self.part.is_retired() {
+        if self.part.is_retired() || held.is_apart() {
             return;
         }
         if policy.tier.uses_memory() {
@@ -449,6 +454,8 @@ pub(crate) struct Origin {
     /// The highest log position whose writes may show in the body.
     pub(crate) reach: i64,
     pub(crate) persisted: bool,
+    /// For the caller who loaded it alone.
+    pub(crate) apart: bool,
 }
 
 impl Part {
@@ -470,6 +477,7 @@ impl Part {
             uses_disk: request.policy.tier.uses_disk(),
             reach: origin.reach,
             persisted: origin.persisted,
+            apart: origin.apart,
             counters: self.counters.of(request.key.resource()),
             account: Arc::clone(&self.account),
         })

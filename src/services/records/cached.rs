@@ -15,7 +15,7 @@ use crate::cache::stamp::{Dependencies, Generation, Seed, Touched};
 use crate::cache::{self, Began, Cache, Request, TenantCache, entry::Loaded};
 use crate::kernel::ident::TenantId;
 use crate::query::request::{Place, RequestContext, RequestPath};
-use crate::schema::Collection;
+use crate::schema::{Collection, Schema};
 use crate::store::{LogOp, Reader, StoreError, TenantDb};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -101,9 +101,11 @@ impl RecordCache {
 /// What the file says about positions.
 fn seed(reader: &Reader<'_>) -> Result<Seed, StoreError> {
     let lsn = reader.lsn();
-    let generations = reader.generations()?.into_iter().filter(|found| found.partition.is_empty());
-    let generations =
-        generations.map(|found| Generation { collection: found.collection, partition: None, lsn: found.lsn }).collect();
+    let generations = reader
+        .generations()?
+        .into_iter()
+        .map(|found| Generation::of_row(found.collection, &found.partition, found.lsn))
+        .collect();
     let mut tail_after = (lsn - TAIL_LEN).max(0);
     let mut tail = Vec::new();
     for tx in reader.changes(tail_after, usize::try_from(TAIL_LEN).unwrap_or(0))? {
@@ -137,23 +139,27 @@ pub async fn list(
 ) -> Result<Served, RecordError> {
     // Before the schema is read: a rule that changes in between makes the answer look old.
     let cache = opened(scope);
-    let task = read::plan_list(scope, &scope.tenant.schema(), collection, request)?;
-    let run = scope.clone();
-    let planned = task.clone();
+    let schema = scope.tenant.schema();
+    let task = read::plan_list(scope, &schema, collection, request)?;
+    let (run, planned, planned_by) = (scope.clone(), task.clone(), Arc::clone(&schema));
     let load = async move || {
         let reading = run.clone();
         let task = planned.clone();
-        let loaded = run.tenant.read(move |reader| Ok((read::load_list(reader, &reading, &task)?, reader.lsn()))).await;
+        let read = move |reader: &Reader<'_>| {
+            Loading::new(reader, &planned_by, read::load_list(reader, &reading, &task)?)
+        };
+        let loaded = run.tenant.read(read).await;
         loaded.map_err(|error| hint::explain_cost(error, planned.collection(), planned.query()))
     };
     let Some(cache) = cache.filter(|_| is_kept(task.access(), task.keeping())) else {
-        return load().await.map(|(answer, _)| made(answer));
+        return load().await.map(|loading| made(loading.answer));
     };
     let partition = task.partition(&scope.request);
     let question = Question {
         category: task.category(),
         sub: Sub::Word(if task.walks() { "walk" } else { "page" }),
         bytes: task.cache_key(&scope.request),
+        schema,
         dependencies: task.keeping().of_list(task.collection(), partition.as_ref()),
     };
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
@@ -170,20 +176,24 @@ pub async fn get(
     freshness: Freshness,
 ) -> Result<Served, RecordError> {
     let cache = opened(scope);
-    let task = read::plan_get(scope, &scope.tenant.schema(), collection, id, view)?;
-    let run = scope.clone();
-    let planned = task.clone();
+    let schema = scope.tenant.schema();
+    let task = read::plan_get(scope, &schema, collection, id, view)?;
+    let (run, planned, planned_by) = (scope.clone(), task.clone(), Arc::clone(&schema));
     let load = async move || {
         let reading = run.clone();
-        run.tenant.read(move |reader| Ok((read::load_get(reader, &reading, &planned)?, reader.lsn()))).await
+        let read = move |reader: &Reader<'_>| {
+            Loading::new(reader, &planned_by, read::load_get(reader, &reading, &planned)?)
+        };
+        run.tenant.read(read).await
     };
     let Some(cache) = cache.filter(|_| is_kept(task.access(), task.keeping())) else {
-        return load().await.map(|(answer, _)| made(answer));
+        return load().await.map(|loading| made(loading.answer));
     };
     let question = Question {
         category: Category::Record,
         sub: Sub::Record(task.id().clone()),
         bytes: task.cache_key(&scope.request),
+        schema,
         dependencies: task.keeping().of_record(task.collection(), task.id()),
     };
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
@@ -206,10 +216,27 @@ fn is_kept(access: Access, keeping: &Keeping) -> bool {
     access == Access::Checked && keeping.policy.tier != Tier::Off
 }
 
+/// What a load brings back.
+struct Loading {
+    answer: Answer,
+    /// The position of the snapshot.
+    lsn: i64,
+    /// The snapshot had another schema than the plan: rules, and with them who may share the answer, may differ.
+    moved: bool,
+}
+
+impl Loading {
+    fn new(reader: &Reader<'_>, planned_by: &Arc<Schema>, answer: Answer) -> Result<Self, RecordError> {
+        Ok(Self { answer, lsn: reader.lsn(), moved: !Arc::ptr_eq(reader.schema(), planned_by) })
+    }
+}
+
 struct Question {
     category: Category,
     sub: Sub,
     bytes: Vec<u8>,
+    /// The schema by which everything above was decided.
+    schema: Arc<Schema>,
     dependencies: Dependencies,
 }
 
@@ -223,9 +250,9 @@ async fn ask<F>(
     load: F,
 ) -> Result<cache::Answer, RecordError>
 where
-    F: AsyncFnOnce() -> Result<(Answer, i64), RecordError>,
+    F: AsyncFnOnce() -> Result<Loading, RecordError>,
 {
-    let schema = scope.tenant.schema().version().to_be_bytes();
+    let schema = question.schema.version().to_be_bytes();
     let mut parts: Vec<&[u8]> = vec![&question.bytes, &schema];
     let extra: Vec<_> = keeping.policy.key_parts.iter().map(|path| extra_part(&scope.request, path)).collect();
     parts.extend(extra.iter().map(Vec::as_slice));
@@ -233,7 +260,10 @@ where
     let key = Key::new(cache.tenant(), question.category, &collection.id, question.sub, &parts, &caller);
     let (dependencies, policy) = (&question.dependencies, &keeping.policy);
     let request = Request { began, key: &key, dependencies, policy, replay: None };
-    let load = || async { load().await.map(|(answer, lsn)| Loaded::json(answer.body, lsn)) };
+    let load = || async {
+        let loading = load().await?;
+        Ok(Loaded { apart: loading.moved, ..Loaded::json(loading.answer.body, loading.lsn) })
+    };
     match freshness {
         Freshness::Current => cache.get_or_load(request, load).await,
         Freshness::Reload => cache.reload(request, load).await,

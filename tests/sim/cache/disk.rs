@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tenantry::cache::disk::{DiskCache, DiskRead, DiskState, DiskStats};
 
-pub type Table = BTreeMap<Vec<u8>, Bytes>;
+pub(super) type Table = BTreeMap<Vec<u8>, Bytes>;
 
 #[derive(Debug, Clone, Default)]
-pub struct SimDisk(Arc<Mutex<Table>>);
+pub(super) struct SimDisk(Arc<Mutex<Table>>);
 
 impl SimDisk {
-    pub fn copy(&self) -> Table {
+    pub(super) fn copy(&self) -> Table {
         self.0.lock().unwrap().clone()
     }
 
-    pub fn replace(&self, table: Table) {
+    pub(super) fn replace(&self, table: Table) {
         *self.0.lock().unwrap() = table;
     }
 
     /// Flips one bit of one stored answer. Bookkeeping is left alone: the real store checks every value it returns.
-    pub fn flip(&self, mut draw: impl FnMut(usize) -> usize) {
+    pub(super) fn flip(&self, mut draw: impl FnMut(usize) -> usize) {
         let mut table = self.0.lock().unwrap();
         let answers: Vec<Vec<u8>> = table.keys().filter(|key| key.first() == Some(&b'r')).cloned().collect();
         if answers.is_empty() {

@@ -5,29 +5,29 @@ use tenantry::cache::stamp::{Generation, Seed, Touched, value_hash};
 use tenantry::kernel::ident::{CollectionId, RecordId};
 use tenantry::kernel::value::Stored;
 
-pub const RECORDS: usize = 4;
-pub const PARTITIONS: usize = 2;
-pub const USERS: usize = 2;
+pub(super) const RECORDS: usize = 4;
+pub(super) const PARTITIONS: usize = 2;
+pub(super) const USERS: usize = 2;
 
-pub fn posts() -> CollectionId {
+pub(super) fn posts() -> CollectionId {
     CollectionId::parse("posts").unwrap()
 }
 
-pub fn members() -> CollectionId {
+pub(super) fn members() -> CollectionId {
     CollectionId::parse("members").unwrap()
 }
 
-pub fn record_id(n: usize) -> RecordId {
+pub(super) fn record_id(n: usize) -> RecordId {
     RecordId::parse(&format!("r{n}")).unwrap()
 }
 
-pub fn partition(n: usize) -> Stored {
+pub(super) fn partition(n: usize) -> Stored {
     Stored::text(format!("p{n}"))
 }
 
 /// Which access rule the posts have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(super) enum Rule {
     /// Everyone sees everything.
     Public,
     /// A row is seen by its owner: the rule reads the caller's id.
@@ -38,33 +38,33 @@ pub enum Rule {
     Lookup,
 }
 
-pub const RULES: [Rule; 4] = [Rule::Public, Rule::Owner, Rule::Role, Rule::Lookup];
+pub(super) const RULES: [Rule; 4] = [Rule::Public, Rule::Owner, Rule::Role, Rule::Lookup];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    pub value: u64,
-    pub partition: usize,
-    pub owner: usize,
+pub(super) struct Row {
+    pub(super) value: u64,
+    pub(super) partition: usize,
+    pub(super) owner: usize,
 }
 
 /// One committed state.
 #[derive(Debug, Clone)]
-pub struct State {
-    pub lsn: i64,
-    pub schema_lsn: i64,
-    pub lineage: [u8; 16],
-    pub rule: Rule,
-    pub rows: [Option<Row>; RECORDS],
-    pub admins: [bool; USERS],
+pub(super) struct State {
+    pub(super) lsn: i64,
+    pub(super) schema_lsn: i64,
+    pub(super) lineage: [u8; 16],
+    pub(super) rule: Rule,
+    pub(super) rows: [Option<Row>; RECORDS],
+    pub(super) admins: [bool; USERS],
     /// Something outside the log that answers show; only a purge can tell the cache about it.
-    pub external: u64,
-    pub generations: BTreeMap<(CollectionId, Option<u64>), i64>,
-    pub log: Vec<Touched>,
+    pub(super) external: u64,
+    pub(super) generations: BTreeMap<(CollectionId, Option<u64>), i64>,
+    pub(super) log: Vec<Touched>,
 }
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Query {
+pub(super) enum Query {
     Record(usize),
     Everything,
     Partition(usize),
@@ -74,13 +74,13 @@ pub enum Query {
 
 /// Who asks, with the role as it was when the request began.
 #[derive(Debug, Clone, Copy)]
-pub struct Caller {
-    pub user: Option<usize>,
-    pub admin: bool,
+pub(super) struct Caller {
+    pub(super) user: Option<usize>,
+    pub(super) admin: bool,
 }
 
 impl State {
-    pub fn new(lineage: [u8; 16]) -> Self {
+    pub(super) fn new(lineage: [u8; 16]) -> Self {
         Self {
             lsn: 0,
             schema_lsn: 0,
@@ -95,7 +95,7 @@ impl State {
     }
 
     /// The answer that a reader of exactly this state gives.
-    pub fn answer(&self, tenant: usize, caller: Caller, query: Query) -> String {
+    pub(super) fn answer(&self, tenant: usize, caller: Caller, query: Query) -> String {
         let mut text = format!("t{tenant} {query:?}");
         for (n, row) in self.rows.iter().enumerate() {
             let Some(row) = row else { continue };
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Writes a row in a new transaction; returns what it touched.
-    pub fn write(&mut self, n: usize, row: Option<Row>) -> Touched {
+    pub(super) fn write(&mut self, n: usize, row: Option<Row>) -> Touched {
         self.lsn += 1;
         let mut partitions: Vec<Stored> =
             [self.rows[n], row].iter().flatten().map(|row| partition(row.partition)).collect();
@@ -134,13 +134,13 @@ impl State {
     }
 
     /// Changes a member in a new transaction; returns what it touched.
-    pub fn set_admin(&mut self, user: usize, admin: bool) -> Touched {
+    pub(super) fn set_admin(&mut self, user: usize, admin: bool) -> Touched {
         self.lsn += 1;
         self.admins[user] = admin;
         self.touched(members(), record_id(user), Vec::new())
     }
 
-    pub fn set_rule(&mut self, rule: Rule) {
+    pub(super) fn set_rule(&mut self, rule: Rule) {
         self.lsn += 1;
         self.schema_lsn = self.lsn;
         self.rule = rule;
@@ -157,7 +157,7 @@ impl State {
     }
 
     /// What this file tells the cache at opening, with the log's tail after `tail_after`.
-    pub fn seed(&self, tail_after: i64) -> Seed {
+    pub(super) fn seed(&self, tail_after: i64) -> Seed {
         Seed {
             lineage: self.lineage,
             lsn: self.lsn,
