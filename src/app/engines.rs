@@ -7,21 +7,21 @@ use super::observe::{CacheFeed, CacheWatch, DiskHealth, SlowQueryLog, StoreWatch
 use super::upkeep::Upkeep;
 use super::{Parts, StartError, folder};
 use crate::cache::{Cache, CacheOptions};
-use crate::config::Config;
+use crate::config::{Config, LimitsConfig};
 use crate::http::{
     self, AuthPart, BlueprintsPart, CollectionsPart, DoctorPart, OpsPart, TenantsPart, TransitFolder, VisitPart,
 };
 use crate::kernel::clock::Clock;
-use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
-use crate::secrets::password::{PasswordCost, PasswordHasher, PasswordOptions};
-use crate::services::auth::{Auth, AuthParts, Known, OutboxMailer};
+use crate::secrets::password::{PasswordHasher, PasswordOptions};
+use crate::services::auth::{Auth, AuthParts, Known, LoginGuard, LoginLimits, OutboxMailer};
 use crate::services::blueprints::Catalog;
 use crate::services::records::RecordTools;
 use crate::services::records::cached::RecordCache;
 use crate::services::tenants::{Registry, RegistryOptions};
+use crate::services::throttle::Quota;
 use crate::store::{self, CommitObserver, StoreOptions};
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{HttpMetrics, MetricSource};
@@ -70,7 +70,7 @@ impl Engines {
         let options =
             RegistryOptions { store: Arc::clone(&store), clock: Arc::clone(&clock), random: Arc::clone(&random) };
         let registry = Registry::open(options).await?;
-        let hasher = PasswordHasher::new(password_options(), Arc::clone(&random))?;
+        let hasher = PasswordHasher::new(PasswordOptions::default(), Arc::clone(&random))?;
         let outbox = config.data.dir.join("outbox");
         let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
         let secret = NodeSecret::load_or_create(&config.data.dir, random.as_ref())?;
@@ -84,6 +84,7 @@ impl Engines {
             hasher,
             mailer,
             known,
+            guard: LoginGuard::new(login_limits(&config.limits)),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
@@ -232,10 +233,9 @@ fn store_options(
     })
 }
 
-fn password_options() -> PasswordOptions {
-    PasswordOptions {
-        cost: PasswordCost::OWASP,
-        concurrency_max: limits::HASH_CONCURRENCY_MAX,
-        queue_len_max: limits::HASH_QUEUE_LEN_MAX,
+fn login_limits(config: &LimitsConfig) -> LoginLimits {
+    LoginLimits {
+        per_identity: Quota::new(config.login_failures_max, config.login_window_s),
+        per_address: Quota::new(config.login_failures_per_ip_max, config.login_window_s),
     }
 }

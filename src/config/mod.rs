@@ -7,7 +7,7 @@
 mod sections;
 mod value;
 
-pub use sections::{CacheConfig, Config, DataConfig, HttpConfig, Key, LogConfig};
+pub use sections::{CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig};
 pub use value::{Cidr, LogFormat};
 
 use sections::RENAMED;

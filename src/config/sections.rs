@@ -133,6 +133,11 @@ sections! {
         log_bytes_max: u64 = limits::LOG_BYTES_MAX, within(1 << 20, 1 << 44), "Log of one tenant at which its oldest records go before their time.";
         slow_query_ms: u64 = 100, within(1, 600_000), "Statements slower than this are logged with their plan.";
     }
+    limits: LimitsConfig, "How much one caller may do. 0 is no limit." {
+        login_window_s: u32 = 300, within(1, 86_400), "Time in which failed logins are counted.";
+        login_failures_max: u32 = 20, within(0, 1_000_000), "Failed logins per window from one address for one identity.";
+        login_failures_per_ip_max: u32 = 200, within(0, 1_000_000), "Failed logins per window from one address.";
+    }
     cache: CacheConfig, "The response cache." {
         enabled: bool = true, any, "Whether responses are cached in memory.";
         memory_bytes_max: usize = 64 * 1024 * 1024, within(1 << 20, 1 << 40), "Memory for cached responses of all tenants.";

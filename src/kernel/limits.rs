@@ -111,6 +111,12 @@ pub const UPKEEP_ROWS_MAX: usize = 1_000;
 pub const HASH_CONCURRENCY_MAX: usize = 2;
 /// Password hashes waiting at most.
 pub const HASH_QUEUE_LEN_MAX: usize = 256;
+/// Password hashes of one address waiting at most.
+pub const HASH_LANE_LEN_MAX: usize = 64;
+/// Keys that one rate limit remembers.
+pub const THROTTLE_KEYS_MAX: usize = 65_536;
+/// Parts, each with an own lock, that the keys of one rate limit are spread over.
+pub const THROTTLE_SHARDS: usize = 64;
 /// Bytes in a password (argon2 input bound; OWASP asks for at least 64 characters).
 pub const PASSWORD_BYTES_MAX: usize = 128;
 /// Accounts and sessions kept in memory for checking tokens.

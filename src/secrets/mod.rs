@@ -8,6 +8,7 @@ pub mod keys;
 pub mod opaque;
 pub mod password;
 pub mod token;
+mod turns;
 
 use std::fmt;
 use zeroize::Zeroizing;

@@ -1,21 +1,21 @@
 //! Password hashing: argon2id with a bound on how many run and how many wait.
 //!
 //! Keeps true: at most `concurrency_max` hashes hold memory at a time, even when callers give up (the permit travels with
-//! the work); checking a password costs the same whether or not there is a user; a stored hash cannot make the node do
+//! the work) and callers take turns by lane; checking a password costs the same whether or not there is a user; a stored hash cannot make the node do
 //! more work than [`CEILING`] allows.
 //! Does not do: judging password strength beyond length, throttling by caller, storing anything.
 
 use super::Secret;
+use super::turns::{TurnLimits, Turns};
 use crate::kernel::error::{Code, Detail, Fault};
-use crate::kernel::limits::{HASH_CONCURRENCY_MAX, HASH_QUEUE_LEN_MAX, PASSWORD_BYTES_MAX};
+use crate::kernel::limits::{HASH_CONCURRENCY_MAX, HASH_LANE_LEN_MAX, HASH_QUEUE_LEN_MAX, PASSWORD_BYTES_MAX};
 use crate::kernel::random::Random;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{CustomizedPasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::Semaphore;
 
 /// What one hash costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +48,18 @@ pub struct PasswordOptions {
     pub concurrency_max: usize,
     /// Callers that may wait for their turn.
     pub queue_len_max: usize,
+    /// Callers of one lane that may wait.
+    pub lane_len_max: usize,
 }
 
 impl Default for PasswordOptions {
     fn default() -> Self {
-        Self { cost: PasswordCost::OWASP, concurrency_max: HASH_CONCURRENCY_MAX, queue_len_max: HASH_QUEUE_LEN_MAX }
+        Self {
+            cost: PasswordCost::OWASP,
+            concurrency_max: HASH_CONCURRENCY_MAX,
+            queue_len_max: HASH_QUEUE_LEN_MAX,
+            lane_len_max: HASH_LANE_LEN_MAX,
+        }
     }
 }
 
@@ -123,10 +130,8 @@ struct Shared {
     options: PasswordOptions,
     params: Params,
     random: Arc<dyn Random>,
-    /// Bound: `concurrency_max` permits, each moved into the closure that computes.
-    slots: Arc<Semaphore>,
-    /// Callers between arrival and permit; bound: `queue_len_max`.
-    waiting: AtomicUsize,
+    /// Bound: `concurrency_max` turns, each moved into the closure that computes; `queue_len_max` callers wait.
+    turns: Arc<Turns>,
     /// What an unknown user's password is compared with.
     dummy: String,
 }
@@ -143,20 +148,28 @@ impl PasswordHasher {
             options,
             params,
             random,
-            slots: Arc::new(Semaphore::new(options.concurrency_max.max(1))),
-            waiting: AtomicUsize::new(0),
+            turns: Turns::new(TurnLimits {
+                running_max: options.concurrency_max,
+                waiting_max: options.queue_len_max,
+                lane_waiting_max: options.lane_len_max,
+            }),
             dummy,
         })))
     }
 
     /// Hashes `password` into a PHC string with a fresh salt.
     pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
+        self.hash_in(Lane::default(), password).await
+    }
+
+    /// [`Self::hash`], waiting in `lane`.
+    pub async fn hash_in(&self, lane: Lane, password: Secret) -> Result<String, PasswordError> {
         if password.len() > PASSWORD_BYTES_MAX {
             return Err(PasswordError::TooLong);
         }
         let params = self.0.params.clone();
         let salt = salt(self.0.random.as_ref());
-        self.run(move || hash_with(&params, password.expose().as_bytes(), &salt)).await?
+        self.run(lane, move || hash_with(&params, password.expose().as_bytes(), &salt)).await?
     }
 
     /// Hashes on the calling thread, outside the queue. For command-line use and bulk sample data only.
@@ -170,6 +183,16 @@ impl PasswordHasher {
     /// Compares `password` with `stored`; with no stored hash, or one that is unusable, the same work ends in
     /// [`Verdict::Mismatch`].
     pub async fn verify(&self, password: Secret, stored: Option<&str>) -> Result<Verdict, PasswordError> {
+        self.verify_in(Lane::default(), password, stored).await
+    }
+
+    /// [`Self::verify`], waiting in `lane`.
+    pub async fn verify_in(
+        &self,
+        lane: Lane,
+        password: Secret,
+        stored: Option<&str>,
+    ) -> Result<Verdict, PasswordError> {
         if password.len() > PASSWORD_BYTES_MAX {
             // A hash of such a password cannot exist; refusing before the work tells nothing about any user.
             return Ok(Verdict::Mismatch);
@@ -178,7 +201,7 @@ impl PasswordHasher {
         let compared = usable.unwrap_or(&self.0.dummy).to_owned();
         let known = usable.is_some();
         let current = self.0.options.cost;
-        self.run(move || {
+        self.run(lane, move || {
             let matched = matches(password.expose().as_bytes(), &compared);
             match (matched, known) {
                 (true, true) => Verdict::Match { needs_rehash: cost_of(&compared) != Some(current) },
@@ -193,13 +216,15 @@ impl PasswordHasher {
         cost_of(stored) != Some(self.0.options.cost)
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
-        let place = Place::take(&self.0)?;
-        let permit = Arc::clone(&self.0.slots).acquire_owned().await.map_err(failed)?;
-        drop(place);
+    async fn run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let turn = self.0.turns.take(lane.0).await.map_err(|_| PasswordError::Busy)?;
         tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(permit);
+            drop(turn);
             done
         })
         .await
@@ -207,23 +232,16 @@ impl PasswordHasher {
     }
 }
 
-/// One place in the queue; given back when dropped, also by a caller that went away.
-struct Place<'shared>(&'shared Shared);
+/// Whose work waits behind whose: callers of one lane queue among themselves, lanes take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lane(u64);
 
-impl<'shared> Place<'shared> {
-    fn take(shared: &'shared Shared) -> Result<Self, PasswordError> {
-        let place = Self(shared);
-        let before = shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if before >= shared.options.queue_len_max {
-            return Err(PasswordError::Busy);
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+impl Lane {
+    /// The lane of an address; all callers without one share a lane.
+    pub fn of(address: Option<&str>) -> Self {
+        let mut hasher = std::hash::DefaultHasher::new();
+        address.unwrap_or_default().hash(&mut hasher);
+        Self(hasher.finish())
     }
 }
 
@@ -335,15 +353,15 @@ mod tests {
 
     #[tokio::test]
     async fn past_the_queue_bound_callers_are_refused_at_once() {
-        let hasher = hasher(PasswordOptions { cost: CHEAP, concurrency_max: 1, queue_len_max: 2 });
-        let held = Arc::clone(&hasher.0.slots).acquire_owned().await.unwrap();
+        let hasher = hasher(PasswordOptions { cost: CHEAP, concurrency_max: 1, queue_len_max: 2, lane_len_max: 2 });
+        let held = hasher.0.turns.take(0).await.unwrap();
         let waiters: Vec<_> = (0..2)
             .map(|_| {
                 let hasher = hasher.clone();
                 tokio::spawn(async move { hasher.hash("hunter2hunter2".into()).await })
             })
             .collect();
-        while hasher.0.waiting.load(Ordering::Acquire) < 2 {
+        while hasher.0.turns.waiting() < 2 {
             tokio::task::yield_now().await;
         }
         assert!(matches!(hasher.hash("hunter2hunter2".into()).await, Err(PasswordError::Busy)));
@@ -351,18 +369,18 @@ mod tests {
         for waiter in waiters {
             assert!(waiter.await.unwrap().is_ok());
         }
-        assert_eq!(hasher.0.waiting.load(Ordering::Acquire), 0);
+        assert_eq!(hasher.0.turns.waiting(), 0);
     }
 
     #[tokio::test]
     async fn a_caller_that_gives_up_while_waiting_frees_its_place() {
-        let hasher = hasher(PasswordOptions { cost: CHEAP, concurrency_max: 1, queue_len_max: 1 });
-        let held = Arc::clone(&hasher.0.slots).acquire_owned().await.unwrap();
+        let hasher = hasher(PasswordOptions { cost: CHEAP, concurrency_max: 1, queue_len_max: 1, lane_len_max: 1 });
+        let held = hasher.0.turns.take(0).await.unwrap();
         let waiter = {
             let hasher = hasher.clone();
             tokio::spawn(async move { hasher.hash("hunter2hunter2".into()).await })
         };
-        while hasher.0.waiting.load(Ordering::Acquire) < 1 {
+        while hasher.0.turns.waiting() < 1 {
             tokio::task::yield_now().await;
         }
         waiter.abort();

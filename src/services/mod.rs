@@ -1,5 +1,6 @@
 //! L3: the services, in dependency order. A pure list.
 
+pub mod throttle;
 pub mod tenants;
 pub mod sample;
 pub mod blueprints;

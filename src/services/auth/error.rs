@@ -18,6 +18,14 @@ pub enum AuthError {
     /// Identity, password or one-time code is wrong; which of them is not said.
     #[error("the credentials do not hold")]
     Credentials,
+    /// Too many failures from there; says which limit, how much and when to try again.
+    #[error("too many failed logins")]
+    Throttled {
+        /// One sentence for the caller.
+        message: String,
+        /// When one more guess is allowed.
+        retry_after_s: u32,
+    },
     /// There is no auth collection of this name.
     #[error("no auth collection {0:?}")]
     UnknownCollection(String),
@@ -85,6 +93,7 @@ impl Fault for AuthError {
     fn code(&self) -> Code {
         match self {
             Self::Credentials => Code::CredentialsInvalid,
+            Self::Throttled { .. } => Code::RateLimited,
             Self::UnknownCollection(_) => Code::CollectionNotFound,
             Self::MethodDisabled(_) | Self::RuleRefused | Self::Forbidden => Code::Forbidden,
             Self::Token(_) | Self::Revoked | Self::RefreshReused { .. } => Code::TokenInvalid,
@@ -102,6 +111,7 @@ impl Fault for AuthError {
     fn public(&self) -> Cow<'_, str> {
         match self {
             Self::Credentials => Cow::Borrowed("Failed to authenticate."),
+            Self::Throttled { message, .. } => Cow::Borrowed(message),
             Self::MethodDisabled(what) => {
                 Cow::Owned(format!("The collection is not configured to allow {what} authentication."))
             }

@@ -6,6 +6,7 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::guard;
 use super::{Auth, AuthScope, Caller, Identity};
 use crate::kernel::error::Detail;
 use crate::kernel::limits;
@@ -102,17 +103,46 @@ impl Auth {
             return Err(AuthError::MethodDisabled("password"));
         }
         check_form(&login)?;
-        let account = find_identity(db, &collection, &login).await?;
-        let stored = account.as_deref().and_then(account::password_hash);
-        let verdict = self.0.hasher.verify(login.password.clone(), stored).await?;
-        let (Verdict::Match { needs_rehash }, Some(account)) = (verdict, account) else {
-            return Err(AuthError::Credentials);
-        };
+        let guess = self.charge(db, scope, &collection, &login.identity)?;
+        let checked = self.check_password(db, scope, &collection, &login).await;
+        if !matches!(checked, Err(AuthError::Credentials)) {
+            guess.held();
+        }
+        let (account, needs_rehash) = checked?;
         self.admit(db, &collection, &account, scope).await?;
         if needs_rehash {
             self.rehash(db, &scope.meta, &account, login.password).await;
         }
         self.grant(db, scope, &collection, account, mode).await
+    }
+
+    /// The account whose password this is, and whether its hash is of another cost than today's.
+    async fn check_password(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        login: &PasswordLogin,
+    ) -> Result<(Arc<AuthRecord>, bool), AuthError> {
+        let account = find_identity(db, collection, login).await?;
+        let stored = account.as_deref().and_then(account::password_hash);
+        let lane = guard::lane(&scope.meta);
+        match (self.0.hasher.verify_in(lane, login.password.clone(), stored).await?, account) {
+            (Verdict::Match { needs_rehash }, Some(account)) => Ok((account, needs_rehash)),
+            _ => Err(AuthError::Credentials),
+        }
+    }
+
+    /// Charges one guess at `identity` to where it comes from.
+    pub(super) fn charge(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        identity: &str,
+    ) -> Result<guard::Guess<'_>, AuthError> {
+        let now_ms = self.0.clock.now_ms();
+        self.0.guard.charge(&scope.meta, db.id(), &collection.collection.id, identity, now_ms)
     }
 
     /// Extends the token of `identity`; one that must not be extended comes back as it is.
@@ -260,7 +290,7 @@ impl Auth {
     /// Stores the password's hash at today's cost. A failure costs nothing but another try at the next login.
     async fn rehash(&self, db: &TenantDb, meta: &WriteMeta, account: &Arc<AuthRecord>, password: Secret) {
         let done = async {
-            let hash = self.0.hasher.hash(password).await?;
+            let hash = self.0.hasher.hash_in(guard::lane(meta), password).await?;
             let account = Arc::clone(account);
             db.write(meta.clone(), move |tx| {
                 let collection = Arc::clone(&account.collection);

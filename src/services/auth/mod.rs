@@ -9,6 +9,7 @@
 
 mod account;
 mod error;
+mod guard;
 mod identify;
 mod keys;
 mod known;
@@ -24,6 +25,7 @@ mod superusers;
 mod tests;
 
 pub use error::AuthError;
+pub use guard::{LoginGuard, LoginLimits};
 pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
@@ -55,6 +57,8 @@ pub struct AuthParts {
     pub mailer: Arc<dyn Mailer>,
     /// Accounts in memory; the same object must be among the store's observers.
     pub known: Arc<Known>,
+    /// Slows down guessing.
+    pub guard: LoginGuard,
     /// The present.
     pub clock: Arc<dyn Clock>,
     /// Randomness for tokens and codes.

@@ -7,6 +7,7 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::guard;
 use super::login::{Grant, TokenMode};
 use super::mailer::{self, Fillings};
 use super::recovery;
@@ -52,7 +53,7 @@ impl Auth {
         let account = recovery::find_address(db, &collection, email).await?;
         let len = usize::try_from(collection.number("otp", "length", 8).clamp(6, 32)).unwrap_or(8);
         let code = opaque::generate_code(self.0.random.as_ref(), len);
-        let code_hash = self.0.hasher.hash(code.clone()).await?;
+        let code_hash = self.0.hasher.hash_in(guard::lane(&scope.meta), code.clone()).await?;
         let id = RecordId::generate(self.0.random.as_ref());
         if let Some(account) = account {
             // Stored and sent on the side: the answer must not take longer for an account that exists.
@@ -75,6 +76,7 @@ impl Auth {
         if !collection.is_enabled("otp") {
             return Err(AuthError::MethodDisabled("OTP"));
         }
+        let charged = self.charge(db, scope, &collection, &login.otp_id)?;
         let guess = match account::record_id(&login.otp_id) {
             Some(id) => {
                 let wanted = Arc::clone(&collection.collection);
@@ -83,11 +85,12 @@ impl Auth {
             None => None,
         };
         let hash = guess.as_ref().map(|guess| guess.code_hash.as_str());
-        let verdict = self.0.hasher.verify(login.password, hash).await?;
+        let verdict = self.0.hasher.verify_in(guard::lane(&scope.meta), login.password, hash).await?;
         let (Verdict::Match { .. }, Some(guess)) = (verdict, guess) else { return Err(AuthError::Credentials) };
         let wanted = Arc::clone(&collection.collection);
         let account = db.write(scope.meta.clone(), move |tx| redeem(tx, &wanted, &guess)).await?.value;
         let account = account.ok_or(AuthError::Credentials)?;
+        charged.held();
         self.admit(db, &collection, &account, scope).await?;
         self.grant(db, scope, &collection, account, mode).await
     }

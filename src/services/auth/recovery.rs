@@ -7,6 +7,7 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::guard;
 use super::mailer::{self, Fillings};
 use super::sessions;
 use super::{Auth, AuthScope, Identity};
@@ -71,7 +72,7 @@ impl Auth {
         if claims.email.as_deref() != Some(account::email(&account)) {
             return Err(AuthError::Confirmation);
         }
-        let hash = self.0.hasher.hash(confirm.password).await?;
+        let hash = self.0.hasher.hash_in(guard::lane(&scope.meta), confirm.password).await?;
         let values = vec![("password", Stored::from(hash)), ("verified", Stored::bool(true))];
         self.renew(db, scope, &account, values).await
     }
@@ -151,7 +152,8 @@ impl Auth {
         let (claims, account) = self.check_mail_token(db, &collection, &confirm.token, TokenKind::EmailChange).await?;
         let new_email = claims.new_email.filter(|_| claims.email.as_deref() == Some(account::email(&account)));
         let new_email = new_email.ok_or(AuthError::Confirmation)?;
-        let verdict = self.0.hasher.verify(confirm.password, account::password_hash(&account)).await?;
+        let (lane, stored) = (guard::lane(&scope.meta), account::password_hash(&account));
+        let verdict = self.0.hasher.verify_in(lane, confirm.password, stored).await?;
         if verdict == Verdict::Mismatch {
             return Err(AuthError::field("password", "validation_invalid_password", "Missing or invalid password."));
         }

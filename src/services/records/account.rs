@@ -15,7 +15,7 @@ use crate::schema::field::{Field, FieldKind};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
 use crate::secrets::opaque;
-use crate::secrets::password::{PasswordHasher, Verdict};
+use crate::secrets::password::{Lane, PasswordHasher, Verdict};
 use serde_json::{Map, Value};
 
 /// What had to be computed before the writer could be asked.
@@ -35,6 +35,7 @@ impl Prepared {
 /// Hashes every password of `body`, and checks `oldPassword` against `stored` where both are there.
 pub(super) async fn prepare(
     hasher: &PasswordHasher,
+    lane: Lane,
     collection: &Collection,
     body: &Map<String, Value>,
     stored: Option<&str>,
@@ -44,11 +45,11 @@ pub(super) async fn prepare(
         if let Some(Value::String(password)) = body.get(field.name.as_str())
             && !password.is_empty()
         {
-            prepared.hashes.push((field.number, hasher.hash(Secret::new(password.as_str())).await?));
+            prepared.hashes.push((field.number, hasher.hash_in(lane, Secret::new(password.as_str())).await?));
         }
     }
     if let (Some(stored), Some(Value::String(old))) = (stored, body.get("oldPassword")) {
-        let verdict = hasher.verify(Secret::new(old.as_str()), Some(stored)).await?;
+        let verdict = hasher.verify_in(lane, Secret::new(old.as_str()), Some(stored)).await?;
         prepared.proven = matches!(verdict, Verdict::Match { .. }).then(|| stored.to_owned());
     }
     Ok(prepared)

@@ -13,6 +13,7 @@ use crate::kernel::error::Detail;
 use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::value::Stored;
 use crate::query::request::RequestContext;
+use crate::secrets::password::Lane;
 use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind};
@@ -142,7 +143,8 @@ pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Pre
         (Some(id), true) => stored_password(scope, collection, id).await?,
         _ => None,
     };
-    account::prepare(&scope.tools.hasher, collection, &request.body, stored.as_deref()).await
+    let lane = Lane::of(scope.ip.as_deref());
+    account::prepare(&scope.tools.hasher, lane, collection, &request.body, stored.as_deref()).await
 }
 
 async fn stored_password(
