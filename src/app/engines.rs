@@ -9,7 +9,7 @@ use super::{Parts, StartError, folder};
 use crate::cache::{Cache, CacheOptions};
 use crate::config::{Config, LimitsConfig};
 use crate::http::{
-    self, AuthPart, BlueprintsPart, CollectionsPart, DoctorPart, OpsPart, TenantsPart, TransitFolder, VisitPart,
+    self, AuthPart, BlueprintsPart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas, TenantsPart, TransitFolder, VisitPart,
 };
 use crate::kernel::clock::Clock;
 use crate::kernel::random::Random;
@@ -134,6 +134,7 @@ impl Engines {
                 auth: self.auth.clone(),
                 tools: Arc::clone(&self.tools),
                 clock: Arc::clone(&parts.clock),
+                limits: Arc::new(RequestLimits::new(request_quotas(&config.limits), Arc::clone(&parts.clock))),
                 node_key: self.node_key.clone(),
                 tenant_domains: config.http.tenant_domains.clone(),
                 trusted: Box::new(move |address| proxies.iter().any(|range| range.contains(address))),
@@ -237,5 +238,14 @@ fn login_limits(config: &LimitsConfig) -> LoginLimits {
     LoginLimits {
         per_identity: Quota::new(config.login_failures_max, config.login_window_s),
         per_address: Quota::new(config.login_failures_per_ip_max, config.login_window_s),
+    }
+}
+
+fn request_quotas(config: &LimitsConfig) -> RequestQuotas {
+    let quota = |permits| Quota::new(permits, config.window_s);
+    RequestQuotas {
+        address: quota(config.requests_per_ip_max),
+        account: quota(config.requests_per_account_max),
+        tenant: quota(config.requests_per_tenant_max),
     }
 }

@@ -134,6 +134,10 @@ sections! {
         slow_query_ms: u64 = 100, within(1, 600_000), "Statements slower than this are logged with their plan.";
     }
     limits: LimitsConfig, "How much one caller may do. 0 is no limit." {
+        window_s: u32 = 60, within(1, 86_400), "Time in which requests are counted; a whole window's worth may come at once.";
+        requests_per_ip_max: u32 = 3_000_000, within(0, 1_000_000_000), "Requests per window from one address (IPv6: from one /64).";
+        requests_per_account_max: u32 = 0, within(0, 1_000_000_000), "Requests per window of one account or API key.";
+        requests_per_tenant_max: u32 = 0, within(0, 1_000_000_000), "Requests per window at one tenant, superusers not counted.";
         login_window_s: u32 = 300, within(1, 86_400), "Time in which failed logins are counted.";
         login_failures_max: u32 = 20, within(0, 1_000_000), "Failed logins per window from one address for one identity.";
         login_failures_per_ip_max: u32 = 200, within(0, 1_000_000), "Failed logins per window from one address.";

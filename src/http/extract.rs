@@ -8,7 +8,7 @@
 use crate::access::Principal;
 use crate::http::body;
 use crate::http::key_gate;
-use crate::http::middleware::{RequestId, TenantPrefix};
+use crate::http::middleware::{RequestId, RequestLimits, TenantPrefix};
 use crate::http::problem::Problem;
 use crate::kernel::clock::Clock;
 use crate::kernel::error::{Code, Fault};
@@ -39,6 +39,7 @@ pub(crate) struct VisitPart {
     pub(crate) auth: Auth,
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Arc<RequestLimits>,
     pub(crate) node_key: Secret,
     /// Domains whose first label names a tenant.
     pub(crate) tenant_domains: Vec<String>,
@@ -105,6 +106,7 @@ impl Visitor {
                 Err(fault) => return Err(fault.into()),
             },
         };
+        part.limits.count_caller(&request, tenant.id(), &identity)?;
         key_gate::check(&request, &tenant, &identity)?;
         Ok(Self { tenant, identity, refused, part, request })
     }
@@ -314,7 +316,7 @@ fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {
 }
 
 /// The peer, or the address that a trusted proxy vouches for.
-fn client_ip(request: &HttpRequest, part: &VisitPart) -> Option<IpAddr> {
+pub(crate) fn client_ip(request: &HttpRequest, part: &VisitPart) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     let mut client = peer;
     // From the nearest proxy outward; the first one that is not trusted is the client.

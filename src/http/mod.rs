@@ -23,6 +23,7 @@ pub(crate) use handlers::collections::CollectionsPart;
 pub(crate) use handlers::doctor::DoctorPart;
 pub(crate) use handlers::ops::OpsPart;
 pub(crate) use handlers::tenants::TenantsPart;
+pub(crate) use middleware::{RequestLimits, RequestQuotas};
 pub(crate) use transit::TransitFolder;
 
 use crate::kernel::random::Random;
@@ -81,6 +82,7 @@ pub(crate) fn serve(
     let edge = web::Data::new(middleware::Edge {
         ids: middleware::RequestIds::new(parts.random.as_ref()),
         metrics: parts.metrics,
+        limits: Arc::clone(&parts.visit.limits),
         origins: middleware::Origins::new(options.cors_origins.clone()),
         access_log: options.access_log,
     });

@@ -60,6 +60,13 @@ impl Problem {
         Self { chain: Some(chain_of(error)), ..Self::bare(Code::Internal) }
     }
 
+    /// Says when trying again makes sense.
+    #[must_use]
+    pub fn with_retry_after_s(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
     /// Adds one refused field.
     #[must_use]
     pub fn with_detail(mut self, detail: Detail) -> Self {

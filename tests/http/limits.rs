@@ -1,10 +1,11 @@
 //! Garbage and pressure: clear refusals, no panic, and the node is still quick.
 
-use crate::support::{Actor, Answer, RawConnection, TestServer};
+use crate::support::{Actor, Answer, PASSWORD, RawConnection, TestServer};
 use reqwest::Method;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tenantry::kernel::clock::SystemClock;
+use tenantry::kernel::clock::{Clock, ManualClock, SystemClock};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_never_ends_is_cut_off() {
@@ -157,4 +158,72 @@ async fn notes(server: &TestServer) -> Actor {
 
 fn encode(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_limited_by_address_and_the_answer_says_how_and_until_when() {
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let toml = "[http]\ntrusted_proxies = ['127.0.0.1']\n[limits]\nwindow_s = 10\nrequests_per_ip_max = 5";
+    let server = TestServer::start_with(toml, Arc::clone(&clock) as Arc<dyn Clock>).await;
+    let from = |address: &str| server.anon().with_header("x-forwarded-for", address);
+    for left in (0..5).rev() {
+        let answer = from("2001:db8::1").get("/api/health").await.has_status(200);
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"address\";q=5;w=10"));
+        assert!(answer.header("ratelimit").unwrap().starts_with(&format!("\"address\";r={left};t=")));
+    }
+    let refused = from("2001:db8::2").get("/api/health").await.has_status(429);
+    assert_eq!((refused.header("retry-after"), refused.header("ratelimit")), (Some("2"), Some("\"address\";r=0;t=10")));
+    let said = refused.problem("rate_limited")["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("address") && said.contains("5 per 10 s") && said.contains("in 2 s"), "{said}");
+    from("10.0.0.1").get("/api/health").await.ok();
+    from("2001:db8::1").get("/livez").await.ok();
+    clock.advance_ms(2_000);
+    from("2001:db8::1").get("/api/health").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_and_accounts_have_limits_of_their_own_and_superusers_can_still_help() {
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let toml = "[limits]\nrequests_per_account_max = 3\nrequests_per_tenant_max = 7";
+    let server = TestServer::start_with(toml, Arc::clone(&clock) as Arc<dyn Clock>).await;
+    let (busy, quiet) = (server.tenant("busy").await, server.tenant("quiet").await);
+    let ada = server.user(&busy, "ada").await;
+    let own = format!("/api/collections/users/records/{}", ada.id);
+    for _ in 0..3 {
+        ada.actor.get(&own).await.ok();
+    }
+    let refused = ada.actor.get(&own).await.has_status(429);
+    assert!(refused.header("ratelimit").is_some_and(|text| text.contains("\"account\";r=0")));
+    refused.problem("rate_limited");
+    let guest = busy.clone().without_authorization();
+    for _ in 0..2 {
+        guest.get("/api/collections/users/auth-methods").await.ok();
+    }
+    guest.get("/api/collections/users/auth-methods").await.has_status(429).problem("rate_limited");
+    busy.get("/api/collections").await.ok();
+    quiet.without_authorization().get("/api/collections/users/auth-methods").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_passwords_from_one_address_do_not_keep_the_owner_out() {
+    let toml = "[http]\ntrusted_proxies = ['127.0.0.1']\n[limits]\nlogin_failures_max = 2\nlogin_window_s = 60";
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let server = TestServer::start_with(toml, Arc::clone(&clock) as Arc<dyn Clock>).await;
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await;
+    let guest = ada.actor.without_authorization();
+    let login = |from: &str, password: &str| {
+        let actor = guest.clone().with_header("x-forwarded-for", from);
+        let body = json!({ "identity": "ada@example.com", "password": password });
+        async move { actor.post("/api/collections/users/auth-with-password", body).await }
+    };
+    for _ in 0..2 {
+        login("10.0.0.66", "wrong").await.problem("credentials_invalid");
+    }
+    for _ in 0..100 {
+        let refused = login("10.0.0.66", "wrong").await.has_status(429);
+        assert_eq!(refused.header("retry-after"), Some("30"));
+    }
+    login("10.0.0.66", PASSWORD).await.has_status(429).problem("rate_limited");
+    login("10.0.0.1", PASSWORD).await.ok();
 }

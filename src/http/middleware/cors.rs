@@ -12,7 +12,8 @@ const MAX_AGE_S: &str = "86400";
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 /// What scripts may read besides the headers every script may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "ETag, Link, Retry-After, X-Request-Id, X-Cache, Tenantry-Token, Idempotent-Replayed, Content-Disposition",
+    "ETag, Link, Retry-After, X-Request-Id, X-Cache, Tenantry-Token, Idempotent-Replayed, Content-Disposition, \
+     RateLimit, RateLimit-Policy",
 );
 
 /// The origins whose pages may call.

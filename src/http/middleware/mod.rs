@@ -1,4 +1,5 @@
-//! What happens around every request, in this order: request id, preflight, tenant prefix, panic guard, handler, problem body,
+//! What happens around every request, in this order: request id, preflight, tenant prefix, limit by
+//! address, panic guard, handler, problem body,
 //! security headers, metrics, access log.
 //!
 //! Keeps true: no request leaves without a request id and a body that says what went wrong; a panic costs one request,
@@ -7,12 +8,15 @@
 
 mod cors;
 mod prefix;
+mod rate_limit;
 mod request_id;
 
 pub(crate) use cors::Origins;
 pub(crate) use prefix::TenantPrefix;
+pub(crate) use rate_limit::{RequestLimits, RequestQuotas};
 pub(crate) use request_id::{RequestId, RequestIds};
 
+use crate::http::extract::{VisitPart, client_ip};
 use crate::http::problem::{PROBLEM_JSON, Problem};
 use crate::kernel::error::Code;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
@@ -34,6 +38,7 @@ pub(crate) struct Edge {
     pub(crate) ids: RequestIds,
     pub(crate) metrics: Arc<HttpMetrics>,
     pub(crate) origins: Origins,
+    pub(crate) limits: Arc<RequestLimits>,
     pub(crate) access_log: bool,
 }
 
@@ -63,7 +68,8 @@ pub(crate) async fn around(
     let mut in_flight = InFlight(&edge.metrics, false);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let preflight = edge.origins.preflight(request.method(), request.headers());
-    let mut response = match (preflight, prefix::strip(&mut request)) {
+    let passed = prefix::strip(&mut request).and_then(|()| count_address(&request, &edge));
+    let mut response = match (preflight, passed) {
         (Some(answer), _) => ServiceResponse::new(request.into_parts().0, answer),
         (None, Ok(())) => match guarded(request, next, &edge, &id).await {
             Ok(response) => response,
@@ -79,12 +85,27 @@ pub(crate) async fn around(
         response = with_problem_body(response, &edge, &id);
     }
     decorate(response.headers_mut(), &id);
+    for (name, value) in rate_limit::headers_of(response.request()) {
+        response.headers_mut().insert(name, value);
+    }
     if let Some(origin) = origin {
         edge.origins.open(&origin, response.headers_mut());
     }
     in_flight.1 = true;
     finish(&response, &edge, &id, started);
     Ok(response)
+}
+
+/// Probes of the node's health are never refused.
+fn count_address(request: &ServiceRequest, edge: &Edge) -> Result<(), Problem> {
+    if ["/livez", "/readyz", "/health", "/metrics"].contains(&request.path()) {
+        return Ok(());
+    }
+    let request = request.request();
+    edge.limits.count_address(request, || {
+        let part = request.app_data::<web::Data<VisitPart>>()?;
+        client_ip(request, part)
+    })
 }
 
 /// Runs the handler; a panic becomes the answer 500 and is counted.

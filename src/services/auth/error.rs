@@ -140,6 +140,7 @@ impl Fault for AuthError {
 
     fn retry_after_s(&self) -> Option<u32> {
         match self {
+            Self::Throttled { retry_after_s, .. } => Some(*retry_after_s),
             Self::Password(error) => error.retry_after_s(),
             Self::Tenant(error) => error.retry_after_s(),
             Self::Store(error) => error.retry_after_s(),
