@@ -12,6 +12,7 @@ pub mod entry;
 pub mod envelope;
 mod flight;
 pub mod key;
+pub mod kv;
 mod memory;
 pub mod mutation;
 mod persist;

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicUsize;
 
 /// A disk tier in memory that outlives the cache over it.
 #[derive(Debug, Default)]
-struct TableDisk(Mutex<HashMap<Vec<u8>, Bytes>>);
+pub(crate) struct TableDisk(Mutex<HashMap<Vec<u8>, Bytes>>);
 
 impl DiskCache for TableDisk {
     fn get(&self, key: Vec<u8>) -> BoxFuture<'_, DiskRead> {

@@ -1,0 +1,301 @@
+//! One tenant's key-value store: pure, time is a parameter.
+//!
+//! Keeps true: bytes and keys stay within the bounds, by evicting what was used longest ago; an expired value is never
+//! seen; fences only rise, across restarts too, as long as the wall clock does not go back.
+//! Does not do: locking, disk.
+
+use super::KvError;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Longest key, bytes.
+const KEY_BYTES_MAX: usize = 250;
+const TTL_MS_MAX: i64 = 30 * 24 * 3_600 * 1_000;
+const LEASE_MS_MAX: i64 = 3_600 * 1_000;
+/// What a key costs besides its own and its value's bytes.
+const OVERHEAD_BYTES: usize = 128;
+
+/// What one tenant may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Keys.
+    pub keys_max: usize,
+    /// Bytes of keys and values, overhead included.
+    pub bytes_max: usize,
+    /// Bytes of one value.
+    pub value_bytes_max: usize,
+    /// Locks held at the same time.
+    pub locks_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { keys_max: 10_000, bytes_max: 8 * 1024 * 1024, value_bytes_max: 256 * 1024, locks_max: 1_000 }
+    }
+}
+
+/// When a value is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SetIf {
+    /// In any case.
+    #[default]
+    Always,
+    /// Only if the key is not there.
+    Absent,
+    /// Only if it is.
+    Present,
+}
+
+/// A lock that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Rises with every grant of any lock; whoever is written to refuses one lower than the last it saw.
+    pub fence: u64,
+    /// When it ends, milliseconds since the Unix epoch.
+    pub expires_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+struct Value {
+    bytes: Bytes,
+    expires_ms: Option<i64>,
+    used: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    token: Box<str>,
+    lease: Lease,
+}
+
+/// One tenant's values and locks.
+#[derive(Debug)]
+pub struct TenantStore {
+    bounds: Bounds,
+    values: HashMap<Arc<str>, Value>,
+    /// Keys by when they were last used.
+    order: BTreeMap<u64, Arc<str>>,
+    uses: u64,
+    bytes: usize,
+    locks: HashMap<Box<str>, Held>,
+    fence: u64,
+}
+
+impl TenantStore {
+    /// An empty store.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            values: HashMap::new(),
+            order: BTreeMap::new(),
+            uses: 0,
+            bytes: 0,
+            locks: HashMap::new(),
+            fence: 0,
+        }
+    }
+
+    /// The value of `key`.
+    pub fn get(&mut self, key: &str, now_ms: i64) -> Option<Bytes> {
+        self.drop_expired(key, now_ms);
+        self.uses += 1;
+        let value = self.values.get_mut(key)?;
+        if let Some(name) = self.order.remove(&value.used) {
+            self.order.insert(self.uses, name);
+            value.used = self.uses;
+        }
+        Some(value.bytes.clone())
+    }
+
+    /// Whether `set` would take this.
+    pub fn check(&self, key: &str, value: &Bytes, ttl_ms: Option<i64>) -> Result<(), KvError> {
+        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.chars().any(char::is_control) {
+            return Err(KvError::KeyInvalid);
+        }
+        let bytes_max = self.bounds.value_bytes_max;
+        if value.len() > bytes_max || cost(key, value) > self.bounds.bytes_max {
+            return Err(KvError::ValueTooLarge { bytes: value.len(), bytes_max });
+        }
+        match ttl_ms {
+            Some(ms) if !(1..=TTL_MS_MAX).contains(&ms) => Err(KvError::TimeInvalid { ms }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets `key`, if `when` holds; says whether it did.
+    pub fn set(
+        &mut self,
+        key: &str,
+        value: Bytes,
+        ttl_ms: Option<i64>,
+        when: SetIf,
+        now_ms: i64,
+    ) -> Result<bool, KvError> {
+        self.check(key, &value, ttl_ms)?;
+        self.drop_expired(key, now_ms);
+        let present = self.values.contains_key(key);
+        if (when == SetIf::Absent && present) || (when == SetIf::Present && !present) {
+            return Ok(false);
+        }
+        self.put(key, value, ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms)), now_ms);
+        Ok(true)
+    }
+
+    /// Deletes `key`; says whether it was there.
+    pub fn delete(&mut self, key: &str, now_ms: i64) -> bool {
+        self.drop_expired(key, now_ms);
+        self.take(key).is_some()
+    }
+
+    /// Adds `delta` to the whole number at `key`, which counts as 0 where absent; an existing TTL stays.
+    pub fn increment(&mut self, key: &str, delta: i64, ttl_ms: Option<i64>, now_ms: i64) -> Result<i64, KvError> {
+        self.drop_expired(key, now_ms);
+        let (present, expires_ms) = match self.values.get(key) {
+            Some(value) => {
+                let text = std::str::from_utf8(&value.bytes).map_err(|_| KvError::NotANumber)?;
+                (text.parse::<i64>().map_err(|_| KvError::NotANumber)?, value.expires_ms)
+            }
+            None => (0, ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms))),
+        };
+        let sum = present.checked_add(delta).ok_or(KvError::NotANumber)?;
+        let value = Bytes::from(sum.to_string());
+        self.check(key, &value, ttl_ms)?;
+        self.put(key, value, expires_ms, now_ms);
+        Ok(sum)
+    }
+
+    /// Milliseconds `key` has left; `Some(None)` for ever, `None` if it is not there.
+    pub fn ttl_ms(&mut self, key: &str, now_ms: i64) -> Option<Option<i64>> {
+        self.drop_expired(key, now_ms);
+        self.values.get(key).map(|value| value.expires_ms.map(|at_ms| at_ms - now_ms))
+    }
+
+    /// Takes the lock `name`; whoever holds it with the same token prolongs it and keeps the fence.
+    pub fn acquire(&mut self, name: &str, token: &str, lease_ms: i64, now_ms: i64) -> Result<Lease, KvError> {
+        if name.is_empty() || name.len() > KEY_BYTES_MAX || token.is_empty() || token.len() > KEY_BYTES_MAX {
+            return Err(KvError::KeyInvalid);
+        }
+        let expires_ms = lease_end(lease_ms, now_ms)?;
+        if let Some(held) = self.locks.get_mut(name).filter(|held| held.lease.expires_ms > now_ms) {
+            if *held.token != *token {
+                return Err(KvError::LockHeld { remaining_ms: held.lease.expires_ms - now_ms });
+            }
+            held.lease.expires_ms = expires_ms;
+            return Ok(held.lease);
+        }
+        if self.locks.len() >= self.bounds.locks_max && !self.locks.contains_key(name) {
+            self.locks.retain(|_, held| held.lease.expires_ms > now_ms);
+            if self.locks.len() >= self.bounds.locks_max {
+                return Err(KvError::TooManyLocks);
+            }
+        }
+        // Time in the upper bits keeps fences rising over restarts that forgot the last one.
+        let from_time = u64::try_from(now_ms).unwrap_or(0) << 16;
+        self.fence = (self.fence + 1).max(from_time);
+        let lease = Lease { fence: self.fence, expires_ms };
+        self.locks.insert(Box::from(name), Held { token: Box::from(token), lease });
+        Ok(lease)
+    }
+
+    /// Prolongs a lease that has not ended.
+    pub fn renew(&mut self, name: &str, token: &str, lease_ms: i64, now_ms: i64) -> Result<Lease, KvError> {
+        let expires_ms = lease_end(lease_ms, now_ms)?;
+        let held = self.locks.get_mut(name).filter(|held| held.lease.expires_ms > now_ms && *held.token == *token);
+        let held = held.ok_or(KvError::LeaseOver)?;
+        held.lease.expires_ms = expires_ms;
+        Ok(held.lease)
+    }
+
+    /// Gives a lock back.
+    pub fn release(&mut self, name: &str, token: &str, now_ms: i64) -> Result<(), KvError> {
+        let ours =
+            self.locks.get(name).is_some_and(|held| held.lease.expires_ms > now_ms && *held.token == *token);
+        if !ours {
+            return Err(KvError::LeaseOver);
+        }
+        self.locks.remove(name);
+        Ok(())
+    }
+
+    /// Keys and bytes held.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.values.len(), self.bytes)
+    }
+
+    /// Every value that has not expired, the one used longest ago first, with when it expires.
+    pub(super) fn entries(&self, now_ms: i64) -> impl Iterator<Item = (&str, &Bytes, Option<i64>)> {
+        self.order.values().filter_map(move |key| {
+            let value = self.values.get(key)?;
+            let live = value.expires_ms.is_none_or(|at_ms| at_ms > now_ms);
+            live.then_some((&**key, &value.bytes, value.expires_ms))
+        })
+    }
+
+    /// Puts a saved value back.
+    pub(super) fn put_back(&mut self, key: &str, value: Bytes, expires_ms: Option<i64>, now_ms: i64) -> bool {
+        let live = expires_ms.is_none_or(|at_ms| at_ms > now_ms) && self.check(key, &value, None).is_ok();
+        if live {
+            self.put(key, value, expires_ms, now_ms);
+        }
+        live
+    }
+
+    fn put(&mut self, key: &str, bytes: Bytes, expires_ms: Option<i64>, now_ms: i64) {
+        self.take(key);
+        let cost = cost(key, &bytes);
+        self.make_room(cost, now_ms);
+        self.uses += 1;
+        let name: Arc<str> = Arc::from(key);
+        self.bytes += cost;
+        self.order.insert(self.uses, Arc::clone(&name));
+        self.values.insert(name, Value { bytes, expires_ms, used: self.uses });
+    }
+
+    /// What expired goes first; then what was used longest ago.
+    fn make_room(&mut self, cost: usize, now_ms: i64) {
+        let fits = |store: &Self| {
+            store.bytes + cost <= store.bounds.bytes_max && store.values.len() < store.bounds.keys_max
+        };
+        if fits(self) {
+            return;
+        }
+        let expired: Vec<Arc<str>> = self
+            .values
+            .iter()
+            .filter(|(_, value)| value.expires_ms.is_some_and(|at_ms| at_ms <= now_ms))
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in expired {
+            self.take(&key);
+        }
+        while !fits(self) {
+            let Some((_, key)) = self.order.pop_first() else { return };
+            self.take(&key);
+        }
+    }
+
+    fn drop_expired(&mut self, key: &str, now_ms: i64) {
+        if self.values.get(key).is_some_and(|value| value.expires_ms.is_some_and(|at_ms| at_ms <= now_ms)) {
+            self.take(key);
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        let value = self.values.remove(key)?;
+        self.order.remove(&value.used);
+        self.bytes -= cost(key, &value.bytes);
+        Some(value)
+    }
+}
+
+fn cost(key: &str, value: &Bytes) -> usize {
+    key.len() + value.len() + OVERHEAD_BYTES
+}
+
+fn lease_end(lease_ms: i64, now_ms: i64) -> Result<i64, KvError> {
+    if !(1..=LEASE_MS_MAX).contains(&lease_ms) {
+        return Err(KvError::TimeInvalid { ms: lease_ms });
+    }
+    Ok(now_ms.saturating_add(lease_ms))
+}

@@ -1,0 +1,153 @@
+use super::*;
+use crate::cache::CacheOptions;
+use crate::cache::tests::TableDisk;
+use crate::kernel::clock::ManualClock;
+use proptest::prelude::*;
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::from(text.to_owned())
+}
+
+fn store() -> TenantStore {
+    TenantStore::new(Bounds { keys_max: 4, bytes_max: 2_000, value_bytes_max: 1_000, locks_max: 2 })
+}
+
+#[test]
+fn values_live_as_long_as_they_were_given() {
+    let mut store = store();
+    assert_eq!(store.set("a", bytes("1"), Some(10), SetIf::Always, 0), Ok(true));
+    assert_eq!(store.set("a", bytes("2"), None, SetIf::Absent, 9), Ok(false));
+    assert_eq!(store.ttl_ms("a", 9), Some(Some(1)));
+    assert_eq!(store.get("a", 9), Some(bytes("1")));
+    assert_eq!(store.get("a", 10), None);
+    assert_eq!(store.set("a", bytes("2"), None, SetIf::Present, 10), Ok(false));
+    assert_eq!(store.set("a", bytes("2"), None, SetIf::Absent, 10), Ok(true));
+    assert_eq!(store.ttl_ms("a", 1_000_000), Some(None));
+    assert!(store.delete("a", 11) && !store.delete("a", 11));
+    assert_eq!(store.usage(), (0, 0));
+}
+
+#[test]
+fn counters_count_and_refuse_what_is_no_number() {
+    let mut store = store();
+    assert_eq!(store.increment("n", 5, Some(100), 0), Ok(5));
+    assert_eq!(store.increment("n", -7, Some(100), 50), Ok(-2));
+    assert_eq!(store.ttl_ms("n", 50), Some(Some(50)), "the first TTL stays");
+    store.set("t", bytes("word"), None, SetIf::Always, 0).unwrap();
+    assert_eq!(store.increment("t", 1, None, 0), Err(KvError::NotANumber));
+    store.set("m", bytes(&i64::MAX.to_string()), None, SetIf::Always, 0).unwrap();
+    assert_eq!(store.increment("m", 1, None, 0), Err(KvError::NotANumber));
+}
+
+#[test]
+fn what_was_used_longest_ago_leaves_first_and_expired_before_it() {
+    let mut store = store();
+    for key in ["a", "b", "c", "d"] {
+        store.set(key, bytes("x"), None, SetIf::Always, 0).unwrap();
+    }
+    store.get("a", 0);
+    store.set("e", bytes("x"), None, SetIf::Always, 0).unwrap();
+    assert_eq!((store.get("a", 0).is_some(), store.get("b", 0)), (true, None));
+    store.set("c", bytes("x"), Some(5), SetIf::Always, 0).unwrap();
+    store.set("f", bytes("x"), None, SetIf::Always, 6).unwrap();
+    assert_eq!((store.get("c", 6), store.get("d", 6).is_some()), (None, true));
+    let large = bytes(&"y".repeat(1_001));
+    assert!(matches!(store.set("g", large, None, SetIf::Always, 6), Err(KvError::ValueTooLarge { .. })));
+    for key in ["", "line\nbreak", &"k".repeat(251)] {
+        assert_eq!(store.set(key, bytes("x"), None, SetIf::Always, 6), Err(KvError::KeyInvalid));
+    }
+    assert_eq!(store.set("g", bytes("x"), Some(0), SetIf::Always, 6), Err(KvError::TimeInvalid { ms: 0 }));
+}
+
+#[test]
+fn locks_exclude_expire_and_fence() {
+    let mut store = store();
+    let first = store.acquire("job", "me", 100, 1_000).unwrap();
+    assert_eq!(store.acquire("job", "you", 100, 1_050), Err(KvError::LockHeld { remaining_ms: 50 }));
+    assert_eq!(store.acquire("job", "me", 100, 1_050).unwrap(), Lease { fence: first.fence, expires_ms: 1_150 });
+    assert_eq!(store.release("job", "you", 1_060), Err(KvError::LeaseOver));
+    assert_eq!(store.renew("job", "me", 100, 1_150), Err(KvError::LeaseOver));
+    let second = store.acquire("job", "you", 100, 1_150).unwrap();
+    assert!(second.fence > first.fence);
+    store.release("job", "you", 1_160).unwrap();
+    let restarted = TenantStore::new(Bounds::default()).acquire("job", "x", 1, 1_161).unwrap();
+    assert!(restarted.fence > second.fence, "fences rise over a restart that forgot everything");
+    store.acquire("a", "t", 100, 1_200).unwrap();
+    store.acquire("b", "t", 100, 1_200).unwrap();
+    assert_eq!(store.acquire("c", "t", 100, 1_200), Err(KvError::TooManyLocks));
+    assert!(store.acquire("c", "t", 100, 1_300).is_ok());
+}
+
+#[tokio::test]
+async fn an_orderly_stop_keeps_values_a_crash_keeps_none_and_tenants_stay_apart() {
+    let disk = Arc::new(TableDisk::default());
+    let clock = Arc::new(ManualClock::new(1_000));
+    let (a, b) = (TenantId::parse("a").unwrap(), TenantId::parse("b").unwrap());
+    let open = || {
+        let options = CacheOptions { clock: Arc::clone(&clock) as _, ..CacheOptions::default() };
+        Cache::with_disk(options, Arc::clone(&disk) as _).kv(Bounds::default())
+    };
+    let kv = open();
+    kv.tenant(&a).set("k", bytes("of a"), None, SetIf::Always).unwrap();
+    kv.tenant(&a).set("gone", bytes("x"), Some(10), SetIf::Always).unwrap();
+    kv.tenant(&a).set_many(&[("m1", bytes("1"), None), ("m2", bytes("2"), Some(1_000))]).unwrap();
+    assert!(kv.tenant(&a).set_many(&[("m1", bytes("9"), None), ("", bytes("2"), None)]).is_err());
+    assert_eq!(kv.tenant(&a).get_many(&["m1", "m2", "no"]), [Some(bytes("1")), Some(bytes("2")), None]);
+    assert_eq!(kv.tenant(&b).get("k"), None);
+    for n in 0..3 {
+        kv.tenant(&b).set(&format!("large{n}"), bytes(&"x".repeat(250_000)), None, SetIf::Always).unwrap();
+    }
+    kv.save();
+    clock.advance_ms(20);
+    let next = open();
+    assert_eq!(next.restore().await, 6);
+    assert_eq!((next.tenant(&a).get("k"), next.tenant(&a).get("gone")), (Some(bytes("of a")), None));
+    assert_eq!(next.tenant(&a).ttl_ms("m2"), Some(Some(980)));
+    assert_eq!(next.tenant(&b).get("large2").map(|value| value.len()), Some(250_000));
+    next.tenant(&a).set("k", bytes("newer"), None, SetIf::Always).unwrap();
+    // No save: a crash.
+    let after = open();
+    assert_eq!(after.restore().await, 0);
+    assert_eq!(after.tenant(&a).get("k"), None, "empty rather than old");
+}
+
+proptest! {
+    /// Against a plain map without bounds: whatever is found is the latest, and bounds hold.
+    #[test]
+    fn the_store_agrees_with_a_map_and_keeps_its_bounds(
+        steps in prop::collection::vec((0_u8..5, 0_u8..8, 0_usize..600, prop::option::of(1_i64..50), 0_i64..20), 1..200),
+    ) {
+        let mut store = store();
+        let mut model: HashMap<String, (Bytes, Option<i64>)> = HashMap::new();
+        let mut now_ms = 0;
+        for (what, key, len, ttl_ms, pass) in steps {
+            now_ms += pass;
+            let key = format!("k{key}");
+            model.retain(|_, (_, expires)| expires.is_none_or(|at| at > now_ms));
+            match what {
+                0 | 1 => {
+                    let value = Bytes::from(vec![b'v'; len]);
+                    prop_assert_eq!(store.set(&key, value.clone(), ttl_ms, SetIf::Always, now_ms), Ok(true));
+                    model.insert(key, (value, ttl_ms.map(|ttl| now_ms + ttl)));
+                }
+                2 => {
+                    let deleted = store.delete(&key, now_ms);
+                    prop_assert!(model.remove(&key).is_some() || !deleted);
+                }
+                _ => {
+                    if let Some(found) = store.get(&key, now_ms) {
+                        prop_assert_eq!(Some(&found), model.get(&key).map(|(value, _)| value));
+                    }
+                }
+            }
+            let (keys, bytes) = store.usage();
+            prop_assert!(keys <= 4 && bytes <= 2_000, "{} keys, {} bytes", keys, bytes);
+        }
+    }
+
+    #[test]
+    fn noise_on_disk_is_read_without_harm(noise in prop::collection::vec(any::<u8>(), 0..200)) {
+        saved::parse_manifest(&noise);
+        saved::load_block(&Bytes::from(noise), &mut store(), 0);
+    }
+}
