@@ -78,6 +78,8 @@ pub(super) fn configure(connection: &Connection, options: &StoreOptions) -> Resu
         options.cache_kib
     ))?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Stable plans: otherwise each new value bound to a LIMIT or an analysed column compiles the statement anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     for (limit, value) in [
         (Limit::SQLITE_LIMIT_SQL_LENGTH, 1_000_000),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 1_000),
