@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Row, Statement, params};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl Site {
     fn open(file: PathBuf, writer: Writer, memory: Option<Arc<Memory>>) -> Self {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let reader = Connection::open_with_flags(file, flags).expect("invariant: the file was made before serving");
-        reader.execute_batch(PRAGMAS).expect("invariant: pragmas of an open file");
+        configure(&reader).expect("invariant: pragmas of an open file");
         let mut seed = [0_u8; 8];
         SystemRandom::new().fill(&mut seed).expect("invariant: the system has randomness");
         let rng = Mutex::new(Rng::new(u64::from_le_bytes(seed)));
@@ -121,6 +122,12 @@ impl Site {
             Err(_) => HttpResponse::InternalServerError().finish(),
         }
     }
+}
+
+/// Pragmas, and stable plans: a value bound to a LIMIT would otherwise compile its statement anew.
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(PRAGMAS)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
 }
 
 const COLUMNS: &str =
@@ -274,7 +281,7 @@ struct Writer(SyncSender<Insert>);
 impl Writer {
     fn start(file: &Path) -> anyhow::Result<Self> {
         let connection = Connection::open(file)?;
-        connection.execute_batch(PRAGMAS)?;
+        configure(&connection)?;
         let (sender, receiver) = sync_channel(QUEUE_LEN_MAX);
         std::thread::Builder::new().name("bare-writer".into()).spawn(move || write_loop(&connection, &receiver))?;
         Ok(Self(sender))

@@ -83,7 +83,7 @@ pub(crate) fn create(file: &Path) -> anyhow::Result<Ids> {
     let players = insert_players(&tx, &mut rng, &tournaments)?;
     insert_matches(&tx, &mut rng, &tournaments, &players)?;
     tx.commit()?;
-    connection.execute_batch("ANALYZE; PRAGMA wal_checkpoint(TRUNCATE)")?;
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     Ok(Ids { tournaments, players })
 }
 
