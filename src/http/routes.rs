@@ -3,7 +3,7 @@
 //! Keeps true: a path that exists answers 405 with `Allow` to a method it lacks; every other path answers 404; a GET
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
-use super::handlers::{auth, blueprints, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer};
+use super::handlers::{audit, auth, blueprints, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer};
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
@@ -48,6 +48,7 @@ routes! {
     "/api/collections/{collection}/records/{id}" GET records::get_record, PATCH records::update_record, DELETE records::delete_record;
     "/api/collections/{collection}/records" GET records::list_records, POST records::create_record;
     "/api/batch" POST records::run_batch;
+    "/api/audit" GET audit::list_audit;
     "/api/changes" GET records::list_changes;
     "/api/collections/{collection}/records/{id}/history" GET records::list_history;
 

@@ -43,6 +43,8 @@ pub const PAGE_LEN_DEFAULT: usize = 30;
 pub const PAGE_LEN_MAX: usize = 1_000;
 /// Change records per page at most.
 pub const CHANGES_PAGE_MAX: usize = 1_000;
+/// Log records that one call for the audit trail looks at.
+pub const AUDIT_SCAN_MAX: usize = 10_000;
 /// Requests in a batch at most.
 pub const BATCH_LEN_MAX: usize = 500;
 /// Records of a back-relation that one expand shows per record (PocketBase: 1,000).

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_the_busiest_are_remembered() {
         let throttle = throttle(4, 60);
-        (0..5).for_each(|_| drop(throttle.take(&"busy", 0)));
+        (0..5).for_each(|_| assert!(throttle.take(&"busy", 0).remaining < 4));
         for key in 0..limits::THROTTLE_KEYS_MAX * 2 {
             throttle.take(&key, 1);
         }

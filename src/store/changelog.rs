@@ -224,6 +224,15 @@ pub(super) fn scan(connection: &Connection, since: i64, limit: usize) -> Result<
     Ok(found)
 }
 
+/// Whether `next` continues the chain of `last`, the transaction before it in the same file; one without predecessor, or
+/// of another origin, is taken at its word.
+pub fn chain_holds(last: Option<&LoggedTx>, next: &LoggedTx) -> bool {
+    let Some(last) = last.filter(|last| last.frame.origin == next.frame.origin) else { return true };
+    let body = record_codec::encode_frame(&last.frame);
+    let chain = record_codec::chain_after(&last.frame.prev_chain, body.get(8..).unwrap_or_default());
+    next.frame.seq == last.frame.seq + 1 && next.frame.prev_chain == chain
+}
+
 /// Walks the whole log and lists what does not hold: frames, sequence numbers, stamps, chains. Returns the count too.
 pub(super) fn verify(connection: &Connection) -> Result<(u64, Vec<String>), StoreError> {
     let mut origins: HashMap<OriginUid, (i64, [u8; 32])> = HashMap::new();

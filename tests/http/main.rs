@@ -13,6 +13,7 @@ mod records;
 mod batch;
 mod access;
 mod auth;
+mod audit;
 mod limits;
 mod errors;
 mod observability;

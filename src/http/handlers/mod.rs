@@ -3,6 +3,7 @@
 pub(super) mod records;
 pub(super) mod transfer;
 pub(super) mod collections;
+pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod recovery;
 pub(super) mod keys;

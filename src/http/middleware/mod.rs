@@ -238,7 +238,7 @@ fn class_of(path: &str) -> RouteClass {
         ("tenants" | "blueprints", ..) => RouteClass::Tenants,
         ("batch", ..) => RouteClass::Batch,
         ("files", ..) => RouteClass::Files,
-        ("health" | "admin" | "settings" | "logs" | "crons" | "changes", ..) => RouteClass::Ops,
+        ("health" | "admin" | "settings" | "logs" | "crons" | "changes" | "audit", ..) => RouteClass::Ops,
         _ => RouteClass::Other,
     }
 }

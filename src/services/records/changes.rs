@@ -37,7 +37,7 @@ pub async fn list_changes(scope: &Scope, since: i64, limit: Option<usize>) -> Re
             let mut out = format!("{{\"position\":{},\"next\":{next},\"items\":[", reader.lsn()).into_bytes();
             for (index, change) in changes.iter().enumerate() {
                 separate(&mut out, index);
-                Printer { schema: reader.schema() }.transaction(&mut out, change, |_, _| true);
+                Printer { schema: reader.schema(), redact_hidden: false }.transaction(&mut out, change, |_, _| true);
             }
             out.extend_from_slice(b"]}");
             Ok::<_, RecordError>(out)
@@ -65,7 +65,7 @@ pub async fn list_history(scope: &Scope, collection: &str, id: &str, since: i64)
                 at = last.lsn;
                 for change in changes.iter().filter(|change| touches(change, &collection, &id)) {
                     separate(&mut out, count);
-                    let printer = Printer { schema: reader.schema() };
+                    let printer = Printer { schema: reader.schema(), redact_hidden: false };
                     printer.transaction(&mut out, change, |of, record| *of == collection && *record == id);
                     count += 1;
                 }
@@ -77,11 +77,11 @@ pub async fn list_history(scope: &Scope, collection: &str, id: &str, since: i64)
     Ok(Answer::new(body))
 }
 
-fn require_superuser(scope: &Scope) -> Result<(), RecordError> {
+pub(super) fn require_superuser(scope: &Scope) -> Result<(), RecordError> {
     if scope.is_superuser() { Ok(()) } else { Err(RecordError::LogLocked) }
 }
 
-fn separate(out: &mut Vec<u8>, index: usize) {
+pub(super) fn separate(out: &mut Vec<u8>, index: usize) {
     if index > 0 {
         out.push(b',');
     }
@@ -92,7 +92,7 @@ fn touches(change: &LoggedTx, collection: &CollectionId, id: &RecordId) -> bool 
 }
 
 /// Which record an operation is about; `None` for schema changes.
-fn place(op: &LogOp) -> Option<(&CollectionId, &RecordId)> {
+pub(super) fn place(op: &LogOp) -> Option<(&CollectionId, &RecordId)> {
     match op {
         LogOp::New { collection, record } | LogOp::Undel { collection, record } => Some((collection, &record.id)),
         LogOp::Set { collection, id, .. } | LogOp::Inc { collection, id, .. } => Some((collection, id)),
@@ -101,13 +101,16 @@ fn place(op: &LogOp) -> Option<(&CollectionId, &RecordId)> {
     }
 }
 
-struct Printer<'a> {
-    schema: &'a Schema,
+/// Writes transactions as JSON.
+pub(super) struct Printer<'a> {
+    pub(super) schema: &'a Schema,
+    /// Whether hidden fields are left out too.
+    pub(super) redact_hidden: bool,
 }
 
 impl Printer<'_> {
     /// One transaction with those of its operations whose record is `wanted`, and its schema changes.
-    fn transaction(&self, out: &mut Vec<u8>, change: &LoggedTx, wanted: impl Fn(&CollectionId, &RecordId) -> bool) {
+    pub(super) fn transaction(&self, out: &mut Vec<u8>, change: &LoggedTx, wanted: impl Fn(&CollectionId, &RecordId) -> bool) {
         let frame = &change.frame;
         // Writing into a Vec cannot fail.
         let _ = write!(out, "{{\"lsn\":{},\"seq\":{},\"schema\":{}", change.lsn, frame.seq, frame.schema);
@@ -152,6 +155,10 @@ impl Printer<'_> {
         out.push(b'}');
     }
 
+    fn is_redacted(&self, field: &Field) -> bool {
+        is_secret(field) || (self.redact_hidden && field.hidden)
+    }
+
     /// `op`, the collection, the record id.
     fn head(&self, out: &mut Vec<u8>, op: &str, id: &CollectionId, record: &RecordId) -> Option<&Arc<Collection>> {
         let collection = self.schema.find_id(id);
@@ -170,7 +177,7 @@ impl Printer<'_> {
         out.push(b'{');
         for (number, value) in record.values() {
             let field = collection.and_then(|collection| collection.find_field_number(*number));
-            if field.is_some_and(is_secret) {
+            if field.is_some_and(|field| self.is_redacted(field)) {
                 continue;
             }
             push_key(out, &key(&name_of(field, *number)));
@@ -190,7 +197,7 @@ impl Printer<'_> {
         push_text_member(out, "field", &name_of(field, number));
         for (name, value) in values {
             push_key(out, &key(name));
-            if field.is_some_and(is_secret) {
+            if field.is_some_and(|field| self.is_redacted(field)) {
                 out.extend_from_slice(b"null");
             } else {
                 write_value(out, field, value);

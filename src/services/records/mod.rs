@@ -12,6 +12,7 @@ pub mod write;
 pub mod batch;
 pub mod transfer;
 pub mod changes;
+pub mod audit;
 pub mod explain;
 mod page;
 mod embed;

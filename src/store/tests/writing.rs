@@ -422,3 +422,19 @@ async fn receipts_go_by_age_and_a_tidy_file_is_not_written() {
     assert_eq!(fixture.tenants.stats().commits, commits, "nothing was due");
     assert_eq!(fixture.tenants.list_open().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_tampered_with_breaks_the_chain_to_the_next() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for name in ["a", "b", "c"] {
+        insert(&tenant, &notes, name, name).await.unwrap();
+    }
+    let mut log = tenant.changes(0, 10).await.unwrap();
+    let holds = |log: &[crate::store::LoggedTx]| log.windows(2).all(|two| crate::store::chain_holds(two.first(), &two[1]));
+    assert!(holds(&log));
+    let removed: Vec<_> = log.iter().filter(|tx| tx.lsn != 2).cloned().collect();
+    assert!(!holds(&removed), "a missing record shows");
+    log[1].frame.actor = Arc::from("somebody else");
+    assert!(!holds(&log), "a changed record shows");
+}

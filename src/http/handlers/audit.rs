@@ -1,0 +1,56 @@
+//! The audit trail of a tenant.
+//!
+//! Keeps true: only superusers; nothing is cached. Does not do: choosing entries; `services::records::audit` does.
+
+use crate::http::body;
+use crate::http::extract::Visitor;
+use crate::http::problem::Problem;
+use crate::http::respond;
+use crate::kernel::datetime;
+use crate::kernel::error::Code;
+use crate::services::records::audit::{self, AuditForm, AuditQuery};
+use actix_web::HttpResponse;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use serde_json::Map;
+
+/// `GET /api/audit?actor=&collection=&record=&from=&until=&since=&limit=&format=ndjson`
+pub(crate) async fn list_audit(visitor: Visitor) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
+    let query = AuditQuery {
+        actor: visitor.text("actor"),
+        collection: visitor.text("collection"),
+        record: visitor.text("record"),
+        from_ms: moment(&visitor, "from")?,
+        until_ms: moment(&visitor, "until")?,
+        since: body::number(&visitor.parameters(), "since")?.unwrap_or(0),
+        limit: visitor.number("limit")?,
+    };
+    let form = match visitor.text("format").as_str() {
+        "" | "json" => AuditForm::Page,
+        "ndjson" => AuditForm::Lines,
+        _ => return Err(Problem::new(Code::ParameterInvalid, "The parameter format is json or ndjson.")),
+    };
+    let page = audit::list_audit(&visitor.scope(Map::new()), query, form).await?;
+    let mut response = respond::json_bytes(page.answer.body);
+    if form == AuditForm::Lines {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        let verified = HeaderValue::from_static(if page.verified { "true" } else { "false" });
+        headers.insert(HeaderName::from_static("audit-verified"), verified);
+        if !page.complete {
+            headers.insert(HeaderName::from_static("audit-next"), HeaderValue::from(page.next));
+        }
+    }
+    Ok(response)
+}
+
+fn moment(visitor: &Visitor, name: &str) -> Result<Option<i64>, Problem> {
+    let text = visitor.text(name);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ms = datetime::parse_ms(&text);
+    ms.map(Some).ok_or_else(|| {
+        Problem::new(Code::ParameterInvalid, format!("The parameter {name} is {text:?}; a date and time is expected."))
+    })
+}

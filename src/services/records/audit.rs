@@ -1,0 +1,143 @@
+//! Who did what: the tenant's log as an audit trail, oldest first.
+//!
+//! Keeps true: only superusers read it; passwords, token keys and hidden fields never leave it; every page says whether
+//! the hash chain over all it looked at holds, whatever the filter left out. One call looks at a bounded stretch.
+//! Does not do: reads and failed attempts, which are not in the log; the chain up to the present end is the doctor's.
+
+use super::changes::{Printer, place, require_superuser, separate};
+use super::{Answer, RecordError, Scope};
+use crate::kernel::ident::{CollectionId, RecordId};
+use crate::kernel::limits;
+use crate::store::{LoggedTx, chain_holds};
+
+/// Transactions read from the log in one step.
+const STEP: usize = 1_000;
+
+/// Which entries are wanted; an empty text is any.
+#[derive(Debug, Clone, Default)]
+pub struct AuditQuery {
+    /// Who, as the log calls them: `superuser:…`, `record:users/…`, `key:…`, `anonymous`, `system`.
+    pub actor: String,
+    /// Name or id of a collection.
+    pub collection: String,
+    /// Id of a record.
+    pub record: String,
+    /// Not before, milliseconds since the Unix epoch.
+    pub from_ms: Option<i64>,
+    /// Before, milliseconds since the Unix epoch.
+    pub until_ms: Option<i64>,
+    /// After this position.
+    pub since: i64,
+    /// Entries at most; 0 is the usual page.
+    pub limit: usize,
+}
+
+/// How entries are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditForm {
+    /// `{"position","next","verified","items":[…]}`.
+    Page,
+    /// One entry per line.
+    Lines,
+}
+
+/// Entries, and where the next call goes on.
+#[derive(Debug)]
+pub struct AuditPage {
+    /// The body.
+    pub answer: Answer,
+    /// Position up to which was looked; less than the log's while there is more.
+    pub next: i64,
+    /// Whether the chain over everything looked at holds.
+    pub verified: bool,
+    /// Whether the end of the log was reached.
+    pub complete: bool,
+}
+
+/// Lists entries.
+pub async fn list_audit(scope: &Scope, query: AuditQuery, form: AuditForm) -> Result<AuditPage, RecordError> {
+    require_superuser(scope)?;
+    let wanted = Wanted::resolve(scope, &query)?;
+    let limit = if query.limit == 0 { limits::PAGE_LEN_DEFAULT } else { query.limit.min(limits::CHANGES_PAGE_MAX) };
+    let (body, next, verified, position) = scope
+        .tenant
+        .read(move |reader| {
+            let (mut out, mut count, mut looked) = (Vec::new(), 0, 0);
+            let (mut at, mut verified) = (query.since, true);
+            // The entry the last page ended with, so that the chain is checked across pages.
+            let before = reader.changes(query.since.saturating_sub(1), 1)?.pop();
+            let mut last: Option<LoggedTx> = before.filter(|before| before.lsn == query.since);
+            'log: while looked < limits::AUDIT_SCAN_MAX {
+                let changes = reader.changes(at, STEP)?;
+                if changes.is_empty() {
+                    break;
+                }
+                for change in changes {
+                    verified &= chain_holds(last.as_ref(), &change);
+                    at = change.lsn;
+                    looked += 1;
+                    if wanted.is_met(&query, &change) {
+                        if form == AuditForm::Page {
+                            separate(&mut out, count);
+                        }
+                        let printer = Printer { schema: reader.schema(), redact_hidden: true };
+                        printer.transaction(&mut out, &change, |of, record| wanted.is_about(of, record));
+                        if form == AuditForm::Lines {
+                            out.push(b'\n');
+                        }
+                        count += 1;
+                    }
+                    last = Some(change);
+                    if count >= limit {
+                        break 'log;
+                    }
+                }
+            }
+            Ok::<_, RecordError>((out, at, verified, reader.lsn()))
+        })
+        .await?;
+    let body = match form {
+        AuditForm::Lines => body,
+        AuditForm::Page => {
+            let head = format!("{{\"position\":{position},\"next\":{next},\"verified\":{verified},\"items\":[");
+            [head.as_bytes(), body.as_slice(), b"]}"].concat()
+        }
+    };
+    Ok(AuditPage { answer: Answer::new(body), next, verified, complete: next >= position })
+}
+
+/// The filter by ids.
+struct Wanted {
+    collection: Option<CollectionId>,
+    record: Option<RecordId>,
+}
+
+impl Wanted {
+    fn resolve(scope: &Scope, query: &AuditQuery) -> Result<Self, RecordError> {
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let collection = match named(&query.collection) {
+            None => None,
+            Some(name) => match scope.tenant.schema().find(&name) {
+                Some(found) => Some(found.id.clone()),
+                // One that was deleted is still in the log, by its id.
+                None => Some(CollectionId::parse(&name).map_err(|_| RecordError::UnknownCollection(name))?),
+            },
+        };
+        let record = named(&query.record).map(|id| RecordId::parse(&id).map_err(|_| RecordError::NotFound)).transpose()?;
+        Ok(Self { collection, record })
+    }
+
+    fn is_about(&self, collection: &CollectionId, record: &RecordId) -> bool {
+        self.collection.as_ref().is_none_or(|wanted| wanted == collection)
+            && self.record.as_ref().is_none_or(|wanted| wanted == record)
+    }
+
+    fn is_met(&self, query: &AuditQuery, change: &LoggedTx) -> bool {
+        let at_ms = change.frame.hlc.millis();
+        let any = self.collection.is_none() && self.record.is_none();
+        (query.actor.is_empty() || *query.actor == *change.frame.actor)
+            && query.from_ms.is_none_or(|from| at_ms >= from)
+            && query.until_ms.is_none_or(|until| at_ms < until)
+            && (any || change.frame.ops.iter().any(|op| place(op).is_some_and(|(of, id)| self.is_about(of, id))))
+    }
+}
