@@ -171,7 +171,13 @@ fn pinned(collection: &Collection, expr: &Expr<Resolved>) -> Option<Operand> {
                     if *field == number)
             };
             let (left, right) = (&comparison.left, &comparison.right);
-            let value = if is_field(left) { right } else if is_field(right) { left } else { return None };
+            let value = if is_field(left) {
+                right
+            } else if is_field(right) {
+                left
+            } else {
+                return None;
+            };
             matches!(value, Operand::Constant(_) | Operand::Request(_)).then(|| value.clone())
         }
         _ => None,

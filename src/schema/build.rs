@@ -3,11 +3,11 @@
 //! Keeps true: what leaves here satisfies every invariant that [`crate::schema::Schema`] states; all problems are reported together.
 //! Does not do: views' columns (that is `view`), steps and DDL (that is `plan`).
 
+use super::cache_policy::Policy;
 use super::definition::{self, CollectionInput};
 use super::error::Problems;
 use super::field::FieldKind;
 use super::field_build::{self, BuiltFields};
-use super::cache_policy::Policy;
 use super::{AuthOptions, Collection, CollectionKind, Index, IndexColumn, Rules, auth_form, index_sql};
 use crate::kernel::ident::{CollectionId, CollectionName, FieldNumber};
 use crate::kernel::limits;

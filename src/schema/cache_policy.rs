@@ -339,7 +339,14 @@ mod tests {
         let seconds: Vec<_> = TtlClass::ALL.iter().map(|(class, word, _)| (*word, class.ttl_s())).collect();
         assert_eq!(
             seconds,
-            [("session", 86_400), ("profile", 3_600), ("data", 300), ("live", 60), ("analytics", 900), ("static", 3_600)]
+            [
+                ("session", 86_400),
+                ("profile", 3_600),
+                ("data", 300),
+                ("live", 60),
+                ("analytics", 900),
+                ("static", 3_600)
+            ]
         );
     }
 

@@ -3,10 +3,10 @@
 //! Keeps true: a file that needs nothing is read and not written; long cuts go in bounded steps, so that writers wait for
 //! one step at most. Does not do: deciding when; `app` does.
 
+use super::StoreError;
 use super::options::WriteMeta;
 use super::readers::Reader;
 use super::tenant::TenantDb;
-use super::StoreError;
 use crate::kernel::limits;
 use rusqlite::OptionalExtension;
 

@@ -16,13 +16,13 @@ use std::task::{Context, Poll};
 use tenantry::cache::entry::Loaded;
 use tenantry::cache::key::{CallerClass, Category, Key, Sub};
 use tenantry::cache::mutation::Mutation;
-use tenantry::schema::cache_policy::Policy;
 use tenantry::cache::purge::Purge;
 use tenantry::cache::stamp::{Dependencies, Touched};
 use tenantry::cache::{Cache, CacheOptions, CommitSummary, Request, Source, TenantCache};
 use tenantry::kernel::clock::ManualClock;
 use tenantry::kernel::ident::TenantId;
 use tenantry::kernel::random::{SeededRandom, below};
+use tenantry::schema::cache_policy::Policy;
 
 const TENANTS: usize = 2;
 const READS_MAX: usize = 12;
@@ -565,10 +565,7 @@ fn dependencies_of(rule: Rule, caller: Caller, query: Query, defect: Option<Defe
 /// Gives the world one chance to move.
 async fn pause() {
     let mut waited = false;
-    std::future::poll_fn(|_| {
-        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    std::future::poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// Runs a future that has nothing to wait for.
