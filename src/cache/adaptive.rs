@@ -250,7 +250,11 @@ mod tests {
         assert_eq!(adaptive.step(&measured(counts), 0), None);
         let mut changes = 0;
         for round in 1..400_i64 {
-            if round % 2 == 0 { counts.expired += 2_000 } else { counts.evictions += 2_000 }
+            if round % 2 == 0 {
+                counts.expired += 2_000
+            } else {
+                counts.evictions += 2_000
+            }
             counts.l1_hits += 2_000;
             assert_eq!(adaptive.step(&measured(counts), round * ADAPT_EVERY_MS - 1), None);
             changes += usize::from(adaptive.step(&measured(counts), round * ADAPT_EVERY_MS).is_some());

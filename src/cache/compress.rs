@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn every_coding_gives_the_bytes_back_and_saves_on_lists() {
         let body: Vec<u8> = (0..200)
-            .flat_map(|n| format!("{{\"id\":\"r{n:014}\",\"title\":\"Match {n}\",\"score\":{}}},", n * 7 % 97).into_bytes())
+            .flat_map(|n| {
+                format!("{{\"id\":\"r{n:014}\",\"title\":\"Match {n}\",\"score\":{}}},", n * 7 % 97).into_bytes()
+            })
             .collect();
         for encoding in Encoding::CODED {
             let coded = encode(&body, encoding, Levels::default()).unwrap();

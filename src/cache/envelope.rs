@@ -194,18 +194,20 @@ mod tests {
             prop::collection::vec(dependency, 0..5),
             prop::collection::vec(any::<u8>(), 0..300),
         )
-            .prop_map(|((key, lineage, at, purges), (created_ms, ttl_ms, etag, kind), tags, deps, body)| Envelope {
-                key,
-                lineage,
-                at,
-                purges,
-                created_ms,
-                ttl_ms,
-                etag,
-                content_type: Arc::from(kind),
-                tags: tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
-                dependencies: deps.into_iter().collect(),
-                body: Bytes::from(body),
+            .prop_map(|((key, lineage, at, purges), (created_ms, ttl_ms, etag, kind), tags, deps, body)| {
+                Envelope {
+                    key,
+                    lineage,
+                    at,
+                    purges,
+                    created_ms,
+                    ttl_ms,
+                    etag,
+                    content_type: Arc::from(kind),
+                    tags: tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
+                    dependencies: deps.into_iter().collect(),
+                    body: Bytes::from(body),
+                }
             })
     }
 

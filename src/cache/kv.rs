@@ -124,9 +124,8 @@ impl Kv {
     /// The store of `tenant`.
     pub fn tenant(&self, tenant: &TenantId) -> TenantKv {
         let mut tenants = self.0.tenants.lock();
-        let store = tenants
-            .entry(tenant.clone())
-            .or_insert_with(|| Arc::new(Mutex::new(TenantStore::new(self.0.bounds))));
+        let store =
+            tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(TenantStore::new(self.0.bounds))));
         TenantKv { clock: Arc::clone(&self.0.clock), store: Arc::clone(store) }
     }
 

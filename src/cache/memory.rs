@@ -228,14 +228,17 @@ impl Memory {
         if order.len() > 4_096 && order.len() > self.cache.len().saturating_mul(2) {
             let mut seen = std::collections::HashSet::with_capacity(order.len() / 2);
             let incarnation = slot.incarnation;
-            order.retain(|digest| self.cache.contains_key(&Slot { incarnation, digest: *digest }) && seen.insert(*digest));
+            order.retain(|digest| {
+                self.cache.contains_key(&Slot { incarnation, digest: *digest }) && seen.insert(*digest)
+            });
         }
     }
 
     /// Second chance, oldest first: what was hit since the last look goes to the back, the rest leaves.
     fn trim(&self, account: &Account, newest: Slot, share_max: u64, left: &mut Vec<Arc<Held>>) {
         // What is in `left` is on its way out but still counted.
-        let mut freed: u64 = left.iter().filter(|held| std::ptr::eq(&*held.account, account)).map(|held| held.weight).sum();
+        let mut freed: u64 =
+            left.iter().filter(|held| std::ptr::eq(&*held.account, account)).map(|held| held.weight).sum();
         for step in 0..TRIM_STEPS_MAX {
             if account.bytes().saturating_sub(freed) <= share_max {
                 return;

@@ -306,10 +306,7 @@ impl Cache {
             share_bytes_max: self.0.share_max(),
             loads: self.0.flights.len() as u64,
             disk: self.0.disk.stats(),
-            compressed: (
-                self.0.meter.bytes_in.load(Ordering::Relaxed),
-                self.0.meter.bytes_out.load(Ordering::Relaxed),
-            ),
+            compressed: (self.0.meter.bytes_in.load(Ordering::Relaxed), self.0.meter.bytes_out.load(Ordering::Relaxed)),
             tenants,
             decisions: self.0.adaptive.lock().log().to_vec(),
         }
@@ -356,8 +353,7 @@ impl Cache {
     }
 
     fn sweep_retired(&self) {
-        let live: std::collections::HashSet<u64> =
-            self.0.parts.read().values().map(|part| part.incarnation).collect();
+        let live: std::collections::HashSet<u64> = self.0.parts.read().values().map(|part| part.incarnation).collect();
         self.0.memory.retain(|slot, _| live.contains(&slot.incarnation));
     }
 }

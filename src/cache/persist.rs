@@ -97,7 +97,8 @@ impl Shared {
         if entry.is_expired(self.clock.now_ms()) {
             return None;
         }
-        let held = part.hold(request, entry, dependencies, Origin { stamp, reach: stamp.at, persisted: true, apart: false });
+        let held =
+            part.hold(request, entry, dependencies, Origin { stamp, reach: stamp.at, persisted: true, apart: false });
         let current = held.proof.is_current() || self.mutation == Some(Mutation::DiskUnchecked);
         (current && !part.is_retired()).then_some(held)
     }

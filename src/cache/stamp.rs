@@ -11,8 +11,8 @@ use crate::kernel::value::Stored;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Which history of a tenant's file a position belongs to; a restore, clone or rollback starts a new one.
 pub type Lineage = [u8; 16];
@@ -80,7 +80,15 @@ pub struct Seed {
 impl Seed {
     /// A seed that knows only the present position: every older answer counts as changed.
     pub fn cold(lineage: Lineage, lsn: i64) -> Self {
-        Self { lineage, lsn, schema_lsn: lsn, generations: Vec::new(), unlisted_lsn: lsn, tail: Vec::new(), tail_after: lsn }
+        Self {
+            lineage,
+            lsn,
+            schema_lsn: lsn,
+            generations: Vec::new(),
+            unlisted_lsn: lsn,
+            tail: Vec::new(),
+            tail_after: lsn,
+        }
     }
 }
 
@@ -277,7 +285,10 @@ impl Positions {
     /// The purge counter and table, for the disk tier to keep.
     pub fn purge_table(&self) -> (u64, Vec<u64>) {
         let _raising = self.raising.lock();
-        (self.purges.load(Ordering::Acquire), self.purge_slots().iter().map(|slot| slot.load(Ordering::Acquire)).collect())
+        (
+            self.purges.load(Ordering::Acquire),
+            self.purge_slots().iter().map(|slot| slot.load(Ordering::Acquire)).collect(),
+        )
     }
 
     /// Continues a purge table that the disk tier kept.

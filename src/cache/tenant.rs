@@ -11,11 +11,11 @@ use crate::cache::flight::{FlightKey, Seat};
 use crate::cache::key::Key;
 use crate::cache::memory::{Account, Held, HeldParts, Slot};
 use crate::cache::mutation::Mutation;
-use crate::schema::cache_policy::{Policy, Tier};
 use crate::cache::purge;
 use crate::cache::stamp::{Dependencies, Lineage, Positions, Seed, Stamp};
 use crate::cache::stats::{AgeSum, Counters, Counts, TenantCounters, TenantReport};
 use crate::kernel::ident::TenantId;
+use crate::schema::cache_policy::{Policy, Tier};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -383,7 +383,12 @@ impl TenantCache {
         for late in loaded.dependencies.as_slice() {
             dependencies.add(late.clone());
         }
-        self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: false, apart })
+        self.part.hold(
+            request,
+            entry,
+            dependencies,
+            Origin { stamp, reach: lsn.max(stamp.at), persisted: false, apart },
+        )
     }
 
     fn keep(&self, policy: &Policy, held: &Arc<Held>) {

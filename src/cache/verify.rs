@@ -58,7 +58,7 @@ impl Cache {
 impl TenantCache {
     pub(crate) fn verify_is_due(&self) -> bool {
         let every = u64::from(self.shared.verify_every);
-        every > 0 && self.shared.verify_turn.fetch_add(1, Ordering::Relaxed) % every == 0
+        every > 0 && self.shared.verify_turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(every)
     }
 
     /// Recomputes a hit and compares; the caller gets the recomputed answer if they differ.

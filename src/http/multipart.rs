@@ -90,10 +90,10 @@ fn infer(text: String) -> Value {
         && text.bytes().any(|byte| byte.is_ascii_digit())
         && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
     let structured = text.starts_with(['{', '[']);
-    if plain_number || structured || matches!(text.as_str(), "true" | "false" | "null") {
-        if let Ok(value) = serde_json::from_str::<Value>(&text) {
-            return value;
-        }
+    if (plain_number || structured || matches!(text.as_str(), "true" | "false" | "null"))
+        && let Ok(value) = serde_json::from_str::<Value>(&text)
+    {
+        return value;
     }
     Value::String(text)
 }

@@ -209,8 +209,7 @@ impl TenantStore {
 
     /// Gives a lock back.
     pub fn release(&mut self, name: &str, token: &str, now_ms: i64) -> Result<(), KvError> {
-        let ours =
-            self.locks.get(name).is_some_and(|held| held.lease.expires_ms > now_ms && *held.token == *token);
+        let ours = self.locks.get(name).is_some_and(|held| held.lease.expires_ms > now_ms && *held.token == *token);
         if !ours {
             return Err(KvError::LeaseOver);
         }
@@ -254,9 +253,8 @@ impl TenantStore {
 
     /// What expired goes first; then what was used longest ago.
     fn make_room(&mut self, cost: usize, now_ms: i64) {
-        let fits = |store: &Self| {
-            store.bytes + cost <= store.bounds.bytes_max && store.values.len() < store.bounds.keys_max
-        };
+        let fits =
+            |store: &Self| store.bytes + cost <= store.bounds.bytes_max && store.values.len() < store.bounds.keys_max;
         if fits(self) {
             return;
         }

@@ -15,7 +15,7 @@ fn touched(c: &str, r: &str, parts: &[&str], lsn: i64) -> Touched {
     Touched {
         collection: collection(c),
         record: record(r),
-        partitions: parts.iter().map(|part| Stored::text(part)).collect(),
+        partitions: parts.iter().map(Stored::text).collect(),
         lsn,
     }
 }

@@ -101,7 +101,9 @@ async fn damaged_and_truncated_stores_heal_or_start_empty() {
             "flip late" => bytes[len / 2] ^= 0x10,
             "flip many" => (0..len).step_by(997).for_each(|at| bytes[at] ^= 0x55),
             "truncate" => bytes.truncate(len / 3),
-            "noise" => bytes.iter_mut().zip(0_u32..).for_each(|(byte, n)| *byte = (n.wrapping_mul(2_654_435_761) >> 24) as u8),
+            "noise" => {
+                bytes.iter_mut().zip(0_u32..).for_each(|(byte, n)| *byte = (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+            }
             _ => bytes.clear(),
         }
         std::fs::write(&path, bytes).unwrap();
@@ -152,7 +154,10 @@ async fn a_store_over_its_budget_is_replaced_by_an_empty_one() {
     for round in 0..6 {
         for n in 0..200 {
             let mut value = vec![0_u8; 3_000];
-            value.iter_mut().zip(0_u32..).for_each(|(byte, at)| *byte = (at.wrapping_mul(n + round * 977 + 1) >> 7) as u8);
+            value
+                .iter_mut()
+                .zip(0_u32..)
+                .for_each(|(byte, at)| *byte = (at.wrapping_mul(n + round * 977 + 1) >> 7) as u8);
             tier.put(format!("k{round}-{n}").into_bytes(), Bytes::from(value));
         }
         assert!(tier.put_surely(b"k".to_vec(), Bytes::from_static(b"v")).await);
