@@ -9,6 +9,7 @@ mod error;
 mod folder;
 mod observe;
 mod upkeep;
+mod warming;
 
 pub use demo::{DEMO_EMAIL, DEMO_TENANT, Progress};
 pub use error::StartError;

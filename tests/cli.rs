@@ -207,3 +207,18 @@ fn collections_records_blueprints_and_rules_from_the_command_line() {
     let missing = data(&["rules", "explain", "notes", "nothing", "view"]);
     code(&missing, 5);
 }
+
+#[test]
+fn the_cache_is_seen_emptied_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let cache = |args: &[&str]| run(folder.path(), &[&["--data-dir", "data", "cache"], args].concat());
+    assert!(code(&cache(&["stats"]), 0).contains("TENANT"));
+    assert!(code(&cache(&["stats", "--tenant", "main"]), 0).contains("hit rate"));
+    assert!(code(&cache(&["purge", "--collection", "users"]), 0).contains("purged"));
+    assert!(code(&cache(&["warm"]), 0).contains("filled"));
+    assert!(code(&cache(&["verify"]), 0).contains("different"));
+    // What to forget must be said.
+    code(&cache(&["purge"]), 2);
+    assert_eq!(node.stop(), Some(0));
+}

@@ -5,11 +5,13 @@
 
 use super::observe::{CacheFeed, CacheWatch, DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
 use super::upkeep::Upkeep;
+use super::warming::Warming;
 use super::{Parts, StartError, folder};
 use crate::cache::{Cache, CacheOptions};
 use crate::config::{Config, LimitsConfig};
 use crate::http::{
-    self, AuthPart, BlueprintsPart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas, TenantsPart, TransitFolder, VisitPart,
+    self, AuthPart, BlueprintsPart, CachePart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas,
+    TenantsPart, TransitFolder, VisitPart,
 };
 use crate::kernel::clock::Clock;
 use crate::kernel::random::Random;
@@ -51,6 +53,8 @@ pub(super) struct Engines {
     sweeper: JoinHandle<()>,
     /// Looks after the cache; aborted by `close`, between two rounds.
     keeper: Option<JoinHandle<()>>,
+    /// Refills the cache; aborted by `close`, between two reads or inside one.
+    warmer: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Engines {
@@ -90,23 +94,17 @@ impl Engines {
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
         });
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
-        let tidying = Upkeep::new(Arc::clone(&store), auth.clone(), Arc::clone(&clock), &config.data);
+        let tools = Arc::new(tools);
+        let tidying =
+            Upkeep::new(Arc::clone(&store), auth.clone(), Arc::clone(&tools), Arc::clone(&clock), &config.data);
         let sweeper = tokio::spawn(sweep(tidying));
+        let warmer = cache.clone().map(|cache| {
+            let (tools, registry) = (Arc::clone(&tools), registry.clone());
+            tokio::spawn(Warming { cache, tools, registry, store: Arc::clone(&store) }.run())
+        });
         let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
-        Ok(Self {
-            store,
-            registry,
-            auth,
-            catalog,
-            clock,
-            random,
-            cache,
-            tools: Arc::new(tools),
-            node_key,
-            sweeper,
-            keeper,
-        })
+        Ok(Self { store, registry, auth, catalog, clock, random, cache, tools, node_key, sweeper, keeper, warmer })
     }
 
     /// The handles of every handler part.
@@ -152,8 +150,10 @@ impl Engines {
                 catalog: self.catalog.clone(),
                 clock: Arc::clone(&parts.clock),
                 random: Arc::clone(&parts.random),
+                tools: Arc::clone(&self.tools),
                 transit,
             },
+            cache: CachePart { tools: Arc::clone(&self.tools), registry: self.registry.clone() },
             doctor: DoctorPart { registry: self.registry.clone(), folder: config.data.dir.clone() },
             ops: OpsPart {
                 clock: Arc::clone(&parts.clock),
@@ -169,13 +169,17 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, catalog, tools, cache, sweeper, keeper, .. } = self;
+        let Self { store, registry, auth, catalog, tools, cache, sweeper, keeper, warmer, .. } = self;
         sweeper.abort();
         if let Some(keeper) = keeper {
             keeper.abort();
         }
         // Aborted is the expected end.
         let _ = sweeper.await;
+        if let Some(warmer) = warmer {
+            warmer.abort();
+            let _ = warmer.await;
+        }
         // These hold a handle of the control database, which could not close before they are gone.
         drop((registry, auth, catalog, tools));
         store.shutdown().await;

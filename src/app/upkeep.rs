@@ -8,6 +8,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::services::auth::{Auth, AuthError};
+use crate::services::records::RecordTools;
 use crate::store::{self, TenantDb};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 pub(super) struct Upkeep {
     store: Arc<store::Tenants>,
     auth: Auth,
+    tools: Arc<RecordTools>,
     clock: Arc<dyn Clock>,
     log_keep_ms: i64,
     log_bytes_max: u64,
@@ -27,10 +29,17 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn new(store: Arc<store::Tenants>, auth: Auth, clock: Arc<dyn Clock>, config: &DataConfig) -> Self {
+    pub(super) fn new(
+        store: Arc<store::Tenants>,
+        auth: Auth,
+        tools: Arc<RecordTools>,
+        clock: Arc<dyn Clock>,
+        config: &DataConfig,
+    ) -> Self {
         Self {
             store,
             auth,
+            tools,
             clock,
             log_keep_ms: i64::from(config.log_keep_days) * DAY_MS,
             log_bytes_max: config.log_bytes_max,
@@ -56,6 +65,9 @@ impl Upkeep {
             }
         }
         self.store.sweep().await;
+        if let Some(cache) = &self.tools.cache {
+            cache.detach_closed(&self.store.list_open().iter().map(|tenant| tenant.id().clone()).collect());
+        }
     }
 
     /// Log records, receipts, sessions and codes that went.

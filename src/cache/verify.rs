@@ -8,6 +8,7 @@ use crate::cache::memory::Held;
 use crate::cache::stats::Counters;
 use crate::cache::tenant::{Answer, Request, Source, TenantCache};
 use crate::cache::{Cache, warm};
+use crate::kernel::ident::TenantId;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,15 +25,16 @@ pub struct VerifyReport {
 }
 
 impl Cache {
-    /// Recomputes at most `sample` kept answers, taken evenly over memory, and compares.
+    /// Recomputes at most `sample` kept answers, taken evenly over memory, and compares; of one tenant, or of all.
     ///
     /// `recompute` asks past the cache; `None` where it cannot. Only answers that were kept with a replay can be asked.
-    pub async fn verify<F, Fut>(&self, sample: usize, mut recompute: F) -> VerifyReport
+    pub async fn verify<F, Fut>(&self, only: Option<&TenantId>, sample: usize, mut recompute: F) -> VerifyReport
     where
         F: FnMut(warm::HotKey) -> Fut,
         Fut: Future<Output = Option<Bytes>>,
     {
-        let candidates: Vec<_> = self.0.memory.all().filter(|(_, held)| held.replay.is_some()).collect();
+        let wanted = |held: &Held| held.replay.is_some() && only.is_none_or(|tenant| held.key.tenant() == tenant);
+        let candidates: Vec<_> = self.0.memory.all().filter(|(_, held)| wanted(held)).collect();
         let stride = (candidates.len() / sample.max(1)).max(1);
         let mut report = VerifyReport::default();
         for (slot, held) in candidates.into_iter().step_by(stride).take(sample) {

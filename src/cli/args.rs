@@ -49,6 +49,9 @@ pub(super) enum Command {
     /// Bring records in and out as NDJSON or CSV
     #[command(subcommand)]
     Records(RecordsCommand),
+    /// Look at the response cache, empty it, refill it, check it
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Open every tenant and check its file, its log and the space left
     #[command(after_help = "Examples:\n  tenantry doctor --data-dir /var/lib/tenantry")]
     Doctor,
@@ -331,6 +334,56 @@ pub(super) enum RecordsCommand {
         /// Pass over rows up to this line, to go on after an interruption
         #[arg(long, default_value_t = 0)]
         skip_lines: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Show hits, misses and sizes, of the node by tenant or of a tenant by collection
+    #[command(after_help = "Examples:\n  tenantry cache stats\n  tenantry cache stats --tenant acme")]
+    Stats {
+        /// Slug or id of the tenant
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Forget answers; nothing that is named is served again
+    #[command(
+        after_help = "Examples:\n  tenantry cache purge --tenant acme --collection posts\n  tenantry cache purge --tenant acme --tag front\n  tenantry cache purge --tenant acme --all",
+        group = clap::ArgGroup::new("what").required(true).args(["key", "tag", "collection", "all"])
+    )]
+    Purge {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// One answer, by the key that `cache stats` of the API names
+        #[arg(long)]
+        key: Option<String>,
+        /// Every answer with a tag of a collection's policy
+        #[arg(long)]
+        tag: Option<String>,
+        /// Every answer of a collection
+        #[arg(long)]
+        collection: Option<String>,
+        /// Everything of the tenant
+        #[arg(long)]
+        all: bool,
+    },
+    /// Read again what was asked for often and is not there any more
+    #[command(after_help = "Examples:\n  tenantry cache warm --tenant acme")]
+    Warm {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+    },
+    /// Recompute a sample of the kept answers and compare
+    #[command(after_help = "Examples:\n  tenantry cache verify --tenant acme --sample 500")]
+    Verify {
+        /// Slug or id of the tenant
+        #[arg(long, default_value = "main")]
+        tenant: String,
+        /// Answers to recompute at most
+        #[arg(long, default_value_t = 100)]
+        sample: u32,
     },
 }
 

@@ -4,6 +4,7 @@
 //! Does not do: checking; the node checks.
 
 use super::args::{Command, RecordsCommand, ServeArgs, SuperuserArgs, SuperuserCommand, TenantCommand};
+use super::cache;
 use super::client::{Client, accepted};
 use super::demo;
 use super::outcome::Failure;
@@ -44,6 +45,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
         Command::Blueprint(command) => schema::blueprint(&client, command).await,
         Command::Rules(command) => schema::rules(&client, command).await,
         Command::Records(command) => records(&client, command).await,
+        Command::Cache(command) => cache::cache(&client, command).await,
         Command::Doctor => doctor(&client).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(()),
     };

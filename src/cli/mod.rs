@@ -5,6 +5,7 @@
 //! the folder's lock keeps two apart. Does not do: opening databases.
 
 mod args;
+mod cache;
 mod client;
 mod commands;
 mod demo;

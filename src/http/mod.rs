@@ -19,6 +19,7 @@ pub(crate) use actix_web::dev::ServerHandle;
 pub(crate) use extract::VisitPart;
 pub(crate) use handlers::auth::AuthPart;
 pub(crate) use handlers::blueprints::BlueprintsPart;
+pub(crate) use handlers::cache::CachePart;
 pub(crate) use handlers::collections::CollectionsPart;
 pub(crate) use handlers::doctor::DoctorPart;
 pub(crate) use handlers::ops::OpsPart;
@@ -67,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) collections: CollectionsPart,
     pub(crate) blueprints: BlueprintsPart,
     pub(crate) tenants: TenantsPart,
+    pub(crate) cache: CachePart,
     pub(crate) doctor: DoctorPart,
     pub(crate) ops: OpsPart,
     pub(crate) metrics: Arc<HttpMetrics>,
@@ -96,6 +98,7 @@ pub(crate) fn serve(
     let collections = web::Data::new(parts.collections);
     let blueprints = web::Data::new(parts.blueprints);
     let tenants = web::Data::new(parts.tenants);
+    let cache = web::Data::new(parts.cache);
     let doctor = web::Data::new(parts.doctor);
     let ops = web::Data::new(parts.ops);
     // The factory runs once per worker; the parts above are shared by all of them.
@@ -108,6 +111,7 @@ pub(crate) fn serve(
             .app_data(collections.clone())
             .app_data(blueprints.clone())
             .app_data(tenants.clone())
+            .app_data(cache.clone())
             .app_data(doctor.clone())
             .app_data(ops.clone())
             .configure(routes::configure)

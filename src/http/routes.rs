@@ -3,7 +3,9 @@
 //! Keeps true: a path that exists answers 405 with `Allow` to a method it lacks; every other path answers 404; a GET
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
-use super::handlers::{audit, auth, blueprints, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer};
+use super::handlers::{
+    audit, auth, blueprints, cache, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer,
+};
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
@@ -98,6 +100,11 @@ routes! {
     "/api/rules/strangers" GET rules::list_stranger_reach;
 
     "/api/admin/doctor" GET doctor::get_doctor;
+    "/api/admin/performance" GET cache::get_performance;
+    "/api/admin/cache/stats" GET cache::get_stats;
+    "/api/admin/cache/purge" POST cache::purge;
+    "/api/admin/cache/verify" POST cache::verify;
+    "/api/admin/cache/warm" POST cache::warm;
     "/health" GET ops::get_health;
     "/api/health" GET ops::get_api_health;
     "/livez" GET ops::get_livez;

@@ -10,6 +10,7 @@ mod isolation;
 mod replay;
 mod collections;
 mod records;
+mod caching;
 mod batch;
 mod access;
 mod auth;

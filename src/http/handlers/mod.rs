@@ -10,5 +10,6 @@ pub(super) mod keys;
 pub(super) mod rules;
 pub(super) mod tenants;
 pub(super) mod blueprints;
+pub(super) mod cache;
 pub(super) mod doctor;
 pub(super) mod ops;

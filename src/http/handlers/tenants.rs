@@ -14,6 +14,7 @@ use crate::kernel::ident::TenantSlug;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::services::blueprints::{self, Catalog};
+use crate::services::records::RecordTools;
 use crate::services::sample::SampleRequest;
 use crate::services::tenants::{
     BlueprintRef, CreateTenant, Registry, RenameTenant, TenantEntry, TenantQuery, TenantState,
@@ -29,6 +30,7 @@ pub(crate) struct TenantsPart {
     pub(crate) catalog: Catalog,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) tools: Arc<RecordTools>,
     /// Where files wait on their way in or out.
     pub(crate) transit: TransitFolder,
 }
@@ -212,7 +214,10 @@ pub(crate) async fn delete_tenant(
     part: web::Data<TenantsPart>,
     tenant: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    part.registry.delete(visitor.0.write_meta(), &tenant).await?;
+    let gone = part.registry.delete(visitor.0.write_meta(), &tenant).await?;
+    if let Some(cache) = &part.tools.cache {
+        cache.forget(&gone);
+    }
     Ok(respond::no_content())
 }
 

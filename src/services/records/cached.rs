@@ -8,18 +8,20 @@
 use super::keeping::Keeping;
 use super::plans::Access;
 use super::read::{self, GetTask, ListRequest, View};
+use super::replay::Replay;
 use super::{Answer, PageLinks, RecordError, Scope, hint};
-use crate::schema::cache_policy::Tier;
 use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::{Dependencies, Generation, Seed, Touched};
 use crate::cache::{self, Began, Cache, Request, TenantCache, entry::Loaded};
-use crate::kernel::ident::TenantId;
+use crate::kernel::ident::{RecordId, TenantId};
 use crate::query::request::{Place, RequestContext, RequestPath};
+use crate::schema::cache_policy::Tier;
 use crate::schema::{Collection, Schema};
 use crate::store::{LogOp, Reader, StoreError, TenantDb};
-use parking_lot::Mutex;
-use std::collections::HashSet;
+use parking_lot::RwLock;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 
 /// Transactions at the end of the log by which records are told from records that did not change.
 const TAIL_LEN: i64 = 128;
@@ -30,8 +32,9 @@ const TAIL_TOUCHES_MAX: usize = 20_000;
 #[derive(Debug)]
 pub struct RecordCache {
     cache: Cache,
-    /// Tenants whose file has been, or is being, described to the cache. Bound: the tenants of the node.
-    attached: Mutex<HashSet<TenantId>>,
+    /// Tenants whose file has been, or is being, described to the cache. Bound: the open tenants, as of the last sweep.
+    /// Every read looks; written when a tenant is opened, closed or deleted.
+    attached: RwLock<HashMap<TenantId, Arc<OnceCell<()>>>>,
 }
 
 /// An answer with what a transport needs to send it well.
@@ -68,7 +71,7 @@ pub enum Freshness {
 impl RecordCache {
     /// Reads through `cache`.
     pub fn new(cache: Cache) -> Self {
-        Self { cache, attached: Mutex::default() }
+        Self { cache, attached: RwLock::default() }
     }
 
     /// The cache itself.
@@ -78,23 +81,40 @@ impl RecordCache {
 
     /// The tenant is gone.
     pub fn forget(&self, tenant: &TenantId) {
-        self.attached.lock().remove(tenant);
+        self.attached.write().remove(tenant);
         self.cache.forget(tenant);
     }
 
-    /// The tenant's part. The first caller has the file described to the cache, beside its own request.
-    fn of(&self, tenant: &TenantDb) -> TenantCache {
-        if self.attached.lock().insert(tenant.id().clone()) {
-            let (cache, tenant) = (self.cache.clone(), tenant.clone());
-            // Ends with one read of the file; until then only memory serves this tenant.
-            tokio::spawn(async move {
-                match tenant.read(seed).await {
-                    Ok(seed) => cache.attach(tenant.id(), &seed),
-                    Err(error) => tracing::warn!(tenant.id = %tenant.id(), %error, "the cache could not read positions"),
-                }
-            });
+    /// Closes the books on tenants whose handle is not among `open`: what is kept stays, what cost memory for nothing
+    /// goes, and the next reader has the file described again.
+    pub fn detach_closed(&self, open: &HashSet<TenantId>) {
+        // Under the lock, so that no tenant is described between leaving the list and being detached.
+        self.attached.write().retain(|tenant, _| {
+            let stays = open.contains(tenant);
+            if !stays {
+                self.cache.detach(tenant);
+            }
+            stays
+        });
+    }
+
+    /// The tenant's part. The first caller describes the file to the cache, which is one short read, and whoever comes
+    /// meanwhile waits: what they loaded before would be thrown away.
+    async fn of(&self, tenant: &TenantDb) -> TenantCache {
+        let known = self.attached.read().get(tenant.id()).is_some_and(|cell| cell.initialized());
+        if !known {
+            let cell = Arc::clone(self.attached.write().entry(tenant.id().clone()).or_default());
+            cell.get_or_init(|| self.attach(tenant)).await;
         }
         self.cache.tenant(tenant.id())
+    }
+
+    async fn attach(&self, tenant: &TenantDb) {
+        match tenant.read(seed).await {
+            Ok(seed) => self.cache.attach(tenant.id(), &seed),
+            // Memory serves all the same; the disk does not.
+            Err(error) => tracing::warn!(tenant.id = %tenant.id(), %error, "the cache could not read positions"),
+        }
     }
 }
 
@@ -138,16 +158,15 @@ pub async fn list(
     freshness: Freshness,
 ) -> Result<Served, RecordError> {
     // Before the schema is read: a rule that changes in between makes the answer look old.
-    let cache = opened(scope);
+    let cache = opened(scope).await;
     let schema = scope.tenant.schema();
     let task = read::plan_list(scope, &schema, collection, request)?;
     let (run, planned, planned_by) = (scope.clone(), task.clone(), Arc::clone(&schema));
     let load = async move || {
         let reading = run.clone();
         let task = planned.clone();
-        let read = move |reader: &Reader<'_>| {
-            Loading::new(reader, &planned_by, read::load_list(reader, &reading, &task)?)
-        };
+        let read =
+            move |reader: &Reader<'_>| Loading::new(reader, &planned_by, read::load_list(reader, &reading, &task)?);
         let loaded = run.tenant.read(read).await;
         loaded.map_err(|error| hint::explain_cost(error, planned.collection(), planned.query()))
     };
@@ -161,6 +180,7 @@ pub async fn list(
         bytes: task.cache_key(&scope.request),
         schema,
         dependencies: task.keeping().of_list(task.collection(), partition.as_ref()),
+        record: None,
     };
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
     let links = if task.walks() { links_of(answer.body()) } else { PageLinks::default() };
@@ -175,15 +195,14 @@ pub async fn get(
     view: &View,
     freshness: Freshness,
 ) -> Result<Served, RecordError> {
-    let cache = opened(scope);
+    let cache = opened(scope).await;
     let schema = scope.tenant.schema();
     let task = read::plan_get(scope, &schema, collection, id, view)?;
     let (run, planned, planned_by) = (scope.clone(), task.clone(), Arc::clone(&schema));
     let load = async move || {
         let reading = run.clone();
-        let read = move |reader: &Reader<'_>| {
-            Loading::new(reader, &planned_by, read::load_get(reader, &reading, &planned)?)
-        };
+        let read =
+            move |reader: &Reader<'_>| Loading::new(reader, &planned_by, read::load_get(reader, &reading, &planned)?);
         run.tenant.read(read).await
     };
     let Some(cache) = cache.filter(|_| is_kept(task.access(), task.keeping())) else {
@@ -195,6 +214,7 @@ pub async fn get(
         bytes: task.cache_key(&scope.request),
         schema,
         dependencies: task.keeping().of_record(task.collection(), task.id()),
+        record: Some(task.id()),
     };
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
     Ok(served(scope, answer, task.keeping(), PageLinks::default()))
@@ -206,8 +226,8 @@ struct Opened {
     began: Began,
 }
 
-fn opened(scope: &Scope) -> Option<Opened> {
-    let cache = scope.tools.cache.as_ref().filter(|_| !scope.tenant.id().is_control())?.of(&scope.tenant);
+async fn opened(scope: &Scope) -> Option<Opened> {
+    let cache = scope.tools.cache.as_ref().filter(|_| !scope.tenant.id().is_control())?.of(&scope.tenant).await;
     let began = cache.begin();
     Some(Opened { cache, began })
 }
@@ -231,13 +251,15 @@ impl Loading {
     }
 }
 
-struct Question {
+struct Question<'task> {
     category: Category,
     sub: Sub,
     bytes: Vec<u8>,
     /// The schema by which everything above was decided.
     schema: Arc<Schema>,
     dependencies: Dependencies,
+    /// The record that is read alone.
+    record: Option<&'task RecordId>,
 }
 
 async fn ask<F>(
@@ -245,7 +267,7 @@ async fn ask<F>(
     Opened { cache, began }: Opened,
     collection: &Collection,
     keeping: &Keeping,
-    question: Question,
+    question: Question<'_>,
     freshness: Freshness,
     load: F,
 ) -> Result<cache::Answer, RecordError>
@@ -258,8 +280,16 @@ where
     parts.extend(extra.iter().map(Vec::as_slice));
     let caller = if depends_on_caller(scope, keeping) { CallerClass::superuser() } else { CallerClass::everyone() };
     let key = Key::new(cache.tenant(), question.category, &collection.id, question.sub, &parts, &caller);
+    if freshness == Freshness::Current
+        && let Some(answer) = cache.get(&key)
+    {
+        return Ok(answer);
+    }
+    // Noted on a miss only: a hit has its note already.
+    let replayable = !key.depends_on_identity() && keeping.policy.key_parts.is_empty();
+    let replay = replayable.then(|| Replay::of(&collection.id, question.record, &scope.request)).flatten();
     let (dependencies, policy) = (&question.dependencies, &keeping.policy);
-    let request = Request { began, key: &key, dependencies, policy, replay: None };
+    let request = Request { began, key: &key, dependencies, policy, replay: replay.as_ref() };
     let load = || async {
         let loading = load().await?;
         Ok(Loaded { apart: loading.moved, ..Loaded::json(loading.answer.body, loading.lsn) })

@@ -8,6 +8,7 @@
 
 pub mod read;
 pub mod cached;
+pub mod replay;
 pub mod write;
 pub mod batch;
 pub mod transfer;

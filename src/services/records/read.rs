@@ -16,6 +16,7 @@ use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::error::QueryError;
 use crate::query::list::ListQuery;
+use crate::query::page::sort_text;
 use crate::query::request::RequestContext;
 use crate::query::resolved::Facts;
 use crate::query::select::{ExpandTree, Selection};
@@ -149,8 +150,9 @@ impl ListTask {
     /// The only partition of the collection that the filter lets through.
     pub(super) fn partition(&self, request: &RequestContext) -> Option<Stored> {
         match &self.work {
-            Work::Page(work) => work.plan.partition(request),
-            Work::Totals(_) => None,
+            // Ranks are weighed by the whole index, so a search is never about one partition alone.
+            Work::Page(work) if self.request.query.search.is_none() => work.plan.partition(request),
+            Work::Page(_) | Work::Totals(_) => None,
         }
     }
 
@@ -189,12 +191,17 @@ impl ListTask {
                 for value in work.plan.statement.fill(request, &arguments) {
                     key.extend_from_slice(format!("{value:?}\0").as_bytes());
                 }
+                for column in &work.plan.columns {
+                    key.extend_from_slice(column.name.as_bytes());
+                    key.push(0);
+                }
                 key
             }
         };
         let query = &self.request.query;
         // The cursors in an answer are bound to the texts that they were made for.
-        let bound = [query.filter.as_deref(), query.search.as_deref()].map(Option::unwrap_or_default);
+        let sort = sort_text(&query.sort);
+        let bound = [query.filter.as_deref().unwrap_or_default(), query.search.as_deref().unwrap_or_default(), &sort];
         key.extend_from_slice(
             format!("{}\0{}\0{}\0{bound:?}", query.page, query.per_page, query.skip_total).as_bytes(),
         );

@@ -24,9 +24,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// Puts collections and records into a new tenant before anybody can see it.
-pub type Fill = Box<
-    dyn FnOnce(TenantDb) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn Fault + Send + Sync>>> + Send>> + Send,
->;
+pub type Fill =
+    Box<dyn FnOnce(TenantDb) -> Pin<Box<dyn Future<Output = Result<(), Box<dyn Fault + Send + Sync>>> + Send>> + Send>;
 
 /// What a new tenant starts with, besides the system collections.
 pub enum Contents {
@@ -193,8 +192,8 @@ impl Registry {
         .await
     }
 
-    /// Removes the tenant and everything in it.
-    pub async fn delete(&self, meta: WriteMeta, slug_or_id: &str) -> Result<(), TenantError> {
+    /// Removes the tenant and everything in it; its id, which nobody will have again.
+    pub async fn delete(&self, meta: WriteMeta, slug_or_id: &str) -> Result<TenantId, TenantError> {
         let entry = self.settled(slug_or_id)?;
         refuse_main(&entry)?;
         let hold = self.hold(&entry.id, entry.slug.as_str())?;
@@ -205,7 +204,8 @@ impl Registry {
             leaving.state = TenantState::Deleting;
             entry::save(&inner.control, meta.clone(), &leaving, Save::Update).await?;
             inner.directory.put(Arc::new(leaving));
-            tear_down(&inner, meta, &entry.id).await
+            tear_down(&inner, meta, &entry.id).await?;
+            Ok(entry.id.clone())
         })
         .await
     }

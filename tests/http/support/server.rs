@@ -65,10 +65,16 @@ impl TestServer {
     }
 
     /// Stops and starts again on the same folder.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_after(|_| ()).await
+    }
+
+    /// Stops, lets `meanwhile` have the folder, and starts again on it.
+    pub(crate) async fn restart_after(mut self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
         self.node.take().expect("a running node").stop().await.unwrap();
         let folder = Arc::clone(&self.folder);
         drop(self);
+        meanwhile(folder.path());
         Self::open(folder, "", Parts::default()).await
     }
 

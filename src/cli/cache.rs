@@ -1,0 +1,81 @@
+//! The commands about the response cache: what it holds, forgetting, recomputing, refilling.
+//!
+//! Keeps true: a verification that finds a difference ends with a failure, so that scripts can rely on it.
+//! Does not do: caching; the node does. Without a running node, what is on disk is all there is.
+
+use super::args::CacheCommand;
+use super::client::Client;
+use super::commands::segment;
+use super::outcome::Failure;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// Columns of the table of collections, with their members in the report.
+const COLUMNS: [(&str, &str); 7] = [
+    ("L1", "l1Hits"),
+    ("L2", "l2Hits"),
+    ("MISSES", "misses"),
+    ("BYPASSES", "bypasses"),
+    ("STALE", "stale"),
+    ("ENTRIES", "entries"),
+    ("BYTES", "bytes"),
+];
+
+pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), Failure> {
+    let path = |tenant: &str, what: &str| format!("/t/{}/api/admin/cache/{what}", segment(tenant));
+    match command {
+        CacheCommand::Stats { tenant: None } => {
+            let report = client.get("/api/admin/performance?type=cache").await?;
+            table("TENANT", "slug", &report, "tenants");
+        }
+        CacheCommand::Stats { tenant: Some(tenant) } => {
+            table("COLLECTION", "name", &client.get(&path(&tenant, "stats")).await?, "collections");
+        }
+        CacheCommand::Purge { tenant, key, tag, collection, all: _ } => {
+            let body = match (key, tag, collection) {
+                (Some(key), _, _) => json!({ "key": key }),
+                (_, Some(tag), _) => json!({ "tag": tag }),
+                (_, _, Some(collection)) => json!({ "collection": collection }),
+                _ => json!({ "all": true }),
+            };
+            client.send(Method::POST, &path(&tenant, "purge"), &body).await?;
+            println!("purged");
+        }
+        CacheCommand::Warm { tenant } => {
+            print(&client.send(Method::POST, &path(&tenant, "warm"), &json!({})).await?);
+        }
+        CacheCommand::Verify { tenant, sample } => {
+            let report = client.send(Method::POST, &path(&tenant, "verify"), &json!({ "sample": sample })).await?;
+            print(&report);
+            let different = report.get("different").and_then(Value::as_array).map_or(0, Vec::len);
+            if different > 0 {
+                return Err(Failure::Unhealthy(different));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn table(title: &str, name: &str, report: &Value, rows: &str) {
+    if report.get("enabled") == Some(&json!(false)) {
+        println!("the cache is switched off");
+        return;
+    }
+    let mut table = comfy_table::Table::new();
+    let header = [title].into_iter().chain(COLUMNS.map(|(column, _)| column));
+    table.load_style(comfy_table::presets::NOTHING).set_header(header);
+    for row in report.get(rows).and_then(Value::as_array).into_iter().flatten() {
+        let named = row.get(name).or_else(|| row.get("id")).and_then(Value::as_str).unwrap_or("-");
+        // A tenant's numbers are under `total`, a collection's beside its name.
+        let counts = row.get("total").unwrap_or(row);
+        let cells = COLUMNS.map(|(_, member)| counts.get(member).and_then(Value::as_u64).unwrap_or(0).to_string());
+        table.add_row([named.to_owned()].into_iter().chain(cells));
+    }
+    println!("{table}");
+    let total = report.get("total").unwrap_or(&Value::Null);
+    println!("hit rate {:.3}", total.get("hitRate").and_then(Value::as_f64).unwrap_or(0.0));
+}
+
+fn print(value: &Value) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}

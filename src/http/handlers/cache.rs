@@ -1,0 +1,257 @@
+//! The response cache for those who run it: what it holds, forgetting, recomputing, refilling.
+//!
+//! Keeps true: superusers only; what names a tenant in the address acts on that tenant alone, and only the performance
+//! report looks over all of them. Does not do: the cache of applications, which has routes and keys of its own.
+
+use crate::cache::disk::DiskState;
+use crate::cache::key::KeyParts;
+use crate::cache::purge::Purge;
+use crate::cache::stats::{Counts, TenantReport};
+use crate::cache::warm::HotKey;
+use crate::cache::{Cache, Health};
+use crate::http::body::Json;
+use crate::http::extract::{NodeVisitor, Visitor};
+use crate::http::problem::Problem;
+use crate::http::respond;
+use crate::kernel::error::Code;
+use crate::schema::Schema;
+use crate::services::records::{RecordError, RecordTools, replay};
+use crate::services::tenants::Registry;
+use crate::store::TenantDb;
+use actix_web::{HttpResponse, web};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Hot keys that a report names.
+const HOT_SHOWN_MAX: usize = 20;
+/// Answers that one verification recomputes, unless fewer are asked for.
+const SAMPLE_LEN_MAX: usize = 1_000;
+const SAMPLE_LEN_DEFAULT: usize = 100;
+/// Keys that one request refills.
+const WARM_LEN_MAX: usize = 1_024;
+
+/// What the cache routes need.
+pub(crate) struct CachePart {
+    pub(crate) tools: Arc<RecordTools>,
+    pub(crate) registry: Registry,
+}
+
+impl CachePart {
+    fn cache(&self) -> Option<&Cache> {
+        self.tools.cache.as_ref().map(|records| records.cache())
+    }
+}
+
+/// What to forget: exactly one member.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct PurgeRequest {
+    key: Option<String>,
+    tag: Option<String>,
+    collection: Option<String>,
+    #[serde(default)]
+    all: bool,
+}
+
+/// How much to recompute.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct VerifyRequest {
+    sample: Option<usize>,
+}
+
+/// `GET /api/admin/performance?type=cache`: the whole node.
+pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CachePart>) -> Result<HttpResponse, Problem> {
+    if visitor.0.text("type") != "cache" {
+        return Err(Problem::new(Code::ParameterInvalid, "The parameter type is cache."));
+    }
+    let Some(cache) = part.cache() else { return Ok(switched_off()) };
+    let report = cache.stats();
+    let tenants: Vec<Value> = report
+        .tenants
+        .iter()
+        .map(|tenant| {
+            let slug = part.registry.entry(&tenant.tenant).map(|entry| entry.slug.to_string());
+            tenant_to_wire(tenant, slug, None)
+        })
+        .collect();
+    let (health, why) = match cache.health() {
+        Health::Ok => ("ok", None),
+        Health::Degraded(why) => ("degraded", Some(why)),
+    };
+    let decisions: Vec<Value> = report
+        .decisions
+        .iter()
+        .map(|made| json!({ "atMs": made.at_ms, "what": made.what, "from": made.from, "to": made.to, "why": made.why }))
+        .collect();
+    let (bytes_in, bytes_out) = report.compressed;
+    let disk = &report.disk;
+    Ok(respond::json(&json!({
+        "enabled": true,
+        "health": health,
+        "why": why,
+        "total": counts_to_wire(&report.total),
+        "memory": {
+            "bytes": report.memory_bytes, "bytesMax": report.memory_bytes_max, "entries": report.memory_entries,
+            "tenantBytesMax": report.share_bytes_max, "loads": report.loads,
+        },
+        "disk": {
+            "state": disk_word(&disk.state), "hits": disk.hits, "misses": disk.misses, "timeouts": disk.timeouts,
+            "writes": disk.writes, "dropped": disk.dropped, "corrupt": disk.corrupt, "resets": disk.resets,
+            "rotations": disk.rotations, "bytes": disk.bytes, "bytesMax": disk.bytes_max,
+        },
+        "compression": { "bytesIn": bytes_in, "bytesOut": bytes_out },
+        "decisions": decisions,
+        "tenants": tenants,
+        "hot": hot_to_wire(cache.hot_keys()),
+    })))
+}
+
+/// `GET /api/admin/cache/stats`: one tenant, by collection.
+pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
+    let Some(cache) = part.cache() else { return Ok(switched_off()) };
+    let id = visitor.tenant.id();
+    let found = cache.stats().tenants.into_iter().find(|report| report.tenant == *id);
+    let found = found.unwrap_or_else(|| TenantReport {
+        tenant: id.clone(),
+        total: Counts::default(),
+        collections: Vec::new(),
+        ages: Default::default(),
+    });
+    let slug = part.registry.entry(id).map(|entry| entry.slug.to_string());
+    let mut shown = tenant_to_wire(&found, slug, Some(&visitor.tenant.schema()));
+    shown["enabled"] = json!(true);
+    shown["hot"] = hot_to_wire(cache.hot_keys().into_iter().filter(|hot| hot.tenant == *id).collect());
+    Ok(respond::json(&shown))
+}
+
+/// `POST /api/admin/cache/purge`: `{"key":…}`, `{"tag":…}`, `{"collection":…}` or `{"all":true}`.
+pub(crate) async fn purge(
+    visitor: Visitor,
+    part: web::Data<CachePart>,
+    Json(body): Json<PurgeRequest>,
+) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
+    let purge = purge_of(body, &visitor.tenant)?;
+    let Some(cache) = part.cache() else { return Ok(switched_off()) };
+    cache.tenant(visitor.tenant.id()).purge(&purge).await;
+    Ok(respond::no_content())
+}
+
+fn purge_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Purge, Problem> {
+    let refused = |message| Problem::new(Code::ParameterInvalid, message);
+    match (body.key, body.tag, body.collection, body.all) {
+        (Some(key), None, None, false) => {
+            let parts = KeyParts::parse(&key).filter(|parts| parts.tenant == *tenant.id());
+            parts.map(Purge::Key).ok_or_else(|| refused("The key is not one of this tenant's cache."))
+        }
+        (None, Some(tag), None, false) => Ok(Purge::Tag(Arc::from(tag))),
+        (None, None, Some(name), false) => {
+            let found = tenant.schema().find(&name).map(|collection| collection.id.clone());
+            Ok(Purge::Collection(found.ok_or(RecordError::UnknownCollection(name))?))
+        }
+        (None, None, None, true) => Ok(Purge::All),
+        _ => Err(refused("Exactly one of key, tag, collection and all says what to forget.")),
+    }
+}
+
+/// `POST /api/admin/cache/verify`: recomputes a sample of this tenant's answers; `{equal, skipped, different}`.
+pub(crate) async fn verify(
+    visitor: Visitor,
+    part: web::Data<CachePart>,
+    Json(body): Json<VerifyRequest>,
+) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
+    let Some(cache) = part.cache() else { return Ok(switched_off()) };
+    let sample = body.sample.unwrap_or(SAMPLE_LEN_DEFAULT).min(SAMPLE_LEN_MAX);
+    let (tools, tenant) = (&part.tools, &visitor.tenant);
+    let ask = |hot: HotKey| async move { replay::recompute(tools, tenant, &hot.replay).await };
+    let report = cache.verify(Some(tenant.id()), sample, ask).await;
+    Ok(respond::json(&json!({ "equal": report.equal, "skipped": report.skipped, "different": report.different })))
+}
+
+/// `POST /api/admin/cache/warm`: refills what was asked for often in this tenant; `{filled, present, failed}`.
+pub(crate) async fn warm(visitor: Visitor, part: web::Data<CachePart>) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
+    let Some(cache) = part.cache() else { return Ok(switched_off()) };
+    let (tools, tenant) = (&part.tools, &visitor.tenant);
+    let mut keys: Vec<HotKey> = cache.hot_keys().into_iter().filter(|hot| hot.tenant == *tenant.id()).collect();
+    keys.truncate(WARM_LEN_MAX);
+    let ask = |hot: HotKey| async move { replay::refill(tools, tenant, &hot.replay).await };
+    let report = cache.warm(keys, Duration::ZERO, ask).await;
+    Ok(respond::json(&json!({ "filled": report.filled, "present": report.present, "failed": report.failed })))
+}
+
+fn switched_off() -> HttpResponse {
+    respond::json(&json!({ "enabled": false }))
+}
+
+fn disk_word(state: &DiskState) -> &'static str {
+    match state {
+        DiskState::Off => "off",
+        DiskState::Opening => "opening",
+        DiskState::Ready => "ready",
+        DiskState::Degraded(_) => "degraded",
+    }
+}
+
+fn tenant_to_wire(report: &TenantReport, slug: Option<String>, schema: Option<&Schema>) -> Value {
+    let collections: Vec<Value> = report
+        .collections
+        .iter()
+        .map(|(id, counts)| {
+            let mut shown = counts_to_wire(counts);
+            shown["id"] = json!(id.as_str());
+            let known = schema.and_then(|schema| schema.find_id(id));
+            shown["name"] = json!(known.map_or(id.as_str(), |collection| collection.name.as_str()));
+            shown
+        })
+        .collect();
+    json!({
+        "id": report.tenant.as_str(),
+        "slug": slug,
+        "total": counts_to_wire(&report.total),
+        "ages": { "oldestMs": report.ages.oldest_ms, "meanMs": report.ages.mean_ms },
+        "collections": collections,
+    })
+}
+
+/// Every counter in camel case, and the hit rate from 0 to 1.
+fn counts_to_wire(counts: &Counts) -> Value {
+    let mut shown: Map<String, Value> =
+        counts.rows().into_iter().map(|(name, value)| (camel(name), json!(value))).collect();
+    shown.insert("hitRate".to_owned(), json!(counts.hit_rate()));
+    Value::Object(shown)
+}
+
+fn camel(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut raise = false;
+    for letter in name.chars() {
+        match letter {
+            '_' => raise = true,
+            letter if raise => {
+                out.push(letter.to_ascii_uppercase());
+                raise = false;
+            }
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+fn hot_to_wire(keys: Vec<HotKey>) -> Value {
+    keys.into_iter().take(HOT_SHOWN_MAX).map(|hot| json!({ "key": hot.key, "score": hot.score })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn counters_are_named_as_json_is() {
+        assert_eq!(super::camel("l1_hits"), "l1Hits");
+        assert_eq!(super::camel("misses"), "misses");
+    }
+}
