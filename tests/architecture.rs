@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["kernel"]),
     ("secrets", &["kernel"]),
     ("store", &["kernel", "schema", "query", "telemetry"]),
-    ("cache", &["kernel", "telemetry", "store"]),
+    ("cache", &["kernel", "schema", "telemetry", "store"]),
     ("services", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache"]),
     ("http", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache", "services"]),
     ("config", &["kernel", "secrets"]),

@@ -1,3 +1,5 @@
+//! The key-value store over both tiers: values, counters, locks, quotas, restarts.
+
 use super::*;
 use crate::cache::CacheOptions;
 use crate::cache::tests::TableDisk;

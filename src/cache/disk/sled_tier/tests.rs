@@ -1,3 +1,5 @@
+//! The disk tier over real folders: survival, damage, loss, a second process.
+
 use super::*;
 use std::path::Path;
 
