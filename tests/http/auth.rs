@@ -244,3 +244,18 @@ async fn secrets_stay_out_of_what_others_read() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_key_names_the_field_and_what_is_allowed() {
+    let server = TestServer::start().await;
+    register(&server.anon(), "ada@a.test").await;
+    let ada = bearer(&server.anon(), &login(&server.anon(), "ada@a.test", "").await);
+    let scopes = json!({"operations": ["read"]});
+    for (field, body, hint) in [
+        ("scopes", json!({"name": "k", "scopes": {"operations": ["list"]}}), "read, create, update, delete"),
+        ("expires", json!({"name": "k", "scopes": scopes, "expires": "soon"}), "date and time"),
+    ] {
+        let problem = ada.post("/api/keys", body).await.has_status(400).problem("validation_failed");
+        assert!(problem["data"][field]["message"].as_str().is_some_and(|text| text.contains(hint)), "{problem}");
+    }
+}

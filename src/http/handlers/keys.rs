@@ -9,8 +9,8 @@ use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::datetime;
-use crate::kernel::error::Code;
-use crate::services::auth::{CreateKey, KeyInfo, KeyScopes};
+use crate::kernel::error::{Code, Detail};
+use crate::services::auth::{CreateKey, KeyInfo, KeyOperation, KeyScopes};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -42,10 +42,10 @@ pub(crate) async fn create_key(
     Json(body): Json<CreateKeyRequest>,
 ) -> Result<HttpResponse, Problem> {
     visitor.require_login()?;
-    let scopes = KeyScopes::from_json(&body.scopes).ok_or_else(|| Problem::bare(Code::ValidationFailed))?;
+    let scopes = KeyScopes::from_json(&body.scopes).ok_or_else(scopes_refused)?;
     let expires_ms = match body.expires.as_str() {
         "" => None,
-        text => Some(datetime::parse_ms(text).ok_or_else(|| Problem::bare(Code::ValidationFailed))?),
+        text => Some(datetime::parse_ms(text).ok_or_else(expires_refused)?),
     };
     let request = CreateKey { name: body.name, scopes, ips: body.ips, expires_ms };
     let scope = visitor.auth_scope("default", Map::new());
@@ -78,6 +78,21 @@ pub(crate) async fn revoke_key(
     visitor.require_login()?;
     part.auth.revoke_key(&visitor.auth_scope("default", Map::new()), &visitor.identity, &key).await?;
     Ok(respond::no_content())
+}
+
+fn scopes_refused() -> Problem {
+    let known: Vec<&str> = KeyOperation::ALL.into_iter().map(KeyOperation::as_str).collect();
+    let message = format!("Must be {{collections?: [names], operations: [some of {}]}}.", known.join(", "));
+    refused(Detail::new("scopes", "validation_invalid_value", message))
+}
+
+fn expires_refused() -> Problem {
+    let message = "Must be a date and time such as 2030-01-31 12:00:00.000Z, or empty for a key that stays.";
+    refused(Detail::new("expires", "validation_invalid_date", message))
+}
+
+fn refused(detail: Detail) -> Problem {
+    Problem::bare(Code::ValidationFailed).with_detail(detail)
 }
 
 fn shown(key: &KeyInfo) -> Value {
