@@ -113,9 +113,12 @@ async fn a_failing_a_panicking_and_a_dry_request_are_undone_alone() {
         })
     };
     // The panic last: printing it can take longer than a group may, and the two that go must share one.
-    let tasks = [write("a", "goes"), write("b", "fails"), write("d", "dry"), write("e", "goes"), write("c", "panics")];
-    while tenant.stats().queue_len < tasks.len() {
-        tokio::task::yield_now().await;
+    let mut tasks = Vec::new();
+    for (record, how) in [("a", "goes"), ("b", "fails"), ("d", "dry"), ("e", "goes"), ("c", "panics")] {
+        tasks.push(write(record, how));
+        while tenant.stats().queue_len < tasks.len() {
+            tokio::task::yield_now().await;
+        }
     }
     drop(hold);
     task.await.unwrap();
