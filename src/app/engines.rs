@@ -7,11 +7,12 @@ use super::observe::{CacheFeed, CacheWatch, DiskHealth, SlowQueryLog, StoreWatch
 use super::upkeep::Upkeep;
 use super::warming::Warming;
 use super::{Parts, StartError, folder};
+use crate::cache::kv::{Bounds, Kv};
 use crate::cache::{Cache, CacheOptions};
 use crate::config::{Config, LimitsConfig};
 use crate::http::{
     self, AuthPart, BlueprintsPart, CachePart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas,
-    TenantsPart, TransitFolder, VisitPart,
+    TenantsPart, TransitFolder, ValuesPart, VisitPart,
 };
 use crate::kernel::clock::Clock;
 use crate::kernel::random::Random;
@@ -46,6 +47,7 @@ pub(super) struct Engines {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     cache: Option<Cache>,
+    kv: Kv,
     tools: Arc<RecordTools>,
     node_key: Secret,
     /// Keeps open tenants tidy and closes idle ones; aborted by `close`, between two sweeps or inside one, which holds
@@ -93,6 +95,11 @@ impl Engines {
             random: Arc::clone(&random),
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
         });
+        let kv = match &cache {
+            Some(cache) => cache.kv(Bounds::default()),
+            None => Kv::in_memory(Bounds::default(), Arc::clone(&clock)),
+        };
+        kv.restore().await;
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
         let tools = Arc::new(tools);
         let tidying =
@@ -104,7 +111,7 @@ impl Engines {
         });
         let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
-        Ok(Self { store, registry, auth, catalog, clock, random, cache, tools, node_key, sweeper, keeper, warmer })
+        Ok(Self { store, registry, auth, catalog, clock, random, cache, kv, tools, node_key, sweeper, keeper, warmer })
     }
 
     /// The handles of every handler part.
@@ -151,9 +158,11 @@ impl Engines {
                 clock: Arc::clone(&parts.clock),
                 random: Arc::clone(&parts.random),
                 tools: Arc::clone(&self.tools),
+                values: self.kv.clone(),
                 transit,
             },
             cache: CachePart { tools: Arc::clone(&self.tools), registry: self.registry.clone() },
+            values: ValuesPart { kv: self.kv.clone(), random: Arc::clone(&parts.random) },
             doctor: DoctorPart { registry: self.registry.clone(), folder: config.data.dir.clone() },
             ops: OpsPart {
                 clock: Arc::clone(&parts.clock),
@@ -169,7 +178,7 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, catalog, tools, cache, sweeper, keeper, warmer, .. } = self;
+        let Self { store, registry, auth, catalog, tools, cache, kv, sweeper, keeper, warmer, .. } = self;
         sweeper.abort();
         if let Some(keeper) = keeper {
             keeper.abort();
@@ -183,6 +192,7 @@ impl Engines {
         // These hold a handle of the control database, which could not close before they are gone.
         drop((registry, auth, catalog, tools));
         store.shutdown().await;
+        kv.save();
         if let Some(cache) = cache {
             // Waits for the disk tier's thread; a panic there has been contained and must not stop the stop.
             let _ = tokio::task::spawn_blocking(move || cache.close()).await;

@@ -14,7 +14,7 @@ mod saved;
 pub use core::{Bounds, Lease, SetIf, TenantStore};
 
 use crate::cache::Cache;
-use crate::cache::disk::{DiskCache, DiskRead};
+use crate::cache::disk::{DiskCache, DiskRead, DiskState, NoDisk};
 use crate::kernel::clock::Clock;
 use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::TenantId;
@@ -23,6 +23,11 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a start waits for the disk tier to open: a second at most, because values are not worth more.
+const OPENING_WAIT: Duration = Duration::from_millis(5);
+const OPENING_WAITS_MAX: usize = 200;
 
 /// Why the store refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,6 +126,11 @@ impl Cache {
 }
 
 impl Kv {
+    /// Stores that keep nothing over a stop.
+    pub fn in_memory(bounds: Bounds, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner { clock, disk: Arc::new(NoDisk), bounds, tenants: Mutex::default() }))
+    }
+
     /// The store of `tenant`.
     pub fn tenant(&self, tenant: &TenantId) -> TenantKv {
         let mut tenants = self.0.tenants.lock();
@@ -137,6 +147,12 @@ impl Kv {
     /// Takes up what an orderly stop saved, once: call it before serving. What was saved is deleted before it is used,
     /// so that values which changed since can never come back.
     pub async fn restore(&self) -> usize {
+        for _ in 0..OPENING_WAITS_MAX {
+            if self.0.disk.stats().state != DiskState::Opening {
+                break;
+            }
+            tokio::time::sleep(OPENING_WAIT).await;
+        }
         let DiskRead::Found(manifest) = self.0.disk.get(saved::manifest_key()).await else { return 0 };
         if !self.0.disk.put_surely(saved::manifest_key(), Bytes::new()).await {
             return 0;

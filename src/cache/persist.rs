@@ -135,8 +135,11 @@ impl Shared {
         if self.disk.stats().state == DiskState::Off {
             return;
         }
-        let Some(seed) = part.seed else { return self.distrust(part) };
-        let Some(disk) = self.disk_part(part, seed).await else { return self.distrust(part) };
+        let opened = match part.seed {
+            Some(seed) => self.disk_part(part, seed).await.map(|disk| (seed, disk)),
+            None => None,
+        };
+        let Some((seed, disk)) = opened else { return self.disown(part).await };
         let (purges, purged) = part.positions.purge_table();
         let meta = Meta { generation: disk.generation, lineage: seed.lineage, purges, purged };
         if !self.disk.put_surely(meta_key(&part.tenant), meta.encode()).await {
@@ -162,6 +165,13 @@ impl Shared {
         match self.disk.get(vec![WARM]).await {
             DiskRead::Found(bytes) => warm::decode(&bytes),
             DiskRead::Absent | DiskRead::Failed => Vec::new(),
+        }
+    }
+
+    /// Leaves everything the disk has of a tenant unreachable: a record that cannot be read starts a new generation.
+    async fn disown(&self, part: &Part) {
+        if !self.disk.put_surely(meta_key(&part.tenant), Bytes::new()).await {
+            self.distrust(part);
         }
     }
 

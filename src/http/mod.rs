@@ -24,6 +24,7 @@ pub(crate) use handlers::collections::CollectionsPart;
 pub(crate) use handlers::doctor::DoctorPart;
 pub(crate) use handlers::ops::OpsPart;
 pub(crate) use handlers::tenants::TenantsPart;
+pub(crate) use handlers::values::ValuesPart;
 pub(crate) use middleware::{RequestLimits, RequestQuotas};
 pub(crate) use transit::TransitFolder;
 
@@ -69,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) blueprints: BlueprintsPart,
     pub(crate) tenants: TenantsPart,
     pub(crate) cache: CachePart,
+    pub(crate) values: ValuesPart,
     pub(crate) doctor: DoctorPart,
     pub(crate) ops: OpsPart,
     pub(crate) metrics: Arc<HttpMetrics>,
@@ -99,6 +101,7 @@ pub(crate) fn serve(
     let blueprints = web::Data::new(parts.blueprints);
     let tenants = web::Data::new(parts.tenants);
     let cache = web::Data::new(parts.cache);
+    let values = web::Data::new(parts.values);
     let doctor = web::Data::new(parts.doctor);
     let ops = web::Data::new(parts.ops);
     // The factory runs once per worker; the parts above are shared by all of them.
@@ -112,6 +115,7 @@ pub(crate) fn serve(
             .app_data(blueprints.clone())
             .app_data(tenants.clone())
             .app_data(cache.clone())
+            .app_data(values.clone())
             .app_data(doctor.clone())
             .app_data(ops.clone())
             .configure(routes::configure)

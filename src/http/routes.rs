@@ -4,7 +4,7 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    audit, auth, blueprints, cache, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer,
+    audit, auth, blueprints, cache, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -98,6 +98,10 @@ routes! {
     "/api/rules/explain" POST rules::explain_rule;
     "/api/rules/lint" GET rules::lint_rules;
     "/api/rules/strangers" GET rules::list_stranger_reach;
+
+    "/api/cache" POST values::run_batch;
+    "/api/cache/{key:.+}" GET values::get_value, PUT values::set_value, POST values::increment_value, DELETE values::delete_value;
+    "/api/locks/{name:.+}" POST values::acquire_lock, PATCH values::renew_lock, DELETE values::release_lock;
 
     "/api/admin/doctor" GET doctor::get_doctor;
     "/api/admin/performance" GET cache::get_performance;

@@ -11,5 +11,6 @@ pub(super) mod rules;
 pub(super) mod tenants;
 pub(super) mod blueprints;
 pub(super) mod cache;
+pub(super) mod values;
 pub(super) mod doctor;
 pub(super) mod ops;

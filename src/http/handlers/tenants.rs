@@ -2,6 +2,7 @@
 //!
 //! Keeps true: every route here asks for a superuser before it looks at anything. Does not do: lifecycle, files.
 
+use crate::cache::kv::Kv;
 use crate::http::body::{self, Json};
 use crate::http::extract::NodeVisitor;
 use crate::http::problem::Problem;
@@ -31,6 +32,7 @@ pub(crate) struct TenantsPart {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) tools: Arc<RecordTools>,
+    pub(crate) values: Kv,
     /// Where files wait on their way in or out.
     pub(crate) transit: TransitFolder,
 }
@@ -218,6 +220,7 @@ pub(crate) async fn delete_tenant(
     if let Some(cache) = &part.tools.cache {
         cache.forget(&gone);
     }
+    part.values.forget(&gone);
     Ok(respond::no_content())
 }
 

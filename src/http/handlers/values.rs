@@ -1,0 +1,205 @@
+//! The cache of applications: values, counters and locks of their own.
+//!
+//! Keeps true: every route acts on the tenant of the request alone; only superusers and keys of superusers come here.
+//! Does not do: the response cache, which no key of these routes can name; that is `cache`.
+
+use crate::cache::kv::{Kv, Lease, SetIf, TenantKv};
+use crate::http::body::Json;
+use crate::http::extract::Visitor;
+use crate::http::problem::Problem;
+use crate::http::respond;
+use crate::kernel::error::Code;
+use crate::kernel::limits;
+use crate::kernel::random::{self, Random};
+use actix_web::{HttpResponse, web};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// Characters of a lock's token: 32 of 36 letters are 165 bits.
+const TOKEN_LEN: usize = 32;
+
+/// What these handlers may touch.
+pub(crate) struct ValuesPart {
+    pub(crate) kv: Kv,
+    pub(crate) random: Arc<dyn Random>,
+}
+
+impl ValuesPart {
+    fn store(&self, visitor: &Visitor) -> Result<TenantKv, Problem> {
+        visitor.require_superuser()?;
+        Ok(self.kv.tenant(visitor.tenant.id()))
+    }
+}
+
+/// The body of `PUT /api/cache/{key}`: any JSON value, when it ends, and under which condition it is set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct SetRequest {
+    value: Box<RawValue>,
+    ttl_ms: Option<i64>,
+    /// `absent` or `present`.
+    only_if: Option<String>,
+}
+
+/// One value of a batch.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct BatchValue {
+    key: String,
+    value: Box<RawValue>,
+    ttl_ms: Option<i64>,
+}
+
+/// The body of `POST /api/cache`: deletes, then sets, then gets.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchRequest {
+    #[serde(default)]
+    delete: Vec<String>,
+    #[serde(default)]
+    set: Vec<BatchValue>,
+    #[serde(default)]
+    get: Vec<String>,
+}
+
+/// The body of `POST /api/cache/{key}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct IncrementRequest {
+    increment: i64,
+    ttl_ms: Option<i64>,
+}
+
+/// The body of every lock request; a new lock needs no token.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct LockRequest {
+    #[serde(default)]
+    token: String,
+    lease_ms: Option<i64>,
+}
+
+/// `GET /api/cache/{key}`: `{key, value, ttlMs}`
+pub(crate) async fn get_value(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    key: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let store = part.store(&visitor)?;
+    let value = store.get(&key).ok_or_else(|| Problem::bare(Code::KeyNotFound))?;
+    Ok(respond::json(&json!({ "key": *key, "value": shown(&value), "ttlMs": store.ttl_ms(&key).flatten() })))
+}
+
+/// `PUT /api/cache/{key}`: `{set}`
+pub(crate) async fn set_value(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    key: web::Path<String>,
+    Json(body): Json<SetRequest>,
+) -> Result<HttpResponse, Problem> {
+    let when = match body.only_if.as_deref() {
+        None => SetIf::Always,
+        Some("absent") => SetIf::Absent,
+        Some("present") => SetIf::Present,
+        Some(_) => return Err(Problem::new(Code::ParameterInvalid, "onlyIf is absent or present.")),
+    };
+    let set = part.store(&visitor)?.set(&key, stored(&body.value), body.ttl_ms, when)?;
+    Ok(respond::json(&json!({ "set": set })))
+}
+
+/// `POST /api/cache/{key}`: adds; `{value}`
+pub(crate) async fn increment_value(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    key: web::Path<String>,
+    Json(body): Json<IncrementRequest>,
+) -> Result<HttpResponse, Problem> {
+    let value = part.store(&visitor)?.increment(&key, body.increment, body.ttl_ms)?;
+    Ok(respond::json(&json!({ "value": value })))
+}
+
+/// `DELETE /api/cache/{key}`
+pub(crate) async fn delete_value(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    key: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    if part.store(&visitor)?.delete(&key) { Ok(respond::no_content()) } else { Err(Problem::bare(Code::KeyNotFound)) }
+}
+
+/// `POST /api/cache`: `{values: {key: value or null}}` of what was asked for
+pub(crate) async fn run_batch(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    Json(body): Json<BatchRequest>,
+) -> Result<HttpResponse, Problem> {
+    let store = part.store(&visitor)?;
+    if body.delete.len() + body.set.len() + body.get.len() > limits::BATCH_LEN_MAX {
+        return Err(Problem::new(Code::ParameterInvalid, format!("At most {} keys.", limits::BATCH_LEN_MAX)));
+    }
+    let pairs: Vec<_> = body.set.iter().map(|one| (one.key.as_str(), stored(&one.value), one.ttl_ms)).collect();
+    let deleted = body.delete.iter().filter(|key| store.delete(key)).count();
+    store.set_many(&pairs)?;
+    let keys: Vec<&str> = body.get.iter().map(String::as_str).collect();
+    let found = store.get_many(&keys);
+    let values: Map<String, Value> = body
+        .get
+        .iter()
+        .zip(found)
+        .map(|(key, value)| (key.clone(), value.as_ref().map_or(Value::Null, shown)))
+        .collect();
+    Ok(respond::json(&json!({ "deleted": deleted, "set": pairs.len(), "values": values })))
+}
+
+/// `POST /api/locks/{name}`: `{token, fence, expires}`; 409 with `Retry-After` while somebody else holds it
+pub(crate) async fn acquire_lock(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    name: web::Path<String>,
+    Json(body): Json<LockRequest>,
+) -> Result<HttpResponse, Problem> {
+    let store = part.store(&visitor)?;
+    let drawn = || random::lowercase_id(part.random.as_ref(), TOKEN_LEN);
+    let token = if body.token.is_empty() { drawn() } else { body.token };
+    let lease = store.acquire(&name, &token, body.lease_ms.unwrap_or(30_000))?;
+    Ok(lease_shown(&token, lease))
+}
+
+/// `PATCH /api/locks/{name}`: prolongs
+pub(crate) async fn renew_lock(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    name: web::Path<String>,
+    Json(body): Json<LockRequest>,
+) -> Result<HttpResponse, Problem> {
+    let lease = part.store(&visitor)?.renew(&name, &body.token, body.lease_ms.unwrap_or(30_000))?;
+    Ok(lease_shown(&body.token, lease))
+}
+
+/// `DELETE /api/locks/{name}?token=`
+pub(crate) async fn release_lock(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    part.store(&visitor)?.release(&name, &visitor.text("token"))?;
+    Ok(respond::no_content())
+}
+
+fn stored(value: &RawValue) -> Bytes {
+    Bytes::from(value.get().to_owned())
+}
+
+/// Values came in as JSON; a counter is a JSON number too.
+fn shown(value: &Bytes) -> Value {
+    serde_json::from_slice(value).unwrap_or(Value::Null)
+}
+
+fn lease_shown(token: &str, lease: Lease) -> HttpResponse {
+    // A fence has 64 bits, more than a JavaScript number holds exactly: it goes as text, padded so that texts compare.
+    let fence = format!("{:020}", lease.fence);
+    respond::json(&json!({ "token": token, "fence": fence, "expiresMs": lease.expires_ms }))
+}
