@@ -64,7 +64,8 @@ async fn no_secret_leaves_by_trail_feed_export_or_error() {
     let key = std::fs::read_to_string(server.folder().join("node.key")).unwrap();
     let wrong = json!({ "identity": "ada@example.com", "password": "wrong-but-secret-too" });
     let own = format!("/api/collections/users/records/{}", ada.id);
-    let change = json!({ "oldPassword": PASSWORD, "password": "another-long-secret", "passwordConfirm": "differs-entirely" });
+    let change =
+        json!({ "oldPassword": PASSWORD, "password": "another-long-secret", "passwordConfirm": "differs-entirely" });
 
     let mut seen = Vec::new();
     for answer in [
@@ -83,8 +84,17 @@ async fn no_secret_leaves_by_trail_feed_export_or_error() {
     }
     let family = refresh.split('.').nth(1).unwrap();
     for text in &seen {
-        let secrets =
-            [PASSWORD, "wrong-but-secret-too", "another-long-secret", "forged-token-text", "$argon2", &ada.token, &refresh, family, key.trim()];
+        let secrets = [
+            PASSWORD,
+            "wrong-but-secret-too",
+            "another-long-secret",
+            "forged-token-text",
+            "$argon2",
+            &ada.token,
+            &refresh,
+            family,
+            key.trim(),
+        ];
         for secret in secrets {
             assert!(!text.contains(secret), "{secret} in {text}");
         }

@@ -12,12 +12,7 @@ fn record(name: &str) -> RecordId {
 }
 
 fn touched(c: &str, r: &str, parts: &[&str], lsn: i64) -> Touched {
-    Touched {
-        collection: collection(c),
-        record: record(r),
-        partitions: parts.iter().map(Stored::text).collect(),
-        lsn,
-    }
+    Touched { collection: collection(c), record: record(r), partitions: parts.iter().map(Stored::text).collect(), lsn }
 }
 
 fn proof(positions: &Arc<Positions>, dependencies: &Dependencies) -> Proof {

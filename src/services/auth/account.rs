@@ -170,7 +170,8 @@ pub(super) fn check_password(collection: &Collection, password: &Secret, confirm
     if password.is_empty() {
         details.push(Detail::new("password", "validation_required", "Cannot be blank."));
     } else if chars < min || chars > max || password.len() > PASSWORD_BYTES_MAX {
-        let message = format!("The password must have {min} to {max} characters and at most {PASSWORD_BYTES_MAX} bytes.");
+        let message =
+            format!("The password must have {min} to {max} characters and at most {PASSWORD_BYTES_MAX} bytes.");
         details.push(Detail::new("password", "validation_length_out_of_range", message));
     }
     if !password.matches(confirm.expose()) {
@@ -188,5 +189,7 @@ pub(super) fn is_email(text: &str) -> bool {
         && domain.contains('.')
         && !domain.starts_with('.')
         && !domain.ends_with('.')
-        && text.chars().all(|letter| !letter.is_whitespace() && !letter.is_control() && !"<>(),;:\\\"[]".contains(letter))
+        && text
+            .chars()
+            .all(|letter| !letter.is_whitespace() && !letter.is_control() && !"<>(),;:\\\"[]".contains(letter))
 }

@@ -31,7 +31,10 @@ pub struct LoginGuard {
 impl LoginGuard {
     /// Nobody has failed yet.
     pub fn new(limits: LoginLimits) -> Self {
-        Self { per_identity: limits.per_identity.map(Throttle::new), per_address: limits.per_address.map(Throttle::new) }
+        Self {
+            per_identity: limits.per_identity.map(Throttle::new),
+            per_address: limits.per_address.map(Throttle::new),
+        }
     }
 
     /// Charges one guess at `identity`, or refuses it. [`Guess::held`] gives it back.
@@ -70,9 +73,8 @@ fn refuse(throttle: Option<&Throttle>, key: &impl std::hash::Hash, now_ms: i64, 
     }
     let (permits, window_s, retry_after_s) =
         (throttle.quota().permits(), throttle.quota().window_s(), standing.retry_after_s);
-    let message = format!(
-        "Too many failed logins from {of}: {permits} per {window_s} s; try again in {retry_after_s} s."
-    );
+    let message =
+        format!("Too many failed logins from {of}: {permits} per {window_s} s; try again in {retry_after_s} s.");
     Err(AuthError::Throttled { message, retry_after_s })
 }
 

@@ -88,7 +88,8 @@ impl Auth {
         let row = self.known_record(db, &sessions, session).await?.ok_or(AuthError::Revoked)?;
         let text = |name: &str| rows::text(&row.collection, &row.record, name);
         let expires = rows::moment_ms(&row.collection, &row.record, "expires").unwrap_or(0);
-        let own = text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str();
+        let own =
+            text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str();
         if own && expires > self.0.clock.now_ms() { Ok(()) } else { Err(AuthError::Revoked) }
     }
 
@@ -109,7 +110,8 @@ impl Auth {
         };
         let wanted = Arc::clone(collection);
         let id = id.to_owned();
-        let read = db.read(move |reader| account::read(reader, &wanted, &id)).await.map_err(|error: StoreError| error)?;
+        let read =
+            db.read(move |reader| account::read(reader, &wanted, &id)).await.map_err(|error: StoreError| error)?;
         if let Some(record) = &read {
             self.0.known.keep(key, ticket, Arc::clone(record));
         }

@@ -75,7 +75,8 @@ pub struct KeyScopes {
 impl KeyScopes {
     /// Whether the key may do `operation` in `collection`.
     pub fn allows(&self, collection: &Collection, operation: KeyOperation) -> bool {
-        let named = |name: &Arc<str>| **name == *collection.id.as_str() || name.eq_ignore_ascii_case(collection.name.as_str());
+        let named =
+            |name: &Arc<str>| **name == *collection.id.as_str() || name.eq_ignore_ascii_case(collection.name.as_str());
         self.operations.contains(&operation) && (self.collections.is_empty() || self.collections.iter().any(named))
     }
 
@@ -220,7 +221,12 @@ impl Auth {
     }
 
     /// Who comes with the key `token` from `ip`.
-    pub(super) async fn check_key(&self, tenant: &TenantDb, token: &str, ip: Option<IpAddr>) -> Result<Identity, AuthError> {
+    pub(super) async fn check_key(
+        &self,
+        tenant: &TenantDb,
+        token: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<Identity, AuthError> {
         let control = self.0.registry.control();
         let (db, rest) = match (token.strip_prefix(NODE_PREFIX), token.strip_prefix(TENANT_PREFIX)) {
             (Some(rest), _) => (control, rest),
@@ -395,7 +401,9 @@ impl Network {
 fn admits_ip(stored: &str, ip: Option<IpAddr>) -> bool {
     let Ok(networks) = serde_json::from_str::<Vec<String>>(stored) else { return stored.is_empty() };
     networks.is_empty()
-        || ip.is_some_and(|ip| networks.iter().filter_map(|text| Network::parse(text)).any(|network| network.contains(ip)))
+        || ip.is_some_and(|ip| {
+            networks.iter().filter_map(|text| Network::parse(text)).any(|network| network.contains(ip))
+        })
 }
 
 #[cfg(test)]
@@ -430,7 +438,9 @@ mod tests {
     fn scopes_read_back_and_unknown_ones_are_refused() {
         let scopes = KeyScopes { collections: vec![Arc::from("posts")], operations: vec![KeyOperation::Read] };
         assert_eq!(KeyScopes::from_json(&scopes.to_json()), Some(scopes));
-        for refused in [json!({"operations": ["everything"]}), json!({"operations": "read"}), json!({"collections": [1]})] {
+        for refused in
+            [json!({"operations": ["everything"]}), json!({"operations": "read"}), json!({"collections": [1]})]
+        {
             assert_eq!(KeyScopes::from_json(&refused), None);
         }
         assert_eq!(KeyScopes::from_json(&json!({})).map(|scopes| scopes.operations.len()), Some(0));

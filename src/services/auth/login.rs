@@ -80,7 +80,8 @@ impl Auth {
     /// How one may log in to `collection`.
     pub fn auth_methods(&self, scope: &AuthScope, collection: &str) -> Result<AuthMethods, AuthError> {
         let collection = AuthCollection::find(&self.db(scope, collection).schema(), collection)?;
-        let group = |name: &str, seconds| collection.is_enabled(name).then(|| collection.number(name, "duration", seconds));
+        let group =
+            |name: &str, seconds| collection.is_enabled(name).then(|| collection.number(name, "duration", seconds));
         Ok(AuthMethods {
             password: collection.options.password_enabled,
             identity_fields: collection.options.identity_fields.clone(),
@@ -333,7 +334,11 @@ async fn find_identity(
     let fields: Vec<Arc<str>> = match &login.identity_field {
         Some(one) if allowed.iter().any(|field| **field == **one) => vec![Arc::from(one.as_str())],
         Some(_) => {
-            return Err(AuthError::field("identityField", "validation_in_invalid", "Must be one of the identity fields."));
+            return Err(AuthError::field(
+                "identityField",
+                "validation_in_invalid",
+                "Must be one of the identity fields.",
+            ));
         }
         None => allowed.clone(),
     };

@@ -135,7 +135,14 @@ pub struct Identity {
 impl Identity {
     /// Nobody.
     pub const fn anonymous() -> Self {
-        Self { caller: Caller::Anonymous, session: None, impersonator: None, key: None, refreshable: false, expires_s: 0 }
+        Self {
+            caller: Caller::Anonymous,
+            session: None,
+            impersonator: None,
+            key: None,
+            refreshable: false,
+            expires_s: 0,
+        }
     }
 
     /// The caller as rules see it.

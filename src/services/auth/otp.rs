@@ -57,7 +57,16 @@ impl Auth {
         let id = RecordId::generate(self.0.random.as_ref());
         if let Some(account) = account {
             // Stored and sent on the side: the answer must not take longer for an account that exists.
-            let work = store_and_send(self.clone(), db.clone(), scope.clone(), collection, account, id.clone(), code, code_hash);
+            let work = store_and_send(
+                self.clone(),
+                db.clone(),
+                scope.clone(),
+                collection,
+                account,
+                id.clone(),
+                code,
+                code_hash,
+            );
             tokio::spawn(work);
         }
         Ok(OtpGrant { otp_id: id.to_string() })
@@ -163,7 +172,12 @@ fn count_guess(tx: &mut WriteTx<'_>, accounts: &Arc<Collection>, id: &RecordId) 
         return Ok(None);
     }
     tx.update(&otps, id, &rows::changes(&otps, &[("attempts", Stored::Real(attempts + 1.0))]))?;
-    Ok(Some(Guess { otp: id.clone(), account: text("recordRef"), code_hash: text("codeHash"), sent_to: text("sentTo") }))
+    Ok(Some(Guess {
+        otp: id.clone(),
+        account: text("recordRef"),
+        code_hash: text("codeHash"),
+        sent_to: text("sentTo"),
+    }))
 }
 
 /// Uses the code up and returns the account as it stands then.
@@ -187,7 +201,12 @@ fn redeem(
 }
 
 /// Removes what is over, and all but the newest few codes of one account.
-fn drop_stale(tx: &mut WriteTx<'_>, otps: &Arc<Collection>, account: &AuthRecord, now_ms: i64) -> Result<(), AuthError> {
+fn drop_stale(
+    tx: &mut WriteTx<'_>,
+    otps: &Arc<Collection>,
+    account: &AuthRecord,
+    now_ms: i64,
+) -> Result<(), AuthError> {
     let owner = [("collectionRef", account.collection.id.as_str()), ("recordRef", account.record.id.as_str())];
     let mut codes = rows::find_by_texts(tx, otps, &owner)?;
     codes.sort_by_key(|row| std::cmp::Reverse(rows::moment_ms(otps, row, "created").unwrap_or(0)));

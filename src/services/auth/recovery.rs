@@ -44,7 +44,12 @@ pub struct ConfirmEmailChange {
 
 impl Auth {
     /// Sends a link to set a new password, if there is an account with this address.
-    pub async fn request_password_reset(&self, scope: &AuthScope, collection: &str, email: &str) -> Result<(), AuthError> {
+    pub async fn request_password_reset(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        email: &str,
+    ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
         if !collection.options.password_enabled {
@@ -68,7 +73,8 @@ impl Auth {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
         account::check_password(&collection.collection, &confirm.password, &confirm.password_confirm)?;
-        let (claims, account) = self.check_mail_token(db, &collection, &confirm.token, TokenKind::PasswordReset).await?;
+        let (claims, account) =
+            self.check_mail_token(db, &collection, &confirm.token, TokenKind::PasswordReset).await?;
         if claims.email.as_deref() != Some(account::email(&account)) {
             return Err(AuthError::Confirmation);
         }
@@ -78,7 +84,12 @@ impl Auth {
     }
 
     /// Sends a link to confirm the address, if there is an account with it that needs it.
-    pub async fn request_verification(&self, scope: &AuthScope, collection: &str, email: &str) -> Result<(), AuthError> {
+    pub async fn request_verification(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        email: &str,
+    ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
         let account = find_address(db, &collection, email).await?;
@@ -91,7 +102,12 @@ impl Auth {
     }
 
     /// Marks the address as confirmed.
-    pub async fn confirm_verification(&self, scope: &AuthScope, collection: &str, token: &Secret) -> Result<(), AuthError> {
+    pub async fn confirm_verification(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        token: &Secret,
+    ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
         let (claims, account) = self.check_mail_token(db, &collection, token, TokenKind::Verification).await?;
@@ -225,7 +241,9 @@ impl Auth {
         let token = Secret::new(token::sign(claims, &collection.key(account, claims.kind)?));
         let (template, subject, path) = match claims.kind {
             TokenKind::PasswordReset => ("resetPasswordTemplate", "Reset your password", "confirm-password-reset"),
-            TokenKind::EmailChange => ("confirmEmailChangeTemplate", "Confirm your new address", "confirm-email-change"),
+            TokenKind::EmailChange => {
+                ("confirmEmailChangeTemplate", "Confirm your new address", "confirm-email-change")
+            }
             _ => ("verificationTemplate", "Verify your address", "confirm-verification"),
         };
         let body = format!("<p><a href=\"{{APP_URL}}/_/#/auth/{path}/{{TOKEN}}\">{subject}</a></p>");

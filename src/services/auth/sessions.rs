@@ -100,10 +100,8 @@ impl Auth {
         let presented = Presented::parse(refresh_token).ok_or(AuthError::Revoked)?;
         let rotating = opaque::generate(self.0.random.as_ref(), "");
         let (wanted, place) = (Arc::clone(&collection.collection), Place::of(scope));
-        let turn = db
-            .write(scope.meta.clone(), move |tx| turn(tx, &wanted, &presented, &rotating, &place))
-            .await?
-            .value;
+        let turn =
+            db.write(scope.meta.clone(), move |tx| turn(tx, &wanted, &presented, &rotating, &place)).await?.value;
         match turn {
             Turn::Rotated(session, account) => {
                 self.admit(db, &collection, &account, scope).await?;
@@ -276,8 +274,7 @@ fn turn(
     ];
     values.extend(place.values(now_ms, opened_ms));
     tx.update(&collection, &row.id, &rows::changes_at(&collection, &values, now_ms))?;
-    let refresh_token =
-        Secret::new(format!("{PREFIX}{}.{}.{}", row.id, presented.family.expose(), rotating.expose()));
+    let refresh_token = Secret::new(format!("{PREFIX}{}.{}.{}", row.id, presented.family.expose(), rotating.expose()));
     let expires_in_s = u64::try_from((expiry_ms(now_ms, opened_ms) - now_ms) / 1_000).unwrap_or(0);
     Ok(Turn::Rotated(SessionGrant { id: Arc::from(row.id.as_str()), refresh_token, expires_in_s }, account))
 }
@@ -376,9 +373,7 @@ impl Presented {
 
 /// Keeps the meta of a write made for somebody who is not logged in yet.
 pub(super) fn as_account(meta: &WriteMeta, account: &AuthRecord) -> WriteMeta {
-    let actor = crate::store::Actor::Record(
-        Arc::from(account.collection.name.as_str()),
-        Arc::from(account.record.id.as_str()),
-    );
+    let actor =
+        crate::store::Actor::Record(Arc::from(account.collection.name.as_str()), Arc::from(account.record.id.as_str()));
     WriteMeta { actor, ..meta.clone() }
 }

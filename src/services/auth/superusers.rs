@@ -34,17 +34,32 @@ enum Intent {
 
 impl Auth {
     /// Makes a superuser; the address must be free.
-    pub async fn create_superuser(&self, meta: WriteMeta, email: &str, password: Secret) -> Result<SuperuserSaved, AuthError> {
+    pub async fn create_superuser(
+        &self,
+        meta: WriteMeta,
+        email: &str,
+        password: Secret,
+    ) -> Result<SuperuserSaved, AuthError> {
         self.save_superuser(meta, email, password, Intent::Create).await
     }
 
     /// Gives a superuser another password; the address must have one.
-    pub async fn reset_superuser(&self, meta: WriteMeta, email: &str, password: Secret) -> Result<SuperuserSaved, AuthError> {
+    pub async fn reset_superuser(
+        &self,
+        meta: WriteMeta,
+        email: &str,
+        password: Secret,
+    ) -> Result<SuperuserSaved, AuthError> {
         self.save_superuser(meta, email, password, Intent::Reset).await
     }
 
     /// Makes a superuser or gives it another password.
-    pub async fn upsert_superuser(&self, meta: WriteMeta, email: &str, password: Secret) -> Result<SuperuserSaved, AuthError> {
+    pub async fn upsert_superuser(
+        &self,
+        meta: WriteMeta,
+        email: &str,
+        password: Secret,
+    ) -> Result<SuperuserSaved, AuthError> {
         self.save_superuser(meta, email, password, Intent::Upsert).await
     }
 

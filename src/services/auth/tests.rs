@@ -6,10 +6,10 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::limits;
 use crate::schema::Collection;
 use crate::secrets::Secret;
-use crate::store::CommitObserver;
 use crate::secrets::password::{PasswordCost, PasswordOptions};
 use crate::services::tenants::system;
 use crate::services::tenants::tests::{TestNode, add_user, meta};
+use crate::store::CommitObserver;
 use parking_lot::Mutex;
 use std::time::Duration;
 
@@ -118,7 +118,8 @@ impl World {
     /// The last mail's token: what follows the last slash of the link, or the code.
     fn mailed(&self) -> (String, Secret) {
         let mail = self.mails.0.lock().last().cloned().unwrap();
-        let token = mail.html.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).max_by_key(|it| it.len());
+        let token =
+            mail.html.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))).max_by_key(|it| it.len());
         (mail.to, Secret::new(token.unwrap_or_default()))
     }
 
@@ -166,7 +167,8 @@ async fn whatever_is_wrong_with_the_credentials_the_answer_is_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_user_costs_as_many_hashes_as_a_known_one() {
     let world = World::new().await;
-    let dear = auth_of(&world.node, &world.known, PasswordCost { memory_kib: 8_192, passes: 2, lanes: 1 }, &world.mails);
+    let dear =
+        auth_of(&world.node, &world.known, PasswordCost { memory_kib: 8_192, passes: 2, lanes: 1 }, &world.mails);
     let time = async |identity: &str| {
         let began = std::time::Instant::now();
         let login = PasswordLogin { identity: identity.into(), password: "wrong".into(), identity_field: None };
@@ -210,11 +212,12 @@ async fn tokens_end_with_time_with_their_key_and_with_their_account() {
 
     let token = world.ada(TokenMode::Long).await.token;
     assert!(world.whoami(&token).await.is_ok(), "now known in memory");
-    world.change_users(|users| {
-        let options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
-        users.auth = Some(Arc::new(AuthOptionsOf { token_secret: Arc::from("another secret"), ..options }));
-    })
-    .await;
+    world
+        .change_users(|users| {
+            let options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
+            users.auth = Some(Arc::new(AuthOptionsOf { token_secret: Arc::from("another secret"), ..options }));
+        })
+        .await;
     assert_eq!(code(world.whoami(&token).await), Code::TokenInvalid, "the collection's secret changed");
 
     let token = world.ada(TokenMode::Long).await.token;
@@ -390,12 +393,13 @@ async fn the_auth_rule_and_the_method_switch_close_the_door() {
         Code::CredentialsInvalid,
         "the rule tells nothing to somebody without the password"
     );
-    world.change_users(|users| {
-        users.rules.auth = Some(Arc::from(""));
-        let options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
-        users.auth = Some(Arc::new(AuthOptionsOf { password_enabled: false, ..options }));
-    })
-    .await;
+    world
+        .change_users(|users| {
+            users.rules.auth = Some(Arc::from(""));
+            let options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
+            users.auth = Some(Arc::new(AuthOptionsOf { password_enabled: false, ..options }));
+        })
+        .await;
     assert_eq!(code(world.login("ada@a.test", PASSWORD, TokenMode::Long).await), Code::Forbidden);
     let unknown = PasswordLogin { identity: "a".into(), password: "b".into(), identity_field: None };
     for name in ["nothing", system::SESSIONS] {
@@ -423,7 +427,8 @@ async fn the_auth_rule_judges_the_account_that_logs_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hash_of_an_older_cost_is_renewed_at_login() {
     let world = World::new().await;
-    let dearer = auth_of(&world.node, &world.known, PasswordCost { memory_kib: 128, passes: 1, lanes: 1 }, &world.mails);
+    let dearer =
+        auth_of(&world.node, &world.known, PasswordCost { memory_kib: 128, passes: 1, lanes: 1 }, &world.mails);
     let login = || PasswordLogin { identity: "ada@a.test".into(), password: PASSWORD.into(), identity_field: None };
     let first = dearer.auth_with_password(&world.scope, "users", login(), TokenMode::Long).await.unwrap();
     let second = dearer.auth_with_password(&world.scope, "users", login(), TokenMode::Long).await.unwrap();
@@ -499,13 +504,17 @@ async fn a_one_time_code_works_once_and_for_few_guesses() {
     let world = World::new().await;
     let request = |email: &'static str| world.auth.request_otp(&world.scope, "users", email);
     assert_eq!(code(request("ada@a.test").await), Code::Forbidden, "switched off by default");
-    world.change_users(|users| {
-        let mut options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
-        options.rest.insert("otp".into(), serde_json::json!({"enabled": true, "duration": 180, "length": 8,
-            "emailTemplate": {"subject": "s", "body": "code: {OTP}"}}));
-        users.auth = Some(Arc::new(options));
-    })
-    .await;
+    world
+        .change_users(|users| {
+            let mut options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
+            options.rest.insert(
+                "otp".into(),
+                serde_json::json!({"enabled": true, "duration": 180, "length": 8,
+            "emailTemplate": {"subject": "s", "body": "code: {OTP}"}}),
+            );
+            users.auth = Some(Arc::new(options));
+        })
+        .await;
     let unknown = request("nobody@a.test").await.unwrap();
     assert_eq!(unknown.otp_id.len(), 15);
     let login = |otp_id: &str, password: &Secret| OtpLogin { otp_id: otp_id.into(), password: password.clone() };
@@ -579,7 +588,8 @@ async fn an_api_key_acts_as_its_account_until_it_ends() {
     assert_eq!(code(world.auth.revoke_key(&world.scope, &who, &info.id).await), Code::RecordNotFound);
 
     let now_ms = crate::kernel::clock::Clock::now_ms(world.clock());
-    let (_, bound) = world.auth.create_key(&world.scope, &who, make(&["10.0.0.0/8"], Some(now_ms + 5_000))).await.unwrap();
+    let (_, bound) =
+        world.auth.create_key(&world.scope, &who, make(&["10.0.0.0/8"], Some(now_ms + 5_000))).await.unwrap();
     let from = |ip: &str| world.auth.authenticate_from(&world.scope.tenant, Some(bound.expose()), ip.parse().ok());
     assert!(from("10.1.2.3").await.is_ok());
     assert_eq!(code(from("192.168.0.1").await), Code::TokenInvalid);

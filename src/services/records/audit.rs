@@ -123,7 +123,8 @@ impl Wanted {
                 None => Some(CollectionId::parse(&name).map_err(|_| RecordError::UnknownCollection(name))?),
             },
         };
-        let record = named(&query.record).map(|id| RecordId::parse(&id).map_err(|_| RecordError::NotFound)).transpose()?;
+        let record =
+            named(&query.record).map(|id| RecordId::parse(&id).map_err(|_| RecordError::NotFound)).transpose()?;
         Ok(Self { collection, record })
     }
 

@@ -110,7 +110,12 @@ pub(super) struct Printer<'a> {
 
 impl Printer<'_> {
     /// One transaction with those of its operations whose record is `wanted`, and its schema changes.
-    pub(super) fn transaction(&self, out: &mut Vec<u8>, change: &LoggedTx, wanted: impl Fn(&CollectionId, &RecordId) -> bool) {
+    pub(super) fn transaction(
+        &self,
+        out: &mut Vec<u8>,
+        change: &LoggedTx,
+        wanted: impl Fn(&CollectionId, &RecordId) -> bool,
+    ) {
         let frame = &change.frame;
         // Writing into a Vec cannot fail.
         let _ = write!(out, "{{\"lsn\":{},\"seq\":{},\"schema\":{}", change.lsn, frame.seq, frame.schema);

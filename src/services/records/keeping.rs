@@ -4,11 +4,11 @@
 //! an answer that reads the present or chance is never kept.
 //! Does not do: keeping; `cached` asks the cache.
 
-use crate::schema::cache_policy::{Policy, Tier};
 use crate::cache::stamp::Dependencies;
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
 use crate::kernel::value::Stored;
 use crate::query::resolved::Facts;
+use crate::schema::cache_policy::{Policy, Tier};
 use crate::schema::view;
 use crate::schema::{Collection, Schema};
 use std::collections::BTreeSet;

@@ -24,7 +24,12 @@ pub(super) enum Save {
 }
 
 /// Writes `entry`; its slug must be free.
-pub(super) async fn save(control: &TenantDb, meta: WriteMeta, entry: &TenantEntry, how: Save) -> Result<(), TenantError> {
+pub(super) async fn save(
+    control: &TenantDb,
+    meta: WriteMeta,
+    entry: &TenantEntry,
+    how: Save,
+) -> Result<(), TenantError> {
     let entry = entry.clone();
     let slug = entry.slug.to_string();
     let written = control.write(meta, move |tx| write(tx, &entry, how)).await;

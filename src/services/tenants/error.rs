@@ -85,7 +85,9 @@ impl Fault for TenantError {
             Self::Slug(error) => Cow::Owned(format!("The slug {:?} is not allowed: {}.", error.text, error.expected)),
             Self::Invalid { field, expected } => Cow::Owned(format!("The {field} is not allowed: {expected}.")),
             Self::Reserved(slug) => Cow::Owned(format!("The tenant {slug:?} cannot be deleted or get another slug.")),
-            Self::Busy(slug) => Cow::Owned(format!("Another operation on the tenant {slug:?} is under way; try again.")),
+            Self::Busy(slug) => {
+                Cow::Owned(format!("Another operation on the tenant {slug:?} is under way; try again."))
+            }
             Self::Schema(error) => error.public(),
             Self::Store(error) => error.public(),
             Self::Fill(error) => error.public(),

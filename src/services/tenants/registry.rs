@@ -110,16 +110,15 @@ impl Registry {
     pub async fn open(options: RegistryOptions) -> Result<Self, TenantError> {
         let RegistryOptions { store, clock, random } = options;
         let control = open_control(&store, clock.as_ref(), random.as_ref()).await?;
-        let inner =
-            Inner {
-                store,
-                control,
-                directory: Directory::default(),
-                busy: Mutex::default(),
-                naming: tokio::sync::Mutex::default(),
-                clock,
-                random,
-            };
+        let inner = Inner {
+            store,
+            control,
+            directory: Directory::default(),
+            busy: Mutex::default(),
+            naming: tokio::sync::Mutex::default(),
+            clock,
+            random,
+        };
         let registry = Self(Arc::new(inner));
         for entry in entry::load_all(&registry.0.control).await? {
             registry.0.directory.put(Arc::new(entry));
@@ -256,11 +255,7 @@ fn count(reader: &store::Reader<'_>) -> Result<(u64, usize), TenantError> {
     Ok((records, collections))
 }
 
-async fn open_control(
-    store: &store::Tenants,
-    clock: &dyn Clock,
-    random: &dyn Random,
-) -> Result<TenantDb, TenantError> {
+async fn open_control(store: &store::Tenants, clock: &dyn Clock, random: &dyn Random) -> Result<TenantDb, TenantError> {
     let id = TenantId::control();
     let wanted = system::control_collections(random, clock.now_ms());
     let control = match store.open(&id).await {

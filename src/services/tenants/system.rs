@@ -35,7 +35,14 @@ pub const USERS: &str = "users";
 
 /// The system collections of the control database.
 pub fn control_collections(random: &dyn Random, now_ms: i64) -> Vec<Collection> {
-    vec![superusers(random, now_ms), tenants(now_ms), blueprints(now_ms), settings(now_ms), sessions(now_ms), api_keys(now_ms)]
+    vec![
+        superusers(random, now_ms),
+        tenants(now_ms),
+        blueprints(now_ms),
+        settings(now_ms),
+        sessions(now_ms),
+        api_keys(now_ms),
+    ]
 }
 
 /// The system collections of every tenant.

@@ -68,11 +68,8 @@ pub(crate) async fn add_user(db: &TenantDb, id: &str, email: &str, password_hash
     let (hash, key) = (password_hash.to_owned(), token_key.to_owned());
     db.write(meta(), move |tx| {
         let users = tx.schema().find(system::USERS).cloned().unwrap();
-        let values = [
-            ("email", Stored::from(email)),
-            ("password", Stored::from(hash)),
-            ("tokenKey", Stored::from(key)),
-        ];
+        let values =
+            [("email", Stored::from(email)), ("password", Stored::from(hash)), ("tokenKey", Stored::from(key))];
         let image = rows::image(&users, id, &values, tx.now_ms());
         tx.insert(&users, &image)
     })
@@ -225,7 +222,9 @@ async fn a_tenant_that_cannot_be_filled_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let node = TestNode::open(folder.path()).await;
     let refuse = |_db: TenantDb| -> std::pin::Pin<Box<dyn Future<Output = _> + Send>> {
-        Box::pin(async { Err(Box::new(TenantError::Invalid { field: "x", expected: "y" }) as Box<dyn Fault + Send + Sync>) })
+        Box::pin(async {
+            Err(Box::new(TenantError::Invalid { field: "x", expected: "y" }) as Box<dyn Fault + Send + Sync>)
+        })
     };
     let request =
         CreateTenant { contents: Contents::Filled(Box::new(refuse)), ..CreateTenant::plain(slug_of("doomed")) };

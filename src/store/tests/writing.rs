@@ -435,7 +435,8 @@ async fn a_record_that_was_tampered_with_breaks_the_chain_to_the_next() {
         insert(&tenant, &notes, name, name).await.unwrap();
     }
     let mut log = tenant.changes(0, 10).await.unwrap();
-    let holds = |log: &[crate::store::LoggedTx]| log.windows(2).all(|two| crate::store::chain_holds(two.first(), &two[1]));
+    let holds =
+        |log: &[crate::store::LoggedTx]| log.windows(2).all(|two| crate::store::chain_holds(two.first(), &two[1]));
     assert!(holds(&log));
     let removed: Vec<_> = log.iter().filter(|tx| tx.lsn != 2).cloned().collect();
     assert!(!holds(&removed), "a missing record shows");
