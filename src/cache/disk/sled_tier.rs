@@ -250,6 +250,8 @@ impl Worker {
                 Next::End => break,
             }
             self.maintain(FLUSH_LATEST);
+            // A sign of life. Not only after reads: while reads fail at once, none would come to clear this.
+            self.shared.numbers.late_in_a_row.store(0, Ordering::Relaxed);
         }
         if let Some(engine) = self.engine.take() {
             match engine.flush() {
@@ -281,7 +283,6 @@ impl Worker {
                 DiskRead::Failed
             }
         };
-        self.shared.numbers.late_in_a_row.store(0, Ordering::Relaxed);
         // Whoever asked may have gone.
         let _ = read.reply.send(answer);
     }

@@ -186,3 +186,22 @@ async fn a_folder_that_cannot_be_made_degrades_and_nothing_else() {
     ready(&tier).await;
     tier.close();
 }
+
+/// Reads that nobody waited for any more used to be dropped without a sign of life, so eight late ones in a row switched
+/// reading off for good.
+#[tokio::test]
+async fn late_reads_pause_the_tier_and_it_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let tier = SledTier::start(SledTierOptions { read_deadline: Duration::ZERO, ..options(root.path()) });
+    ready(&tier).await;
+    let late = |state: &DiskState| matches!(state, DiskState::Degraded(_));
+    let mut paused = false;
+    for _ in 0..2_000 {
+        let _ = tier.get(b"k".to_vec()).await;
+        paused |= late(&tier.stats().state);
+    }
+    assert!(tier.stats().timeouts > 0);
+    assert!(paused || tier.stats().timeouts < u64::from(LATE_MAX), "{:?}", tier.stats());
+    ready(&tier).await;
+    tier.close();
+}
