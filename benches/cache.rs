@@ -30,8 +30,9 @@ fn main() -> anyhow::Result<()> {
     let cold = Site::start_tenantry(dir.path().join("off"), false)?;
     let site = Site::start_tenantry(dir.path().join("on"), true)?;
     measure_savings(&site, &mut report)?;
+    // Each node draws its own ids.
+    let misses = load::sweep(cold.server.addr, &Keys::of(&cold).all())?;
     let keys = Keys::of(&site);
-    let misses = load::sweep(cold.server.addr, &keys.all())?;
     drop(cold);
     measure_hits(&args, &site, &keys, misses, &mut report)?;
     measure_restart(site, &keys, misses, &mut report)?;
@@ -43,6 +44,15 @@ struct Keys {
     gets: Vec<Vec<u8>>,
     lists: Vec<Vec<u8>>,
     boards: Vec<Vec<u8>>,
+    /// Twenty players of one tournament, by name.
+    rosters: Vec<Vec<u8>>,
+}
+
+/// Which lists the mix asks for: every create ages a list over all players, and only those of its own tournament.
+#[derive(Debug, Clone, Copy)]
+enum Lists {
+    OfAll,
+    OfOneTournament,
 }
 
 impl Keys {
@@ -52,6 +62,7 @@ impl Keys {
             gets: render(site.get_paths()),
             lists: render((1..=PAGES).map(|page| site.list_path(page)).collect()),
             boards: render(site.board_paths()),
+            rosters: render(site.roster_paths()),
         }
     }
 
@@ -60,9 +71,13 @@ impl Keys {
     }
 
     /// 50 % by id, 28 % lists, 22 % leaderboards, each by Zipf; and `writes` percent creates on top.
-    fn mix(&self, site: &Site, writes: usize) -> Fill {
+    fn mix(&self, site: &Site, lists: Lists, writes: usize) -> Fill {
         let zipf = |requests: &[Vec<u8>]| (requests.to_vec(), Zipf::new(requests.len(), EXPONENT));
-        let kinds = [zipf(&self.gets), zipf(&self.lists), zipf(&self.boards)];
+        let lists = match lists {
+            Lists::OfAll => &self.lists,
+            Lists::OfOneTournament => &self.rosters,
+        };
+        let kinds = [zipf(&self.gets), zipf(lists), zipf(&self.boards)];
         let create = site.creates();
         Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
             if rng.below(100) < writes {
@@ -84,8 +99,13 @@ impl Keys {
 
 fn measure_hits(args: &Args, site: &Site, keys: &Keys, misses: Outcome, report: &mut Report) -> anyhow::Result<()> {
     let plan = Plan { connections: CONNECTIONS, warmup: args.warmup(), window: args.window(), seed: 3 };
-    for (name, writes, target) in [("reads only", 0, "95 %"), ("10 % writes", 10, "80 %")] {
-        let outcome = load::drive(site.server.addr, &keys.mix(site, writes), plan)?;
+    let mixes = [
+        ("reads only", Lists::OfAll, 0, "95 %"),
+        ("10 % creates, lists of one tournament", Lists::OfOneTournament, 10, "80 %"),
+        ("10 % creates, lists of all players", Lists::OfAll, 10, "80 %"),
+    ];
+    for (name, lists, writes, target) in mixes {
+        let outcome = load::drive(site.server.addr, &keys.mix(site, lists, writes), plan)?;
         ensure!(outcome.sources.iter().any(|source| source.count > 0), "no answer carries X-Cache");
         report.row(vec![
             format!("hit rate of a Zipf mix, {name}"),

@@ -132,6 +132,16 @@ impl Site {
         self.ids.tournaments.iter().map(|id| self.board_path(id)).collect()
     }
 
+    /// The paths of the first twenty players of every tournament, by name.
+    pub(crate) fn roster_paths(&self) -> Vec<String> {
+        let path = |id: &String| {
+            format!(
+                "{TENANT}/api/collections/players/records?filter=tournament%3D%27{id}%27&sort=display_name&perPage=20"
+            )
+        };
+        self.ids.tournaments.iter().map(path).collect()
+    }
+
     /// Stops the real binary gracefully and starts it again on its folder.
     pub(crate) fn restart_tenantry(mut self, cached: bool) -> anyhow::Result<Self> {
         self.server.stop()?;
