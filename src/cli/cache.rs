@@ -39,7 +39,7 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
                 _ => json!({ "all": true }),
             };
             client.send(Method::POST, &path(&tenant, "purge"), &body).await?;
-            println!("purged");
+            say!("purged");
         }
         CacheCommand::Warm { tenant } => {
             print(&client.send(Method::POST, &path(&tenant, "warm"), &json!({})).await?);
@@ -58,7 +58,7 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
 
 fn table(title: &str, name: &str, report: &Value, rows: &str) {
     if report.get("enabled") == Some(&json!(false)) {
-        println!("the cache is switched off");
+        say!("the cache is switched off");
         return;
     }
     let mut table = comfy_table::Table::new();
@@ -71,11 +71,11 @@ fn table(title: &str, name: &str, report: &Value, rows: &str) {
         let cells = COLUMNS.map(|(_, member)| counts.get(member).and_then(Value::as_u64).unwrap_or(0).to_string());
         table.add_row([named.to_owned()].into_iter().chain(cells));
     }
-    println!("{table}");
+    say!("{table}");
     let total = report.get("total").unwrap_or(&Value::Null);
-    println!("hit rate {:.3}", total.get("hitRate").and_then(Value::as_f64).unwrap_or(0.0));
+    say!("hit rate {:.3}", total.get("hitRate").and_then(Value::as_f64).unwrap_or(0.0));
 }
 
 fn print(value: &Value) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    say!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }

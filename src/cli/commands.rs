@@ -108,11 +108,11 @@ async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> 
         }
         TenantCommand::Delete { tenant, yes: _ } => {
             client.send_empty(Method::DELETE, &path(&tenant)).await?;
-            println!("deleted {tenant}");
+            say!("deleted {tenant}");
             return Ok(());
         }
     };
-    println!("{}", serde_json::to_string_pretty(&shown).unwrap_or_default());
+    say!("{}", serde_json::to_string_pretty(&shown).unwrap_or_default());
     Ok(())
 }
 
@@ -136,7 +136,7 @@ async fn list_tenants(client: &Client) -> Result<(), Failure> {
         let text = |key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         table.add_row([text("slug"), text("id"), text("state"), text("name")]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Fa
         file.write_all(&chunk?).await?;
     }
     file.sync_all().await?;
-    println!("wrote {}", out.display());
+    say!("wrote {}", out.display());
     Ok(())
 }
 
@@ -156,7 +156,7 @@ async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Fa
 fn password_of(args: &SuperuserArgs) -> Result<Secret, Failure> {
     if !args.password_stdin {
         let password = opaque::generate_password(&SystemRandom::default());
-        println!("password: {}", password.expose());
+        say!("password: {}", password.expose());
         return Ok(password);
     }
     let mut line = String::new();
@@ -171,7 +171,7 @@ async fn create_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Fa
     let password = password_of(&args)?;
     let body = json!({ "email": args.email, "password": password.expose(), "passwordConfirm": password.expose() });
     client.send(Method::POST, "/api/collections/_superusers/records", &body).await?;
-    println!("created superuser {}", args.email);
+    say!("created superuser {}", args.email);
     Ok(())
 }
 
@@ -184,7 +184,7 @@ async fn reset_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Fai
     let password = password_of(&args)?;
     let body = json!({ "password": password.expose(), "passwordConfirm": password.expose() });
     client.send(Method::PATCH, &format!("/api/collections/_superusers/records/{}", segment(id)), &body).await?;
-    println!("changed the password of {}", args.email);
+    say!("changed the password of {}", args.email);
     Ok(())
 }
 
@@ -208,7 +208,7 @@ async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure
             );
             let request = client.request(Method::POST, &path).body(stream_file(&from).await?);
             let report: Value = accepted(request.send().await?).await?.json().await?;
-            println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            say!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
             match report.get("refused").and_then(Value::as_u64) {
                 Some(0) | None => Ok(()),
                 Some(refused) => Err(Failure::Incomplete(refused)),
@@ -228,7 +228,7 @@ async fn doctor(client: &Client) -> Result<(), Failure> {
         let text = |key: &str| check.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let well = text("result") == "ok";
         problems += usize::from(!well);
-        println!("{} {}: {}", if well { "ok  " } else { "FAIL" }, text("what"), text("result"));
+        say!("{} {}: {}", if well { "ok  " } else { "FAIL" }, text("what"), text("result"));
     }
     if problems == 0 { Ok(()) } else { Err(Failure::Unhealthy(problems)) }
 }

@@ -22,13 +22,13 @@ pub(super) async fn prepare(node: &RunningNode) -> Result<(), Failure> {
     bar.finish_and_clear();
     let url = node.url();
     if let Some(password) = &password {
-        println!("Superuser {DEMO_EMAIL}, password {} (shown this once)\n", password.expose());
+        say!("Superuser {DEMO_EMAIL}, password {} (shown this once)\n", password.expose());
     }
     let shown = password.as_ref().map_or("YOUR-PASSWORD", |password| password.expose());
-    println!("Try:");
-    println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/tournaments/records?perPage=3&sort=-starts'");
-    println!("  curl '{url}/t/{DEMO_TENANT}/api/collections/players/records?perPage=5&sort=-chips'");
-    println!(
+    say!("Try:");
+    say!("  curl '{url}/t/{DEMO_TENANT}/api/collections/tournaments/records?perPage=3&sort=-starts'");
+    say!("  curl '{url}/t/{DEMO_TENANT}/api/collections/players/records?perPage=5&sort=-chips'");
+    say!(
         "  curl '{url}/api/collections/_superusers/auth-with-password' -H 'content-type: application/json' \\\n       \
          -d '{{\"identity\":\"{DEMO_EMAIL}\",\"password\":\"{shown}\"}}'\n"
     );

@@ -4,6 +4,8 @@
 //! not checked there. If no node serves the folder, one is started on a loopback port for the length of the command;
 //! the folder's lock keeps two apart. Does not do: opening databases.
 
+#[macro_use]
+mod say;
 mod args;
 mod cache;
 mod client;
@@ -46,7 +48,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
     }
     let config = args.config()?;
     if matches!(args.command, Command::Config { .. }) {
-        print!("{}", config.to_toml());
+        say_as_is!("{}", config.to_toml());
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -20,7 +20,7 @@ fn text<'value>(value: &'value Value, key: &str) -> &'value str {
 }
 
 fn print(value: &Value) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    say!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 async fn read_json(file: &Path) -> Result<Value, Failure> {
@@ -33,7 +33,7 @@ pub(super) async fn collection(client: &Client, command: CollectionCommand) -> R
         CollectionCommand::List { tenant } => {
             let list = client.get(&format!("/t/{}/api/collections?perPage=1000", segment(&tenant))).await?;
             for item in items(&list) {
-                println!("{}\t{}\t{}", text(item, "name"), text(item, "type"), text(item, "id"));
+                say!("{}\t{}\t{}", text(item, "name"), text(item, "type"), text(item, "id"));
             }
         }
         CollectionCommand::Export { tenant } => {
@@ -45,7 +45,7 @@ pub(super) async fn collection(client: &Client, command: CollectionCommand) -> R
             let collections = read_json(&file).await?;
             let body = json!({ "collections": collections, "deleteMissing": delete_missing });
             client.send(Method::PUT, &format!("/t/{}/api/collections/import", segment(&tenant)), &body).await?;
-            println!("imported the collections of {}", file.display());
+            say!("imported the collections of {}", file.display());
         }
     }
     Ok(())
@@ -55,7 +55,7 @@ pub(super) async fn blueprint(client: &Client, command: BlueprintCommand) -> Res
     match command {
         BlueprintCommand::List => {
             for item in items(&client.get("/api/blueprints").await?) {
-                println!("{}\t{}\t{}", text(item, "name"), item["version"], text(item, "title"));
+                say!("{}\t{}\t{}", text(item, "name"), item["version"], text(item, "title"));
             }
         }
         BlueprintCommand::Show { name } => print(&client.get(&format!("/api/blueprints/{}", segment(&name))).await?),
@@ -88,9 +88,9 @@ pub(super) async fn rules(client: &Client, command: RulesCommand) -> Result<(), 
             let outcome = client.send_empty(Method::POST, &path).await?;
             for item in items(&outcome) {
                 let kept = item["kept"] == json!(true);
-                println!("{} {}", if kept { "ok  " } else { "FAIL" }, text(item, "name"));
+                say!("{} {}", if kept { "ok  " } else { "FAIL" }, text(item, "name"));
                 if !kept {
-                    println!("     {}", text(item, "reason"));
+                    say!("     {}", text(item, "reason"));
                 }
             }
             found(outcome["broken"].as_u64().unwrap_or(0))
@@ -99,7 +99,7 @@ pub(super) async fn rules(client: &Client, command: RulesCommand) -> Result<(), 
             let list = client.get(&format!("/t/{}/api/rules/lint", segment(&tenant))).await?;
             for item in items(&list) {
                 let (severity, of, rule) = (text(item, "severity"), text(item, "collection"), text(item, "rule"));
-                println!("{severity}: {of}.{rule}: {}", text(item, "message"));
+                say!("{severity}: {of}.{rule}: {}", text(item, "message"));
             }
             let serious = items(&list).filter(|item| item["severity"] != "notice").count();
             found(serious as u64)

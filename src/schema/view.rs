@@ -267,7 +267,7 @@ fn view_column(field: &Field, plain: bool) -> String {
     match field.kind.storage() {
         Storage::Number | Storage::Bool => format!("IFNULL(\"{name}\", 0) AS {column}"),
         Storage::Json => format!(
-            "CASE WHEN typeof(\"{name}\") = 'text' AND json_valid(\"{name}\") THEN \"{name}\" ELSE json_quote(\"{name}\") END AS {column}"
+            "CASE WHEN typeof(\"{name}\") = 'text' AND json_valid(\"{name}\") THEN \"{name}\" WHEN typeof(\"{name}\") IN ('integer', 'real') THEN \"{name}\" ELSE json_quote(\"{name}\") END AS {column}"
         ),
         Storage::Text | Storage::List | Storage::Point => format!("IFNULL(CAST(\"{name}\" AS TEXT), '') AS {column}"),
     }
