@@ -14,9 +14,6 @@ use support::rng::Rng;
 use support::rounds::median;
 use support::site::{Ask, Form, Site};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const USERS: &str = "/t/demo-org/api/collections/users";
 /// Logs in while reads are measured.
 const EMAIL: &str = "reader@example.com";

@@ -15,9 +15,6 @@ use support::report::{Report, count, time_us};
 use support::rng::{Rng, Zipf};
 use support::site::{Form, Site};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Exponent of the Zipf mix; web traffic is measured between 0.7 and 1.1.
 const EXPONENT: f64 = 0.99;
 const CONNECTIONS: usize = 32;

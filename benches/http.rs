@@ -14,9 +14,6 @@ use support::rounds::{self, Contestant};
 use support::site::{Ask, Form, Site};
 use support::{bare, process};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const CONNECTIONS: usize = 32;
 
 /// One line of the table in DESIGN.md 11.

@@ -16,9 +16,6 @@ use support::{bare, schema};
 use tenantry::query::request::CallerClass;
 use tenantry::query::resolve::Lens;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const API: &str = "/t/demo-org/api/collections";
 
 fn main() -> anyhow::Result<()> {

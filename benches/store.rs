@@ -17,9 +17,6 @@ use support::rng::Rng;
 use support::rounds::median;
 use support::tenants::Node;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const CLIENTS: [usize; 3] = [1, 16, 64];
 /// Handles open at once in the run over many tenants.
 const OPEN_MAX: usize = 512;

@@ -1,10 +1,9 @@
 //! The program: run the command line, turn the result into an exit code.
+//!
+//! The allocator is the system's: measured against mimalloc it costs about a tenth of the rate of cached reads and nothing
+//! measurable elsewhere, and takes a fifth of the memory on uncached lists (README, Measured).
 
 use std::process::ExitCode;
-
-/// Chosen over the system allocator for the many small buffers of parallel requests; the bench in README compares both.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     tenantry::cli::run(std::env::args_os())

@@ -64,7 +64,6 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("reqwest", &["cli"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
-    ("mimalloc", &["main"]),
 ];
 
 struct Source {
