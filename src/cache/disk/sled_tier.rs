@@ -97,12 +97,28 @@ impl std::fmt::Debug for SledTier {
 impl SledTier {
     /// Starts the disk thread; opening happens there, so this returns at once and cannot fail.
     pub fn start(options: SledTierOptions) -> Self {
+        let (mut tier, worker) = Self::unstarted(options);
+        let (end, ended) = mpsc::channel();
+        tier.ended = Mutex::new(Some(ended));
+        let spawned = std::thread::Builder::new().name("tenantry-disk-cache".to_owned()).spawn(move || {
+            worker.run();
+            // Nobody listening means nobody waits.
+            let _ = end.send(());
+        });
+        if let Err(error) = spawned {
+            tier.shared.queue.close();
+            *tier.shared.state.lock() = DiskState::Degraded(format!("no thread for the disk cache: {error}"));
+        }
+        tier
+    }
+
+    /// The handle and the state of its thread, which does nothing until it runs.
+    fn unstarted(options: SledTierOptions) -> (Self, Worker) {
         let shared = Arc::new(Shared {
             queue: Queue::new(READS_MAX, WRITES_MAX),
             numbers: Numbers::default(),
             state: Mutex::new(DiskState::Opening),
         });
-        let (end, ended) = mpsc::channel();
         let worker = Worker {
             shared: Arc::clone(&shared),
             options: options.clone(),
@@ -115,16 +131,7 @@ impl SledTier {
             written: 0,
             opened_once: false,
         };
-        let spawned = std::thread::Builder::new().name("tenantry-disk-cache".to_owned()).spawn(move || {
-            worker.run();
-            // Nobody listening means nobody waits.
-            let _ = end.send(());
-        });
-        if let Err(error) = spawned {
-            shared.queue.close();
-            *shared.state.lock() = DiskState::Degraded(format!("no thread for the disk cache: {error}"));
-        }
-        Self { shared, options, ended: Mutex::new(Some(ended)) }
+        (Self { shared, options, ended: Mutex::new(None) }, worker)
     }
 
     fn write(&self, write: Write) -> bool {

@@ -192,16 +192,18 @@ async fn a_folder_that_cannot_be_made_degrades_and_nothing_else() {
 #[tokio::test]
 async fn late_reads_pause_the_tier_and_it_comes_back() {
     let root = tempfile::tempdir().unwrap();
-    let tier = SledTier::start(SledTierOptions { read_deadline: Duration::ZERO, ..options(root.path()) });
-    ready(&tier).await;
-    let late = |state: &DiskState| matches!(state, DiskState::Degraded(_));
-    let mut paused = false;
-    for _ in 0..2_000 {
-        let _ = tier.get(b"k".to_vec()).await;
-        paused |= late(&tier.stats().state);
+    let (tier, worker) =
+        SledTier::unstarted(SledTierOptions { read_deadline: Duration::from_millis(1), ..options(root.path()) });
+    *tier.shared.state.lock() = DiskState::Ready;
+    for _ in 0..LATE_MAX {
+        assert_eq!(tier.stats().state, DiskState::Ready);
+        assert_eq!(tier.get(b"k".to_vec()).await, DiskRead::Failed);
     }
-    assert!(tier.stats().timeouts > 0);
-    assert!(paused || tier.stats().timeouts < u64::from(LATE_MAX), "{:?}", tier.stats());
+    assert!(matches!(tier.stats().state, DiskState::Degraded(_)), "{:?}", tier.stats());
+    assert_eq!(tier.get(b"k".to_vec()).await, DiskRead::Failed);
+    assert_eq!(tier.stats().timeouts, u64::from(LATE_MAX), "a paused tier is not asked");
+    let thread = std::thread::spawn(move || worker.run());
     ready(&tier).await;
     tier.close();
+    thread.join().unwrap();
 }
