@@ -82,6 +82,7 @@ impl RunningNode {
 /// Opens the folder, wires the parts and starts to answer.
 pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartError> {
     // Open.
+    crate::tls::install_provider();
     let mut lock = FolderLock::take(&config.data.dir)?;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;

@@ -6,7 +6,7 @@
 //! L5 edge       config · app · cli
 //! L4 transport  http
 //! L3 services   tenants → blueprints → collections → records | auth
-//! L2 engines    telemetry · secrets · store · cache
+//! L2 engines    telemetry · secrets · tls · store · cache
 //! L1 languages  schema → query → access
 //! L0 kernel     identifiers, values, error codes, clock, limits
 //! ```
@@ -18,6 +18,7 @@ pub mod query;
 pub mod access;
 pub mod telemetry;
 pub mod secrets;
+pub mod tls;
 pub mod store;
 pub mod cache;
 pub mod services;

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("access", &["kernel", "schema", "query"]),
     ("telemetry", &["kernel"]),
     ("secrets", &["kernel"]),
+    ("tls", &["kernel"]),
     ("store", &["kernel", "schema", "query", "telemetry"]),
     ("cache", &["kernel", "schema", "telemetry", "store"]),
     ("services", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache"]),
@@ -28,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "access",
             "telemetry",
             "secrets",
+            "tls",
             "store",
             "cache",
             "services",
@@ -35,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["kernel", "secrets", "telemetry", "config", "app"]),
+    ("cli", &["kernel", "secrets", "tls", "telemetry", "config", "app"]),
     ("main", &["cli"]),
 ];
 
@@ -62,6 +64,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli"]),
     ("indicatif", &["cli"]),
     ("reqwest", &["cli"]),
+    ("rustls", &["tls"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["telemetry"]),
 ];

@@ -42,6 +42,7 @@ pub fn run(typed: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(args: Args) -> Result<(), Failure> {
+    crate::tls::install_provider();
     if let Command::Completions { shell } = args.command {
         clap_complete::generate(shell, &mut Args::command(), "tenantry", &mut std::io::stdout());
         return Ok(());
