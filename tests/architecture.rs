@@ -55,7 +55,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quick_cache", &["cache", "services"]),
     ("argon2", &["secrets"]),
     // kernel::random is the operating system's generator; entity tags are SHA-256 made where bodies are made.
-    ("ring", &["secrets", "kernel", "cache", "services", "store"]),
+    ("ring", &["secrets", "tls", "kernel", "cache", "services", "store"]),
     ("flate2", &["http", "cache"]),
     ("brotli", &["http", "cache"]),
     ("zstd", &["http", "cache"]),
