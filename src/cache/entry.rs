@@ -5,6 +5,7 @@
 //! Does not do: freshness (`stamp`), the form on disk (`envelope`), headers.
 
 use crate::cache::compress::{self, COMPRESS_BYTES_MIN, Encoding, Levels};
+use crate::kernel::digest::{Sha256, push_hex, sha256};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Loaded {
     /// The encoded response body.
     pub body: Bytes,
+    /// SHA-256 of the body.
+    pub etag: Sha256,
     /// The media type, such as `application/json`.
     pub content_type: Arc<str>,
     /// Tags by which the answer can be purged, besides the policy's.
@@ -31,8 +34,16 @@ pub struct Loaded {
 impl Loaded {
     /// A JSON answer, read from a snapshot at `lsn`.
     pub fn json(body: impl Into<Bytes>, lsn: i64) -> Self {
+        let body = body.into();
+        let etag = sha256(&body);
+        Self::digested(body, etag, lsn)
+    }
+
+    /// A JSON answer of which somebody has the digest already.
+    pub fn digested(body: Bytes, etag: Sha256, lsn: i64) -> Self {
         Self {
-            body: body.into(),
+            body,
+            etag,
             lsn,
             apart: false,
             content_type: json_type(),
@@ -63,7 +74,7 @@ pub struct CompressionMeter {
 #[derive(Debug)]
 pub struct Entry {
     body: Bytes,
-    etag: [u8; 32],
+    etag: Sha256,
     etag_text: Box<str>,
     content_type: Arc<str>,
     tags: Box<[Arc<str>]>,
@@ -77,16 +88,10 @@ pub struct Entry {
 const OVERHEAD_BYTES: usize = size_of::<Entry>() + 224;
 
 impl Entry {
-    /// Makes an entry, hashing its body.
-    pub fn new(body: Bytes, content_type: Arc<str>, tags: Vec<Arc<str>>, created_ms: i64, ttl_ms: i64) -> Self {
-        let etag = sha256(&body);
-        Self::with_etag(body, etag, content_type, tags, created_ms, ttl_ms)
-    }
-
-    /// Makes an entry whose hash is known, from an envelope that was checked.
-    pub(crate) fn with_etag(
+    /// Makes an entry; `etag` is the SHA-256 of `body`, which whoever made or checked the body has computed.
+    pub fn new(
         body: Bytes,
-        etag: [u8; 32],
+        etag: Sha256,
         content_type: Arc<str>,
         tags: Vec<Arc<str>>,
         created_ms: i64,
@@ -111,7 +116,7 @@ impl Entry {
     }
 
     /// SHA-256 of the body.
-    pub fn etag(&self) -> &[u8; 32] {
+    pub fn etag(&self) -> &Sha256 {
         &self.etag
     }
 
@@ -181,22 +186,11 @@ const fn variant_reserve(body_len: usize) -> usize {
     if body_len < COMPRESS_BYTES_MIN { 0 } else { body_len / 2 }
 }
 
-/// SHA-256.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0_u8; 32];
-    out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    out
-}
-
 /// A strong entity tag: the hash in hexadecimal, with the coding as suffix because coded bytes are other bytes.
-pub fn entity_tag(etag: &[u8; 32], encoding: Encoding) -> String {
+pub fn entity_tag(etag: &Sha256, encoding: Encoding) -> String {
     let mut text = String::with_capacity(80);
     text.push('"');
-    for byte in etag {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from(b"0123456789abcdef".get(usize::from(nibble)).copied().unwrap_or(b'0')));
-        }
-    }
+    push_hex(&mut text, etag);
     if encoding != Encoding::Identity {
         text.push('-');
         text.push_str(encoding.as_str());
@@ -227,7 +221,8 @@ mod tests {
     use super::*;
 
     fn entry(body: &str) -> Entry {
-        Entry::new(Bytes::from(body.to_owned()), json_type(), Vec::new(), 1_000, 500)
+        let body = Bytes::from(body.to_owned());
+        Entry::new(body.clone(), sha256(&body), json_type(), Vec::new(), 1_000, 500)
     }
 
     #[test]

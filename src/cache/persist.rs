@@ -93,7 +93,7 @@ impl Shared {
         }
         let stamp = Stamp { at: envelope.at, purges: envelope.purges };
         let Envelope { body, etag, content_type, tags, created_ms, ttl_ms, dependencies, .. } = envelope;
-        let entry = Entry::with_etag(body, etag, content_type, tags, created_ms, ttl_ms);
+        let entry = Entry::new(body, etag, content_type, tags, created_ms, ttl_ms);
         if entry.is_expired(self.clock.now_ms()) {
             return None;
         }

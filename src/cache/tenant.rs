@@ -378,7 +378,7 @@ impl TenantCache {
         tags.extend(request.policy.tags.iter().cloned());
         let ttl_percent = i64::from(self.shared.tuning.load().ttl_percent);
         let ttl_ms = request.policy.ttl_ms().saturating_mul(ttl_percent) / 100;
-        let entry = Entry::new(loaded.body, loaded.content_type, tags, self.shared.clock.now_ms(), ttl_ms);
+        let entry = Entry::new(loaded.body, loaded.etag, loaded.content_type, tags, self.shared.clock.now_ms(), ttl_ms);
         let mut dependencies = request.dependencies.clone();
         for late in loaded.dependencies.as_slice() {
             dependencies.add(late.clone());

@@ -3,11 +3,12 @@
 //! Keeps true: only answers that were current before and after the recomputation are judged; a difference is counted,
 //! logged with its key, and the kept answer is thrown away. Does not do: explaining the difference.
 
-use crate::cache::entry::{Loaded, sha256};
+use crate::cache::entry::Loaded;
 use crate::cache::memory::Held;
 use crate::cache::stats::Counters;
 use crate::cache::tenant::{Answer, Request, Source, TenantCache};
 use crate::cache::{Cache, warm};
+use crate::kernel::digest::sha256;
 use crate::kernel::ident::TenantId;
 use bytes::Bytes;
 use std::sync::Arc;

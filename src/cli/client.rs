@@ -51,6 +51,8 @@ impl Client {
     /// A client of a node whose address is known.
     pub(super) fn new(url: String, folder: &std::path::Path, own: Option<RunningNode>) -> Result<Self, Failure> {
         let key = app::load_or_create_key(folder, &SystemRandom::default())?;
+        // Only the first installation in a process counts; reqwest wants one even for plain HTTP.
+        let _installed_before = rustls::crypto::ring::default_provider().install_default().is_err();
         let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self { http, url, key, own })
     }

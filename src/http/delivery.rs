@@ -20,21 +20,22 @@ const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Tenant, Acc
 
 /// 200 with the best coding the client takes, or 304 if it has the answer already.
 pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
-    let plain_tag = match &served.body {
-        ServedBody::Kept(answer) => answer.etag_text().to_owned(),
-        ServedBody::Made(answer) => entity_tag(&answer.etag, Encoding::Identity),
+    let (body, etag) = match &served.body {
+        ServedBody::Kept(answer) => (answer.body(), answer.entry().etag()),
+        ServedBody::Made(answer) => (&answer.body, &answer.etag),
     };
-    let body = match &served.body {
-        ServedBody::Kept(answer) => answer.body(),
-        ServedBody::Made(answer) => &answer.body,
-    };
+    let tag = |encoding| entity_tag(etag, encoding);
     let encoding = match body.len() {
         len if len < COMPRESS_BYTES_MIN => Encoding::Identity,
         _ => negotiate(values(request, &header::ACCEPT_ENCODING)),
     };
-    if values(request, &header::IF_NONE_MATCH).any(|offered| none_match(offered, &plain_tag)) {
+    let mut offered = values(request, &header::IF_NONE_MATCH).peekable();
+    if offered.peek().is_some() && {
+        let plain = tag(Encoding::Identity);
+        offered.any(|offered| none_match(offered, &plain))
+    } {
         let mut unchanged = HttpResponse::NotModified().finish();
-        describe(&mut unchanged, request, served, &suffixed(&plain_tag, encoding));
+        describe(&mut unchanged, request, served, &tag(encoding));
         return unchanged;
     }
     let coded = match (&served.body, encoding) {
@@ -45,7 +46,7 @@ pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
     let encoding = if coded.is_some() { encoding } else { Encoding::Identity };
     let (original, sent) = (body.len(), coded.unwrap_or_else(|| body.clone()));
     let mut response = HttpResponse::Ok().finish();
-    describe(&mut response, request, served, &suffixed(&plain_tag, encoding));
+    describe(&mut response, request, served, &tag(encoding));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     if encoding != Encoding::Identity {
@@ -84,14 +85,6 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 fn values<'request>(request: &'request HttpRequest, name: &HeaderName) -> impl Iterator<Item = &'request str> {
     request.headers().get_all(name).filter_map(|value| value.to_str().ok())
-}
-
-/// The entity tag of the coded form: other bytes, another tag.
-fn suffixed(plain: &str, encoding: Encoding) -> String {
-    match encoding {
-        Encoding::Identity => plain.to_owned(),
-        coded => format!("{}-{}\"", plain.trim_end_matches('"'), coded.as_str()),
-    }
 }
 
 /// `X-Original-Size`, `X-Compressed-Size` in bytes and `X-Compression-Ratio`, the share that was saved (0 to 1).

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod datetime;
+pub mod digest;
 pub mod error;
 pub mod ident;
 pub mod limits;

@@ -5,10 +5,10 @@
 //! Does not do: storing, expiring, comparing with anything but a digest.
 
 use super::Secret;
+use crate::kernel::digest;
 use crate::kernel::random::{self, Random};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest;
 use subtle::ConstantTimeEq as _;
 
 /// Characters in a generated `tokenKey` (PocketBase: 50).
@@ -42,13 +42,7 @@ pub fn generate_password(random: &dyn Random) -> Secret {
 
 /// The digest under which `secret` is stored: SHA-256, lower-case hexadecimal.
 pub fn digest_hex(secret: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, secret.as_bytes());
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        text
-    })
+    digest::hex(&digest::sha256(secret.as_bytes()))
 }
 
 /// Whether `secret` has the stored digest, in constant time.

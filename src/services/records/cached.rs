@@ -292,7 +292,8 @@ where
     let request = Request { began, key: &key, dependencies, policy, replay: replay.as_ref() };
     let load = || async {
         let loading = load().await?;
-        Ok(Loaded { apart: loading.moved, ..Loaded::json(loading.answer.body, loading.lsn) })
+        let Answer { body, etag, .. } = loading.answer;
+        Ok(Loaded { apart: loading.moved, ..Loaded::digested(body, etag, loading.lsn) })
     };
     match freshness {
         Freshness::Current => cache.get_or_load(request, load).await,

@@ -5,9 +5,10 @@
 //! Does not do: answering from memory. A repeated request asks the writer, so it sees a twin that is still in the queue.
 
 use super::RecordError;
+use crate::kernel::digest::{hex, sha256};
 use crate::kernel::limits;
 use crate::store::WriteTx;
-use ring::digest::{Context, SHA256, digest};
+use ring::digest::{Context, SHA256};
 
 /// The version byte of a receipt.
 const RECEIPT_VERSION: u8 = 1;
@@ -71,23 +72,6 @@ impl Idempotency {
         receipt.extend_from_slice(payload);
         Ok(tx.save_receipt(&self.key, &receipt)?)
     }
-}
-
-/// SHA-256 of `bytes`.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    out
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 #[cfg(test)]

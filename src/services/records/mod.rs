@@ -38,8 +38,10 @@ pub use error::RecordError;
 pub use idempotency::Idempotency;
 
 use crate::access::Principal;
-use crate::cache::entry::none_match;
+use crate::cache::compress::Encoding;
+use crate::cache::entry::{entity_tag, none_match};
 use crate::kernel::clock::Clock;
+use crate::kernel::digest::{Sha256, sha256};
 use crate::kernel::random::Random;
 use crate::query::request::{CallerClass, RequestContext};
 use crate::secrets::keys::NodeSecret;
@@ -55,7 +57,7 @@ pub struct Answer {
     /// The body; empty for a delete.
     pub body: Bytes,
     /// SHA-256 of the body.
-    pub etag: [u8; 32],
+    pub etag: Sha256,
     /// Where a walk by cursor goes on; also in the body.
     pub links: PageLinks,
 }
@@ -72,7 +74,7 @@ pub struct PageLinks {
 impl Answer {
     /// Digests `body`.
     pub fn new(body: Vec<u8>) -> Self {
-        let etag = idempotency::sha256(&body);
+        let etag = sha256(&body);
         Self { body: Bytes::from(body), etag, links: PageLinks::default() }
     }
 
@@ -83,7 +85,7 @@ impl Answer {
 
     /// The strong entity tag, quotes included: 64 hexadecimal digits.
     pub fn tag(&self) -> String {
-        format!("\"{}\"", idempotency::hex(&self.etag))
+        entity_tag(&self.etag, Encoding::Identity)
     }
 
     /// Whether `tag`, as a client sends it in `If-Match` (quotes or a weak prefix allowed), names this body

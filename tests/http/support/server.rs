@@ -48,6 +48,7 @@ impl TestServer {
         let config = Self::config(toml, folder.path());
         let node = app::start(config, parts).await.expect("the node starts");
         let key = std::fs::read_to_string(folder.path().join("node.key")).unwrap();
+        let _installed_before = rustls::crypto::ring::default_provider().install_default().is_err();
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(64).build().unwrap();
         Self { node: Some(node), folder, key, http }
     }
