@@ -8,6 +8,7 @@ mod engines;
 mod error;
 mod folder;
 mod observe;
+mod secure;
 mod upkeep;
 mod warming;
 
@@ -20,8 +21,10 @@ use crate::http::{self, ServeOptions, ServerHandle};
 use crate::kernel::clock::{Clock, SystemClock};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::store::{Faults, NoFaults};
+use crate::tls;
 use engines::Engines;
 use folder::FolderLock;
+use secure::{CertificateWatch, Secure};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +56,8 @@ pub struct RunningNode {
     server: ServerHandle,
     /// Ends when the server has stopped; awaited by `stop`.
     served: JoinHandle<std::io::Result<()>>,
+    /// Certificates and the redirecting listener, if the node speaks TLS.
+    secure: Option<Secure>,
     engines: Engines,
     lock: FolderLock,
 }
@@ -63,14 +68,29 @@ impl RunningNode {
         self.addr
     }
 
-    /// `http://` and the address.
+    /// `http://` or `https://` and the address.
     pub fn url(&self) -> String {
-        url_of(self.addr)
+        url_of(self.addr, self.secure.is_some())
+    }
+
+    /// The address that redirects plain HTTP, if there is one.
+    pub fn redirect_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().and_then(Secure::redirect_addr)
+    }
+
+    /// Reads the certificate files again; if they cannot be used the log says why and nothing changes.
+    pub fn reload_certificates(&self) {
+        if let Some(secure) = &self.secure {
+            secure.reload();
+        }
     }
 
     /// Stops: refuses new connections, lets requests under way finish, commits, checkpoints, closes.
     pub async fn stop(self) -> std::io::Result<()> {
         self.draining.store(true, Ordering::Relaxed);
+        if let Some(secure) = self.secure {
+            secure.stop().await;
+        }
         self.server.stop(true).await;
         let served = self.served.await.map_err(std::io::Error::other)?;
         self.engines.close().await;
@@ -82,32 +102,39 @@ impl RunningNode {
 /// Opens the folder, wires the parts and starts to answer.
 pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartError> {
     // Open.
-    crate::tls::install_provider();
+    tls::install_provider();
     let mut lock = FolderLock::take(&config.data.dir)?;
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
     let addr = listener.local_addr()?;
+    let secure = Secure::open(&config, addr, Arc::clone(&parts.clock))?;
     let engines = Engines::open(&config, &parts).await?;
 
     // Wire.
     let draining = Arc::new(AtomicBool::new(false));
-    let handlers = engines.handlers(&config, &parts, Arc::clone(&draining))?;
+    let mut handlers = engines.handlers(&config, &parts, Arc::clone(&draining))?;
+    if let Some(secure) = &secure {
+        let watch = Arc::new(CertificateWatch::new(secure, Arc::clone(&parts.clock)));
+        handlers.ops.health.push(Arc::clone(&watch) as _);
+        handlers.ops.metrics.push(watch);
+    }
 
     // Start.
-    let (server, handle) = http::serve(listener, handlers, &serve_options(&config))?;
+    let (server, handle) =
+        http::serve(listener, secure.as_ref().map(Secure::certificates), handlers, &serve_options(&config))?;
     let served = tokio::spawn(server);
-    lock.announce(&url_of(addr))?;
+    lock.announce(&url_of(addr, secure.is_some()))?;
     tracing::info!({ http.listen = %addr }, "listening on {addr}");
-    Ok(RunningNode { addr, draining, server: handle, served, engines, lock })
+    Ok(RunningNode { addr, draining, server: handle, served, secure, engines, lock })
 }
 
 /// Where this machine reaches the node; an unspecified address is reached by loopback.
-fn url_of(addr: SocketAddr) -> String {
+fn url_of(addr: SocketAddr, secure: bool) -> String {
     let mut addr = addr;
     if addr.ip().is_unspecified() {
         addr.set_ip(if addr.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
     }
-    format!("http://{addr}")
+    format!("{}://{addr}", if secure { "https" } else { "http" })
 }
 
 fn serve_options(config: &Config) -> ServeOptions {
@@ -124,5 +151,6 @@ fn serve_options(config: &Config) -> ServeOptions {
         multipart_bytes_max: http.multipart_bytes_max,
         access_log: config.log.access,
         cors_origins: http.cors_origins.clone(),
+        hsts_s: config.tls.hsts_s,
     }
 }

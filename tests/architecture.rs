@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["kernel", "schema", "query", "telemetry"]),
     ("cache", &["kernel", "schema", "telemetry", "store"]),
     ("services", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache"]),
-    ("http", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache", "services"]),
+    ("http", &["kernel", "schema", "query", "access", "telemetry", "secrets", "tls", "store", "cache", "services"]),
     ("config", &["kernel", "secrets"]),
     (
         "app",
@@ -66,6 +66,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("reqwest", &["cli"]),
     ("rustls", &["tls"]),
     ("toml", &["config"]),
+    ("rcgen", &["tls"]),
+    ("x509_parser", &["tls"]),
     ("tracing_subscriber", &["telemetry"]),
 ];
 

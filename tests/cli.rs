@@ -31,7 +31,12 @@ struct Node {
 
 impl Node {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = tenantry(folder, &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"])
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -220,5 +225,23 @@ fn the_cache_is_seen_emptied_and_checked() {
     assert!(code(&cache(&["verify"]), 0).contains("different"));
     // What to forget must be said.
     code(&cache(&["purge"]), 2);
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
+fn the_command_line_speaks_to_a_node_with_certificates_of_any_name() {
+    let folder = TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["shop.example.com".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("tls.crt"), made.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    let variables = [("TENANTRY__TLS__CERTIFICATE_FILES", "tls.crt"), ("TENANTRY__TLS__KEY_FILES", "tls.key")];
+    let node = Node::start_with(folder.path(), &variables);
+    assert!(node.url.starts_with("https://"), "{}", node.url);
+    code(&run(folder.path(), &["tenant", "create", "acme", "--data-dir", "data"]), 0);
+    let listed = code(&run(folder.path(), &["tenant", "list", "--data-dir", "data"]), 0);
+    assert!(listed.contains("acme"), "{listed}");
+    let pid = rustix::process::Pid::from_child(&node.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    code(&run(folder.path(), &["tenant", "show", "acme", "--data-dir", "data"]), 0);
     assert_eq!(node.stop(), Some(0));
 }

@@ -9,6 +9,7 @@ use crate::services::auth::AuthError;
 use crate::services::blueprints::BlueprintError;
 use crate::services::tenants::TenantError;
 use crate::store::StoreError;
+use crate::tls::TlsError;
 use std::net::SocketAddr;
 
 /// Why a node did not start.
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The password hasher.
     #[error("passwords cannot be hashed: {0}")]
     Password(#[from] PasswordError),
+    /// The certificates.
+    #[error("the certificates cannot be used: {0}")]
+    Tls(#[from] TlsError),
     /// The machine refused something else.
     #[error("the node cannot start: {0}")]
     Io(#[from] std::io::Error),

@@ -5,12 +5,14 @@
 
 use super::outcome::Failure;
 use crate::app::{self, FolderError, Parts, RunningNode, StartError};
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::kernel::random::SystemRandom;
 use crate::secrets::Secret;
-use reqwest::{Method, RequestBuilder, Response};
+use crate::tls;
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 /// Tries to learn the address of a node that has the lock but has not announced itself yet.
@@ -32,6 +34,7 @@ impl Client {
         let folder = config.data.dir.clone();
         config.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.http.workers = 1;
+        config.tls = TlsConfig::default();
         config.log.access = false;
         for _ in 0..ADDRESS_TRIES {
             match app::start(config.clone(), Parts::default()).await {
@@ -49,12 +52,15 @@ impl Client {
     }
 
     /// A client of a node whose address is known.
-    pub(super) fn new(url: String, folder: &std::path::Path, own: Option<RunningNode>) -> Result<Self, Failure> {
+    pub(super) fn new(url: String, folder: &Path, own: Option<RunningNode>) -> Result<Self, Failure> {
         let key = app::load_or_create_key(folder, &SystemRandom::default())?;
-        // Only the first installation in a process counts; reqwest wants one even for plain HTTP.
-        let _installed_before = rustls::crypto::ring::default_provider().install_default().is_err();
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { http, url, key, own })
+        tls::install_provider();
+        let builder = reqwest::Client::builder().no_proxy();
+        let (builder, url) = match url.strip_prefix("https://") {
+            Some(address) => by_tls(builder, address, folder)?,
+            None => (builder, url),
+        };
+        Ok(Self { http: builder.build()?, url, key, own })
     }
 
     /// Begins a request as the node's administrator.
@@ -87,6 +93,15 @@ impl Client {
             None => Ok(()),
         }
     }
+}
+
+/// Trusts nobody but the node of this folder, whatever names its other certificates have.
+fn by_tls(builder: ClientBuilder, address: &str, folder: &Path) -> Result<(ClientBuilder, String), Failure> {
+    let address: SocketAddr =
+        address.parse().map_err(|_| Failure::Unreachable(format!("{address:?} is no address")))?;
+    let certificate = reqwest::Certificate::from_pem(&std::fs::read(folder.join(tls::LOCAL_CERTIFICATE))?)?;
+    let builder = builder.tls_certs_only([certificate]).resolve(tls::LOCAL_NAME, address);
+    Ok((builder, format!("https://{}:{}", tls::LOCAL_NAME, address.port())))
 }
 
 /// Turns a problem body into a failure.

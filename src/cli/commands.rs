@@ -56,14 +56,18 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
 async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {
     telemetry::install(&LogOptions { filter: config.log.filter.clone(), json: config.log.format == LogFormat::Json })?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     let node = app::start(config, Parts::default()).await?;
     if args.demo {
         demo::prepare(&node).await?;
     }
     eprintln!("Tenantry answers at {}. Stop it with Ctrl-C.", node.url());
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => { tracing::info!("stopping on SIGTERM"); break }
+            _ = interrupt.recv() => { tracing::info!("stopping on SIGINT"); break }
+            _ = hangup.recv() => node.reload_certificates(),
+        }
     }
     Ok(node.stop().await?)
 }

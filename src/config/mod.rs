@@ -7,7 +7,7 @@
 mod sections;
 mod value;
 
-pub use sections::{CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig};
+pub use sections::{CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, TlsConfig};
 pub use value::{Cidr, LogFormat};
 
 use sections::RENAMED;
@@ -136,7 +136,29 @@ fn contradictions(config: &Config) -> Vec<ConfigProblem> {
             message: "must not be smaller than http.body_bytes_max".to_owned(),
         });
     }
+    let tls = &config.tls;
+    if tls.certificate_files.len() != tls.key_files.len() {
+        problems.push(ConfigProblem {
+            path: "tls.key_files".to_owned(),
+            source: "together with tls.certificate_files".to_owned(),
+            message: format!("has {} files for {} certificates", tls.key_files.len(), tls.certificate_files.len()),
+        });
+    }
+    if tls.redirect_listen.is_some() && !config.serves_tls() {
+        problems.push(ConfigProblem {
+            path: "tls.redirect_listen".to_owned(),
+            source: "together with tls.certificate_files".to_owned(),
+            message: "needs a certificate to redirect to".to_owned(),
+        });
+    }
     problems
+}
+
+impl Config {
+    /// Whether the listener speaks TLS.
+    pub fn serves_tls(&self) -> bool {
+        !self.tls.certificate_files.is_empty()
+    }
 }
 
 fn unknown(path: &str) -> String {

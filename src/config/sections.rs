@@ -124,6 +124,13 @@ sections! {
         trusted_proxies: Vec<Cidr> = Vec::new(), any, "Peers whose `X-Forwarded-For` is believed.";
         metrics_token: Secret = Secret::default(), any, "If set, `/metrics` wants `Authorization: Bearer <token>`.";
     }
+    tls: TlsConfig, "Certificates. With any, `http.listen` speaks TLS alone." {
+        certificate_files: Vec<PathBuf> = Vec::new(), any, "PEM files with a certificate chain each; a client gets the one for the name it asks for, else the first.";
+        key_files: Vec<PathBuf> = Vec::new(), any, "PEM files with the private keys, in the same order.";
+        redirect_listen: Option<SocketAddr> = None, any, "Address and port that answers plain HTTP with a redirect to `https`; empty is none.";
+        hsts_s: u64 = 31_536_000, within(0, 126_144_000), "Seconds for which browsers are told to come by `https` only; 0 tells nothing.";
+        reload_s: u64 = 10, within(1, 86_400), "How often the files are looked at; they are also read again on SIGHUP.";
+    }
     data: DataConfig, "The data folder." {
         dir: PathBuf = PathBuf::from("data"), any, "Folder with everything this node keeps.";
         open_tenants_max: usize = limits::OPEN_TENANTS_DEFAULT, within(1, 100_000), "Tenants with an open database at the same time.";

@@ -137,6 +137,32 @@ impl Setting for SocketAddr {
     }
 }
 
+/// Empty text is no address.
+impl Setting for Option<SocketAddr> {
+    const KIND: &'static str = "address:port or empty";
+    fn read(value: &Value) -> Result<Self, String> {
+        match text(value)? {
+            "" => Ok(None),
+            _ => SocketAddr::read(value).map(Some),
+        }
+    }
+    fn show(&self) -> String {
+        self.map_or_else(|| "\"\"".to_owned(), |address| Setting::show(&address))
+    }
+}
+
+impl Setting for Vec<PathBuf> {
+    const KIND: &'static str = "list of paths";
+    fn read(value: &Value) -> Result<Self, String> {
+        list(value, |text| {
+            if text.is_empty() { Err("expected a path, found empty text".to_owned()) } else { Ok(PathBuf::from(text)) }
+        })
+    }
+    fn show(&self) -> String {
+        format!("[{}]", self.iter().map(Setting::show).collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl Setting for Secret {
     const KIND: &'static str = "secret text";
     fn read(value: &Value) -> Result<Self, String> {

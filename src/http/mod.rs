@@ -12,6 +12,7 @@ mod handlers;
 mod key_gate;
 mod middleware;
 mod multipart;
+mod redirect;
 mod respond;
 mod transit;
 
@@ -26,10 +27,12 @@ pub(crate) use handlers::ops::OpsPart;
 pub(crate) use handlers::tenants::TenantsPart;
 pub(crate) use handlers::values::ValuesPart;
 pub(crate) use middleware::{RequestLimits, RequestQuotas};
+pub(crate) use redirect::serve_redirects;
 pub(crate) use transit::TransitFolder;
 
 use crate::kernel::random::Random;
 use crate::telemetry::metrics::HttpMetrics;
+use crate::tls::Certificates;
 use actix_web::dev::Server;
 use actix_web::http::KeepAlive;
 use actix_web::{App, HttpServer, web};
@@ -60,6 +63,8 @@ pub struct ServeOptions {
     pub access_log: bool,
     /// Origins whose pages may call; `*` is every one.
     pub cors_origins: Vec<String>,
+    /// Seconds for which browsers are told to come by TLS only; 0 tells nothing.
+    pub hsts_s: u64,
 }
 
 /// The handles of all handler parts, each registered on its own so that a handler sees only its own part.
@@ -77,9 +82,10 @@ pub(crate) struct Parts {
     pub(crate) random: Arc<dyn Random>,
 }
 
-/// Starts answering on `listener`. The returned future ends when the handle stops the server.
+/// Starts answering on `listener`, by TLS if there are certificates. The returned future ends when the handle stops the server.
 pub(crate) fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Certificates>>,
     parts: Parts,
     options: &ServeOptions,
 ) -> std::io::Result<(Server, ServerHandle)> {
@@ -89,6 +95,7 @@ pub(crate) fn serve(
         limits: Arc::clone(&parts.visit.limits),
         origins: middleware::Origins::new(options.cors_origins.clone()),
         access_log: options.access_log,
+        hsts: middleware::hsts(if tls.is_some() { options.hsts_s } else { 0 }),
     });
     let limits = web::Data::new(body::BodyLimits {
         json_bytes_max: options.json_bytes_max,
@@ -125,10 +132,17 @@ pub(crate) fn serve(
     .max_connections(options.connections_max)
     .client_request_timeout(options.head_timeout)
     .client_disconnect_timeout(Duration::from_secs(2))
+    .tls_handshake_timeout(options.head_timeout)
     .keep_alive(KeepAlive::Timeout(options.keep_alive))
     .shutdown_timeout(options.drain_timeout.as_secs())
-    .disable_signals()
-    .listen(listener)?
+    .disable_signals();
+    let server = match tls {
+        Some(certificates) => {
+            let config = crate::tls::server_config(certificates).map_err(std::io::Error::other)?;
+            server.listen_rustls_0_23(listener, config)?
+        }
+        None => server.listen(listener)?,
+    }
     .run();
     let handle = server.handle();
     Ok((server, handle))

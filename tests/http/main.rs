@@ -19,3 +19,4 @@ mod audit;
 mod limits;
 mod errors;
 mod observability;
+mod tls;

@@ -40,6 +40,13 @@ pub(crate) struct Edge {
     pub(crate) origins: Origins,
     pub(crate) limits: Arc<RequestLimits>,
     pub(crate) access_log: bool,
+    /// `Strict-Transport-Security`, if it is sent.
+    pub(crate) hsts: Option<HeaderValue>,
+}
+
+/// The value of `Strict-Transport-Security` (RFC 6797) for so many seconds; 0 is no header.
+pub(crate) fn hsts(seconds: u64) -> Option<HeaderValue> {
+    (seconds > 0).then(|| HeaderValue::try_from(format!("max-age={seconds}")).ok()).flatten()
 }
 
 /// Takes a request off the gauge when its future is dropped because the client left.
@@ -84,7 +91,7 @@ pub(crate) async fn around(
     if response.response().error().is_some() {
         response = with_problem_body(response, &edge, &id);
     }
-    decorate(response.headers_mut(), &id);
+    decorate(response.headers_mut(), &id, edge.hsts.as_ref());
     for (name, value) in rate_limit::headers_of(response.request()) {
         response.headers_mut().insert(name, value);
     }
@@ -127,7 +134,7 @@ async fn guarded(
             edge.metrics.finish(class, method.as_str(), 500, 0);
             tracing::error!({ request.id = id.as_str(), panic = said }, "request {} panicked", id.as_str());
             let mut response = problem_response(&Problem::bare(Code::Internal), id);
-            decorate(response.headers_mut(), id);
+            decorate(response.headers_mut(), id, edge.hsts.as_ref());
             Err(InternalError::from_response("the handler panicked", response).into())
         }
     }
@@ -189,7 +196,7 @@ fn from_framework(error: Option<&actix_web::Error>, status: StatusCode) -> Probl
     }
 }
 
-fn decorate(headers: &mut HeaderMap, id: &RequestId) {
+fn decorate(headers: &mut HeaderMap, id: &RequestId, hsts: Option<&HeaderValue>) {
     const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(REQUEST_ID, value);
@@ -197,6 +204,9 @@ fn decorate(headers: &mut HeaderMap, id: &RequestId) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Some(hsts) = hsts {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
 }
 
 fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &RequestId, started: Instant) {

@@ -84,6 +84,16 @@ impl TestServer {
         self.node.as_ref().expect("a running node").url()
     }
 
+    /// Where plain HTTP is sent on to TLS.
+    pub(crate) fn redirect_addr(&self) -> std::net::SocketAddr {
+        self.node.as_ref().and_then(RunningNode::redirect_addr).expect("a node that redirects")
+    }
+
+    /// As SIGHUP does.
+    pub(crate) fn reload_certificates(&self) {
+        self.node.as_ref().expect("a running node").reload_certificates();
+    }
+
     /// The folder.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()

@@ -1,0 +1,50 @@
+//! The plain listener beside a TLS one: it sends everybody to `https` and serves nothing.
+//!
+//! Keeps true: the target's host is the one the client asked for, checked to be a host name, so nobody is sent elsewhere
+//! by a forged header's path or credentials; no body is ever read. Does not do: tenants, limits, logs.
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use std::net::TcpListener;
+use std::time::Duration;
+
+/// Starts to redirect everything that reaches `listener` to `https` at `port`.
+pub(crate) fn serve_redirects(
+    listener: TcpListener,
+    port: u16,
+    head_timeout: Duration,
+) -> std::io::Result<(Server, ServerHandle)> {
+    let server = HttpServer::new(move || {
+        App::new().default_service(web::to(move |request: HttpRequest| async move { redirect(&request, port) }))
+    })
+    .workers(1)
+    .client_request_timeout(head_timeout)
+    .shutdown_timeout(1)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    Ok((server, handle))
+}
+
+/// 308 keeps method and body for clients that follow it.
+fn redirect(request: &HttpRequest, port: u16) -> HttpResponse {
+    let Some(host) = host_of(request.headers()) else { return HttpResponse::BadRequest().finish() };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    HttpResponse::PermanentRedirect()
+        .insert_header((header::LOCATION, format!("https://{host}{port}{target}")))
+        .finish()
+}
+
+/// The name in `Host` without its port, if it is a name or an address and nothing else.
+fn host_of(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+    (!name.is_empty() && name.bytes().all(plain)).then_some(name)
+}
