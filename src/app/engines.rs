@@ -19,6 +19,7 @@ use crate::kernel::random::Random;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordHasher, PasswordOptions};
+use crate::secrets::seal::Sealer;
 use crate::services::auth::{Auth, AuthParts, Known, LoginGuard, LoginLimits, OutboxMailer};
 use crate::services::blueprints::Catalog;
 use crate::services::records::RecordTools;
@@ -80,6 +81,7 @@ impl Engines {
         let outbox = config.data.dir.join("outbox");
         let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
         let secret = NodeSecret::load_or_create(&config.data.dir, random.as_ref())?;
+        let sealer = Sealer::new(&secret);
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
         let tools = match &cache {
             Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
@@ -88,6 +90,7 @@ impl Engines {
         let auth = Auth::new(AuthParts {
             registry: registry.clone(),
             hasher,
+            sealer,
             mailer,
             known,
             guard: LoginGuard::new(login_limits(&config.limits)),

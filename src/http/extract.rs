@@ -16,7 +16,7 @@ use crate::kernel::ident::{RecordId, TenantId};
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
-use crate::services::auth::{Auth, AuthScope, Caller, Identity};
+use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, TokenMode};
 use crate::services::records::{RecordTools, Scope};
 use crate::services::tenants::system::SUPERUSERS;
 use crate::services::tenants::{MAIN, Registry};
@@ -196,6 +196,14 @@ impl Visitor {
     /// Query parameter `name`; empty if it is not there.
     pub(crate) fn text(&self, name: &str) -> String {
         self.parameters().into_iter().find(|(key, _)| key == name).map(|(_, value)| value).unwrap_or_default()
+    }
+
+    /// How a login wants to end: `?session=1`, and the half-finished login it completes, from the body or, as the
+    /// official SDK sends it, from the query string.
+    pub(crate) fn wish(&self, mfa_id: Option<Secret>) -> LoginWish {
+        let mode = if self.flag("session") { TokenMode::Session } else { TokenMode::Long };
+        let given = mfa_id.unwrap_or_else(|| Secret::new(self.text("mfaId")));
+        LoginWish { mode, mfa_id: Some(given).filter(|id| !id.is_empty()) }
     }
 
     /// One header as text.

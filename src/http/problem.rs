@@ -19,6 +19,7 @@ pub struct Problem {
     code: Code,
     message: String,
     details: Vec<Detail>,
+    members: Vec<(&'static str, String)>,
     retry_after_s: Option<u32>,
     /// The chain of causes, kept only for failures that the edge logs.
     chain: Option<String>,
@@ -47,7 +48,7 @@ pub const fn status_of(kind: Kind) -> StatusCode {
 impl Problem {
     /// A failure that the edge itself found; `message` is one sentence for the caller.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Vec::new(), retry_after_s: None, chain: None }
+        Self { code, message: message.into(), details: Vec::new(), members: Vec::new(), retry_after_s: None, chain: None }
     }
 
     /// A failure whose code says everything.
@@ -102,7 +103,7 @@ impl Problem {
             .iter()
             .map(|detail| json!({ "field": detail.field, "code": detail.code, "message": detail.message }))
             .collect();
-        json!({
+        let mut body = json!({
             "type": format!("urn:tenantry:problem:{}", self.code.as_str()),
             "title": status.canonical_reason().unwrap_or("Error"),
             "status": status.as_u16(),
@@ -112,7 +113,11 @@ impl Problem {
             "errors": errors,
             "message": self.message,
             "data": nested(&self.details),
-        })
+        });
+        for (name, text) in &self.members {
+            body[*name] = json!(text);
+        }
+        body
     }
 }
 
@@ -143,6 +148,7 @@ impl<F: Fault> From<F> for Problem {
             code,
             message: fault.public().into_owned(),
             details: fault.details(),
+            members: fault.members(),
             retry_after_s: fault.retry_after_s(),
             chain,
         }

@@ -4,7 +4,7 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    audit, auth, blueprints, cache, collections, doctor, keys, ops, records, recovery, rules, tenants, transfer, values,
+    audit, auth, blueprints, cache, collections, doctor, factors, keys, ops, records, recovery, rules, tenants, transfer, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -72,6 +72,12 @@ routes! {
     "/api/collections/{collection}/sessions/{session}" DELETE auth::revoke_session;
     "/api/collections/{collection}/request-otp" POST recovery::request_otp;
     "/api/collections/{collection}/auth-with-otp" POST recovery::auth_with_otp;
+    "/api/collections/{collection}/auth-with-totp" POST factors::auth_with_totp;
+    "/api/collections/{collection}/auth-with-recovery-code" POST factors::auth_with_recovery_code;
+    "/api/collections/{collection}/totp" GET factors::get_totp, POST factors::enrol_totp;
+    "/api/collections/{collection}/totp/confirm" POST factors::confirm_totp;
+    "/api/collections/{collection}/totp/disable" POST factors::disable_totp;
+    "/api/collections/{collection}/totp/recovery-codes" POST factors::renew_recovery_codes;
     "/api/collections/{collection}/request-password-reset" POST recovery::request_password_reset;
     "/api/collections/{collection}/confirm-password-reset" POST recovery::confirm_password_reset;
     "/api/collections/{collection}/request-verification" POST recovery::request_verification;

@@ -141,6 +141,11 @@ pub trait Fault: std::error::Error {
         Vec::new()
     }
 
+    /// Further members of the answer by name, texts that the caller needs in order to go on.
+    fn members(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Seconds after which trying again makes sense.
     fn retry_after_s(&self) -> Option<u32> {
         None

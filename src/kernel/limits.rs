@@ -141,6 +141,20 @@ pub const OTP_ATTEMPTS_MAX: u32 = 5;
 pub const KEYS_PER_ACCOUNT_MAX: usize = 100;
 /// One-time codes of one account that wait to be used.
 pub const OTPS_PER_ACCOUNT_MAX: usize = 5;
+/// Seconds a login waits for its second factor when the collection does not say (PocketBase: 1,800).
+pub const MFA_S: u64 = 1_800;
+/// Logins of one account that wait for their second factor.
+pub const MFAS_PER_ACCOUNT_MAX: usize = 10;
+/// Second factors that did not hold, after which a login starts again.
+pub const MFA_ATTEMPTS_MAX: u32 = 10;
+/// Wrong codes of an authenticator app in a row that cost the account nothing; more cost a pause (RFC 4226, 7.3).
+pub const TOTP_FREE_MISSES: u32 = 5;
+/// Seconds of the first pause; each further wrong code doubles it.
+pub const TOTP_PAUSE_S: u64 = 30;
+/// Seconds of the longest pause.
+pub const TOTP_PAUSE_S_MAX: u64 = 900;
+/// Recovery codes of one account.
+pub const RECOVERY_CODES: usize = 10;
 /// Mails waiting to be handed over.
 pub const MAIL_QUEUE_LEN_MAX: usize = 1_024;
 
@@ -151,5 +165,6 @@ pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
 
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
+const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);
 const _: () = assert!(PAGE_LEN_DEFAULT <= PAGE_LEN_MAX);
 const _: () = assert!(READ_INLINE_STEPS < READ_STEPS_MAX);

@@ -173,8 +173,8 @@ pub(crate) fn is_nameable(collection: &Collection, field: &Field, mode: Mode) ->
     let is_token_key = collection.is_auth() && field.name.as_str() == "tokenKey";
     match mode {
         Mode::Rule => !is_password,
-        Mode::Superuser => !is_password && !is_token_key,
-        Mode::Client => !is_password && !is_token_key && !field.hidden,
+        Mode::Superuser => !field.is_secret() && !is_token_key,
+        Mode::Client => !field.is_secret() && !is_token_key && !field.hidden,
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) const MEMBERS: &[&str] = &[
     "passwordAuth",
     "mfa",
     "otp",
+    "totp",
     "authToken",
     "passwordResetToken",
     "emailChangeToken",
@@ -33,6 +34,8 @@ const TOKENS: &[(&str, u64)] =
 const SECRET_LEN: usize = 50;
 const TOKEN_SECONDS_DEFAULT: u64 = 604_800;
 const TOKEN_SECONDS_MAX: u64 = 94_670_856;
+/// PocketBase's bound for a half-finished login.
+const MFA_SECONDS_MAX: u64 = 86_400;
 
 fn new_secret(source: &dyn Random) -> String {
     random::from_alphabet(source, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", SECRET_LEN)
@@ -67,6 +70,7 @@ fn default_rest() -> Map<String, Value> {
         "mfa": {"enabled": false, "duration": 1_800, "rule": ""},
         "otp": {"enabled": false, "duration": 180, "length": 8, "emailTemplate": mail("Your code for {APP_NAME}",
             "<p>Hello,</p>\n<p>Your one-time password is <strong>{OTP}</strong>.</p>\n<p>{APP_NAME}</p>")},
+        "totp": {"enabled": true, "issuer": ""},
         "verificationTemplate": mail("Verify your {APP_NAME} e-mail address",
             &link("Please confirm that this address is yours.", "_/#/auth/confirm-verification")),
         "resetPasswordTemplate": mail("Reset your {APP_NAME} password",
@@ -95,6 +99,7 @@ pub(crate) fn merge(before: &AuthOptions, given: &Map<String, Value>, problems: 
             _ => merge_rest(&mut next.rest, key, object, &mut problems),
         }
     }
+    check_ways(&next, problems);
     next
 }
 
@@ -147,7 +152,8 @@ fn read_secret<'a>(object: &'a Map<String, Value>, problems: &mut Problems<'_>) 
 }
 
 fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Value>, problems: &mut Problems<'_>) {
-    let mut merged = rest.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
+    let before = rest.get(key).and_then(Value::as_object).cloned();
+    let mut merged = before.or_else(|| default_rest().remove(key)?.as_object().cloned()).unwrap_or_default();
     if key.ends_with("Token") {
         if let Some(seconds) = read_duration(given, problems) {
             merged.insert("duration".to_owned(), json!(seconds));
@@ -165,8 +171,37 @@ fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Valu
             merged.insert(member.clone(), kept);
         }
         check_providers(&merged, problems);
+        if key == "mfa" {
+            check_mfa(&merged, problems);
+        }
     }
     rest.insert(key.to_owned(), Value::Object(merged));
+}
+
+fn check_mfa(options: &Map<String, Value>, problems: &mut Problems<'_>) {
+    let seconds = options.get("duration").and_then(Value::as_u64);
+    if !seconds.is_some_and(|seconds| (10..=MFA_SECONDS_MAX).contains(&seconds)) {
+        let message = format!("Must be a whole number of seconds between 10 and {MFA_SECONDS_MAX}.");
+        problems.add_at("duration", "validation_invalid_value", message);
+    }
+    if !options.get("rule").is_none_or(|rule| rule.is_string() || rule.is_null()) {
+        problems.add_at("rule", "validation_invalid_type", "Must be a text.");
+    }
+}
+
+/// Whether an option group is switched on; `totp` is unless it is said otherwise.
+fn is_on(rest: &Map<String, Value>, group: &str) -> bool {
+    let said = rest.get(group).and_then(|group| group.get("enabled")?.as_bool());
+    said.unwrap_or(matches!(group, "totp" | "passkey"))
+}
+
+/// Two factors need two ways to show one.
+fn check_ways(next: &AuthOptions, problems: &mut Problems<'_>) {
+    let others = ["otp", "oauth2", "totp", "passkey"].iter().filter(|group| is_on(&next.rest, group)).count();
+    if is_on(&next.rest, "mfa") && others + usize::from(next.password_enabled) < 2 {
+        let message = "Needs at least two methods that are switched on.";
+        problems.at("mfa").add_at("enabled", "validation_mfa_not_enough_auths", message);
+    }
 }
 
 /// Providers are shown without their secret, so a provider sent back without one keeps what it had.
@@ -203,11 +238,12 @@ fn check_providers(options: &Map<String, Value>, problems: &mut Problems<'_>) {
 /// The wire members; secrets left out.
 pub(crate) fn to_wire(auth: &AuthOptions) -> Map<String, Value> {
     let mut map = Map::new();
+    let fallback = default_rest();
     for key in MEMBERS {
         let value = match *key {
             "passwordAuth" => json!({"enabled": auth.password_enabled, "identityFields": auth.identity_fields}),
             "authToken" => json!({"duration": auth.token_duration_s}),
-            _ => auth.rest.get(*key).map(without_secrets).unwrap_or(Value::Null),
+            _ => auth.rest.get(*key).or_else(|| fallback.get(*key)).map(without_secrets).unwrap_or(Value::Null),
         };
         map.insert((*key).to_owned(), value);
     }

@@ -263,4 +263,11 @@ impl Field {
     pub fn column(&self) -> Cow<'static, str> {
         if self.number.0 == 0 { Cow::Borrowed("id") } else { Cow::Owned(format!("f{}", self.number.0)) }
     }
+
+    /// What nobody reads, superusers and the log included: passwords, and what Tenantry itself hides: token keys, digests
+    /// of codes and keys, sealed secrets.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, FieldKind::Password(_))
+            || (self.system && (self.hidden || self.name.as_str() == "tokenKey"))
+    }
 }

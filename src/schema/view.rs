@@ -8,7 +8,7 @@
 
 use super::field::{Field, FieldKind, NumberOptions, Storage, TextOptions};
 use super::field_build;
-use super::{Collection, CollectionKind, Schema};
+use super::{Collection, Schema};
 use crate::kernel::ident::{FieldId, FieldName, FieldNumber};
 use crate::kernel::limits;
 use std::collections::HashSet;
@@ -126,13 +126,9 @@ fn check_text(query: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Hashes and token keys are out of reach of every view.
+/// Secrets are out of reach of every view.
 fn exposed(source: &Collection) -> impl Iterator<Item = &Field> {
-    let auth = source.kind == CollectionKind::Auth;
-    source.fields.iter().filter(move |field| {
-        let token_key = auth && field.system && field.name.as_str() == "tokenKey";
-        !token_key && !matches!(field.kind, FieldKind::Password(_))
-    })
+    source.fields.iter().filter(|field| !field.is_secret())
 }
 
 /// A stand-in for a collection in the scratch database: present names, no rowid (the real view has none to offer).

@@ -2,7 +2,8 @@
 //!
 //! Keeps true: the secret never leaves this module; keys of two tenants or two purposes are unrelated (HKDF, RFC 5869);
 //! the file is readable by its owner alone and is either absent or complete.
-//! Does not do: rotating. Deleting the file makes cursors and other derived signatures worthless, never data.
+//! Does not do: rotating. Without the file, cursors and other derived signatures are worthless and authenticator apps have
+//! to be enrolled again; records are untouched.
 
 use crate::kernel::ident::TenantId;
 use crate::kernel::random::Random;
@@ -101,6 +102,11 @@ impl NodeSecret {
         file.persist_noclobber(path).map_err(|error| error.error)?;
         fs::File::open(folder)?.sync_all()?;
         Ok(secret)
+    }
+
+    /// The first half of HKDF, for keys of another kind.
+    pub(super) fn extract(&self, salt: &hkdf::Salt) -> hkdf::Prk {
+        salt.extract(self.0.as_ref())
     }
 
     /// Derives the key of `tenant` for `purpose`.

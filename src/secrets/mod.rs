@@ -7,7 +7,9 @@
 pub mod keys;
 pub mod opaque;
 pub mod password;
+pub mod seal;
 pub mod token;
+pub mod totp;
 mod turns;
 
 use std::fmt;

@@ -415,12 +415,14 @@ fn caller_classes(schema: &Schema) -> Vec<CallerClass> {
 fn rule_texts(collection: &Collection) -> Vec<(String, Arc<str>)> {
     let named = definition::named_rules(&collection.rules);
     let whole = named.into_iter().filter_map(|(name, rule)| Some((name.to_owned(), rule.clone()?)));
+    let mfa = collection.auth.as_ref().and_then(|auth| auth.rest.get("mfa")?.get("rule")?.as_str());
+    let mfa = mfa.filter(|rule| !rule.trim().is_empty()).map(|rule| ("mfa.rule".to_owned(), Arc::from(rule)));
     let fields = collection.fields.iter().enumerate().flat_map(|(at, field)| {
         [("readRule", &field.read_rule), ("writeRule", &field.write_rule)]
             .into_iter()
             .filter_map(move |(name, rule)| Some((format!("fields.{at}.{name}"), rule.clone()?)))
     });
-    whole.chain(fields).collect()
+    whole.chain(mfa).chain(fields).collect()
 }
 
 fn first_error(schema: &Schema, classes: &[CallerClass], collection: &Arc<Collection>, text: &str) -> Option<String> {

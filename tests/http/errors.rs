@@ -20,7 +20,6 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ("query_too_expensive", "needs more rows than a test makes; tested in records with a small budget"),
     ("shutting_down", "the listener is closed before the flag can be seen"),
     ("tenant_busy", "needs two administrative operations at one moment; tested in tenants"),
-    ("mfa_required", "second factors are not offered yet"),
     ("rate_limited", "rate limits are not offered yet"),
     ("quota_exceeded", "budgets are not offered yet"),
     ("file_not_found", "files are not served yet"),

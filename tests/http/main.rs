@@ -15,6 +15,7 @@ mod values;
 mod batch;
 mod access;
 mod auth;
+mod factors;
 mod audit;
 mod limits;
 mod errors;

@@ -8,7 +8,7 @@ use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::secrets::Secret;
-use crate::services::auth::{Auth, Grant, PasswordLogin, TokenMode};
+use crate::services::auth::{Auth, Grant, PasswordLogin};
 use crate::services::records::read::{self, View};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
@@ -28,6 +28,7 @@ pub(crate) struct PasswordLoginRequest {
     #[serde(default)]
     password: Secret,
     identity_field: Option<String>,
+    mfa_id: Option<Secret>,
 }
 
 /// The body of `auth-refresh`: nothing for a long token, the refresh token for a session.
@@ -54,6 +55,7 @@ pub(crate) async fn list_auth_methods(
         "password": { "enabled": methods.password, "identityFields": methods.identity_fields },
         "otp": { "enabled": methods.otp.is_some(), "duration": methods.otp.unwrap_or(0) },
         "mfa": { "enabled": methods.mfa.is_some(), "duration": methods.mfa.unwrap_or(0) },
+        "totp": { "enabled": methods.totp },
         "oauth2": { "enabled": false, "providers": [] },
     })))
 }
@@ -65,10 +67,10 @@ pub(crate) async fn auth_with_password(
     collection: web::Path<String>,
     Json(body): Json<PasswordLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let mode = if visitor.flag("session") { TokenMode::Session } else { TokenMode::Long };
+    let wish = visitor.wish(body.mfa_id);
     let login = PasswordLogin { identity: body.identity, password: body.password, identity_field: body.identity_field };
     let scope = visitor.auth_scope("password", Map::new());
-    let grant = part.auth.auth_with_password(&scope, &collection, login, mode).await?;
+    let grant = part.auth.auth_with_password(&scope, &collection, login, wish).await?;
     granted(&visitor, grant).await
 }
 

@@ -13,4 +13,5 @@ pub(super) mod blueprints;
 pub(super) mod cache;
 pub(super) mod values;
 pub(super) mod doctor;
+pub(super) mod factors;
 pub(super) mod ops;

@@ -9,7 +9,7 @@ use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::secrets::Secret;
-use crate::services::auth::{ConfirmEmailChange, ConfirmPasswordReset, OtpLogin, TokenMode};
+use crate::services::auth::{ConfirmEmailChange, ConfirmPasswordReset, OtpLogin};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, json};
@@ -29,6 +29,7 @@ pub(crate) struct OtpLoginRequest {
     otp_id: String,
     #[serde(default)]
     password: Secret,
+    mfa_id: Option<Secret>,
 }
 
 /// The body of `confirm-password-reset`.
@@ -85,9 +86,9 @@ pub(crate) async fn auth_with_otp(
     collection: web::Path<String>,
     Json(body): Json<OtpLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let mode = if visitor.flag("session") { TokenMode::Session } else { TokenMode::Long };
+    let wish = visitor.wish(body.mfa_id);
     let login = OtpLogin { otp_id: body.otp_id, password: body.password };
-    let grant = part.auth.auth_with_otp(&visitor.auth_scope("otp", Map::new()), &collection, login, mode).await?;
+    let grant = part.auth.auth_with_otp(&visitor.auth_scope("otp", Map::new()), &collection, login, wish).await?;
     granted(&visitor, grant).await
 }
 

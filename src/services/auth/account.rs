@@ -69,9 +69,16 @@ impl AuthCollection {
             .ok_or_else(|| AuthError::NoTokenKey(self.collection.name.to_string()))
     }
 
-    /// Whether the option group `name` (`otp`, `mfa`) is switched on.
+    /// Whether the option group `name` (`otp`, `mfa`) is switched on. What an account's owner has to set up first is,
+    /// unless it is said otherwise; collections of older files do not say.
     pub(super) fn is_enabled(&self, name: &str) -> bool {
-        self.options.rest.get(name).and_then(|group| group.get("enabled")?.as_bool()).unwrap_or(false)
+        let said = self.options.rest.get(name).and_then(|group| group.get("enabled")?.as_bool());
+        said.unwrap_or(matches!(name, "totp" | "passkey"))
+    }
+
+    /// A text of the option group `name`, empty if there is none.
+    pub(super) fn text(&self, name: &str, member: &str) -> &str {
+        self.options.rest.get(name).and_then(|group| group.get(member)?.as_str()).unwrap_or_default()
     }
 
     /// A number of the option group `name`.

@@ -5,6 +5,7 @@
 //! Does not do: status codes.
 
 use crate::kernel::error::{Code, Detail, Fault};
+use crate::secrets::Secret;
 use crate::secrets::password::PasswordError;
 use crate::secrets::token::TokenError;
 use crate::services::tenants::TenantError;
@@ -18,6 +19,12 @@ pub enum AuthError {
     /// Identity, password or one-time code is wrong; which of them is not said.
     #[error("the credentials do not hold")]
     Credentials,
+    /// The first factor held; the account needs another one.
+    #[error("a second factor is needed")]
+    MfaRequired {
+        /// Names the half-finished login for the second factor.
+        mfa_id: Secret,
+    },
     /// Too many failures from there; says which limit, how much and when to try again.
     #[error("too many failed logins")]
     Throttled {
@@ -93,6 +100,7 @@ impl Fault for AuthError {
     fn code(&self) -> Code {
         match self {
             Self::Credentials => Code::CredentialsInvalid,
+            Self::MfaRequired { .. } => Code::MfaRequired,
             Self::Throttled { .. } => Code::RateLimited,
             Self::UnknownCollection(_) => Code::CollectionNotFound,
             Self::MethodDisabled(_) | Self::RuleRefused | Self::Forbidden => Code::Forbidden,
@@ -134,6 +142,13 @@ impl Fault for AuthError {
             Self::Password(error) => error.details(),
             Self::Tenant(error) => error.details(),
             Self::Store(error) => error.details(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn members(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::MfaRequired { mfa_id } => vec![("mfaId", mfa_id.expose().to_owned())],
             _ => Vec::new(),
         }
     }

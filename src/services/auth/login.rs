@@ -2,10 +2,11 @@
 //!
 //! Keeps true: a login of an unknown account does the same work as one with a wrong password; a hash made at an older
 //! cost is replaced while the password is at hand; `authRule` is asked after the credentials held, never before.
-//! Does not do: second factors other than one-time codes, OAuth2.
+//! Does not do: second factors (`factors`), OAuth2.
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::factors::{Factor, LoginWish};
 use super::guard;
 use super::{Auth, AuthScope, Caller, Identity};
 use crate::kernel::error::Detail;
@@ -74,6 +75,8 @@ pub struct AuthMethods {
     pub otp: Option<u64>,
     /// Whether a second factor is asked for, and for how many seconds the first one holds.
     pub mfa: Option<u64>,
+    /// Whether accounts may have an authenticator app as their second factor.
+    pub totp: bool,
 }
 
 impl Auth {
@@ -86,7 +89,8 @@ impl Auth {
             password: collection.options.password_enabled,
             identity_fields: collection.options.identity_fields.clone(),
             otp: group("otp", 180),
-            mfa: group("mfa", 1_800),
+            mfa: group("mfa", limits::MFA_S),
+            totp: collection.is_enabled("totp"),
         })
     }
 
@@ -96,7 +100,7 @@ impl Auth {
         scope: &AuthScope,
         collection: &str,
         login: PasswordLogin,
-        mode: TokenMode,
+        wish: impl Into<LoginWish>,
     ) -> Result<Grant, AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
@@ -110,11 +114,10 @@ impl Auth {
             guess.held();
         }
         let (account, needs_rehash) = checked?;
-        self.admit(db, &collection, &account, scope).await?;
         if needs_rehash {
             self.rehash(db, &scope.meta, &account, login.password).await;
         }
-        self.grant(db, scope, &collection, account, mode).await
+        self.enter(db, scope, &collection, account, Factor::Password, wish.into()).await
     }
 
     /// The account whose password this is, and whether its hash is of another cost than today's.

@@ -5,10 +5,12 @@
 //! lives in the tenant's own file, so it moves and replicates with the tenant.
 //! Does not do: creating accounts (that is `records`), access to records (rules), HTTP shapes.
 //!
-//! Reading order: [`Auth`] here → `account` → `login` → `identify` → `sessions` → `recovery`, `otp`, `keys` → `superusers`.
+//! Reading order: [`Auth`] here → `account` → `login` → `factors` → `identify` → `sessions` → `recovery`, `otp`, `keys` →
+//! `owner` → `totp`, `recovery_codes` → `superusers`.
 
 mod account;
 mod error;
+mod factors;
 mod guard;
 mod identify;
 mod keys;
@@ -16,15 +18,19 @@ mod known;
 mod login;
 mod mailer;
 mod otp;
+mod owner;
 mod prune;
 mod recovery;
+mod recovery_codes;
 mod rule;
 mod sessions;
 mod superusers;
 #[cfg(test)]
 mod tests;
+mod totp;
 
 pub use error::AuthError;
+pub use factors::{Factor, LoginWish};
 pub use guard::{LoginGuard, LoginLimits};
 pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
@@ -34,6 +40,7 @@ pub use otp::{OtpGrant, OtpLogin};
 pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset};
 pub use sessions::SessionInfo;
 pub use superusers::SuperuserSaved;
+pub use totp::{CodeLogin, FactorsChanged, TotpEnrolment, TotpStatus};
 
 use crate::access::Principal;
 use crate::kernel::clock::Clock;
@@ -41,6 +48,7 @@ use crate::kernel::random::Random;
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::Collection;
 use crate::secrets::password::PasswordHasher;
+use crate::secrets::seal::Sealer;
 use crate::services::tenants::Registry;
 use crate::services::tenants::system::SUPERUSERS;
 use crate::store::{Actor, TenantDb, WriteMeta};
@@ -53,6 +61,8 @@ pub struct AuthParts {
     pub registry: Registry,
     /// Hashes passwords.
     pub hasher: PasswordHasher,
+    /// Keeps secrets that must be read again.
+    pub sealer: Sealer,
     /// Takes mails.
     pub mailer: Arc<dyn Mailer>,
     /// Accounts in memory; the same object must be among the store's observers.

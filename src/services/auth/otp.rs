@@ -3,12 +3,13 @@
 //! Keeps true: asking for a code answers the same, with the same work, whether or not there is an account; a code works
 //! once, for a short time and for few guesses, and a guess is counted before it is compared, so guesses in parallel are
 //! counted too; logging in by code confirms the address it was sent to.
-//! Does not do: acting as a second factor.
+//! Does not do: deciding whether a code is enough (`factors` does).
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::factors::{Factor, LoginWish};
 use super::guard;
-use super::login::{Grant, TokenMode};
+use super::login::Grant;
 use super::mailer::{self, Fillings};
 use super::recovery;
 use super::{Auth, AuthScope};
@@ -78,7 +79,7 @@ impl Auth {
         scope: &AuthScope,
         collection: &str,
         login: OtpLogin,
-        mode: TokenMode,
+        wish: impl Into<LoginWish>,
     ) -> Result<Grant, AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
@@ -100,8 +101,7 @@ impl Auth {
         let account = db.write(scope.meta.clone(), move |tx| redeem(tx, &wanted, &guess)).await?.value;
         let account = account.ok_or(AuthError::Credentials)?;
         charged.held();
-        self.admit(db, &collection, &account, scope).await?;
-        self.grant(db, scope, &collection, account, mode).await
+        self.enter(db, scope, &collection, account, Factor::Otp, wish.into()).await
     }
 }
 

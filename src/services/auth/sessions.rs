@@ -228,6 +228,25 @@ pub(super) fn end_all(tx: &mut WriteTx<'_>, collection: &CollectionId, record: &
     Ok(rows.len())
 }
 
+/// Ends every session of `account` but `kept`, which goes on under the new `token_key`.
+pub(super) fn end_others(
+    tx: &mut WriteTx<'_>,
+    account: &AuthRecord,
+    kept: Option<&str>,
+    token_key: &str,
+) -> Result<(), AuthError> {
+    let sessions = sessions(tx.schema())?;
+    for row in of_account(tx, &sessions, &account.collection.id, &account.record.id)? {
+        if kept == Some(row.id.as_str()) {
+            let values = [("keyHash", Stored::from(opaque::digest_hex(token_key)))];
+            tx.update(&sessions, &row.id, &rows::changes(&sessions, &values))?;
+        } else {
+            tx.delete(&sessions, &row.id)?;
+        }
+    }
+    Ok(())
+}
+
 fn end(tx: &mut WriteTx<'_>, id: &RecordId, owner: Option<&(CollectionId, RecordId)>) -> Result<bool, AuthError> {
     let collection = sessions(tx.schema())?;
     let Some(row) = tx.find_record(&collection, id.as_str())? else { return Ok(false) };

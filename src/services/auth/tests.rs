@@ -6,7 +6,9 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::limits;
 use crate::schema::Collection;
 use crate::secrets::Secret;
+use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordOptions};
+use crate::secrets::seal::Sealer;
 use crate::services::tenants::system;
 use crate::services::tenants::tests::{TestNode, add_user, meta};
 use crate::store::CommitObserver;
@@ -53,6 +55,7 @@ fn auth_with(
     Auth::new(AuthParts {
         registry: node.registry.clone(),
         hasher: hasher(cost, node),
+        sealer: Sealer::new(&NodeSecret::ephemeral(node.random.as_ref())),
         mailer: Arc::clone(mails) as Arc<dyn Mailer>,
         known: Arc::clone(known),
         guard: LoginGuard::new(limits),

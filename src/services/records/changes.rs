@@ -1,6 +1,6 @@
 //! The log of a tenant as JSON: what changed since a position, and what happened to one record.
 //!
-//! Keeps true: only superusers read the log; passwords and token keys never leave it; a deleted record appears as a
+//! Keeps true: only superusers read the log; passwords, token keys, digests and sealed secrets never leave it; a deleted record appears as a
 //! tombstone with what it held, so that a reader who follows the positions misses nothing.
 //! Does not do: live events (those start where this ends), undoing.
 
@@ -10,7 +10,7 @@ use crate::kernel::datetime;
 use crate::kernel::ident::{CollectionId, FieldNumber, RecordId};
 use crate::kernel::limits;
 use crate::kernel::value::{Stored, write_json_number};
-use crate::schema::field::{Field, FieldKind, Storage};
+use crate::schema::field::{Field, Storage};
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema, json};
 use crate::store::{LogOp, LoggedTx};
@@ -161,7 +161,8 @@ impl Printer<'_> {
     }
 
     fn is_redacted(&self, field: &Field) -> bool {
-        is_secret(field) || (self.redact_hidden && field.hidden)
+        // A field that is gone may have been a secret too; `write_value` sees to that.
+        field.is_secret() || (self.redact_hidden && field.hidden)
     }
 
     /// `op`, the collection, the record id.
@@ -214,11 +215,6 @@ impl Printer<'_> {
 /// The present name, or `f<number>` for a field that is gone.
 fn name_of(field: Option<&Field>, number: FieldNumber) -> String {
     field.map_or_else(|| format!("f{}", number.0), |field| field.name.to_string())
-}
-
-/// What nobody reads, not even from the log. A field that is gone may have been one, so its kind does not decide.
-fn is_secret(field: &Field) -> bool {
-    matches!(field.kind, FieldKind::Password(_)) || (field.system && field.name.as_str() == "tokenKey")
 }
 
 fn write_value(out: &mut Vec<u8>, field: Option<&Field>, value: &Stored) {

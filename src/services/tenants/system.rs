@@ -28,6 +28,12 @@ pub const SETTINGS: &str = "_settings";
 pub const SESSIONS: &str = "_sessions";
 /// Name of the collection of one-time codes.
 pub const OTPS: &str = "_otps";
+/// Name of the collection of logins that wait for a second factor.
+pub const MFAS: &str = "_mfas";
+/// Name of the collection of authenticator apps.
+pub const TOTPS: &str = "_totps";
+/// Name of the collection of recovery codes.
+pub const RECOVERY_CODES: &str = "_recoveryCodes";
 /// Name of the collection of API keys.
 pub const API_KEYS: &str = "_apiKeys";
 /// Name of the auth collection every tenant starts with, as in PocketBase.
@@ -42,12 +48,24 @@ pub fn control_collections(random: &dyn Random, now_ms: i64) -> Vec<Collection> 
         settings(now_ms),
         sessions(now_ms),
         api_keys(now_ms),
+        otps(now_ms),
+        mfas(now_ms),
+        totps(now_ms),
+        recovery_codes(now_ms),
     ]
 }
 
 /// The system collections of every tenant.
 pub fn tenant_collections(now_ms: i64) -> Vec<Collection> {
-    vec![settings(now_ms), sessions(now_ms), otps(now_ms), api_keys(now_ms)]
+    vec![
+        settings(now_ms),
+        sessions(now_ms),
+        otps(now_ms),
+        api_keys(now_ms),
+        mfas(now_ms),
+        totps(now_ms),
+        recovery_codes(now_ms),
+    ]
 }
 
 /// The auth collection that a tenant without a blueprint starts with; rules as in PocketBase: everyone may register,
@@ -196,6 +214,43 @@ fn otps(now_ms: i64) -> Collection {
     draft.number("attempts");
     draft.text("sentTo", 255);
     draft.date("expires");
+    draft.stamps();
+    draft.index("record", &["collectionRef", "recordRef"]);
+    draft.build(now_ms)
+}
+
+fn mfas(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_mfas", MFAS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.text("method", 32);
+    draft.secret("tokenHash");
+    draft.number("attempts");
+    draft.date("expires");
+    draft.stamps();
+    draft.index("record", &["collectionRef", "recordRef"]);
+    draft.build(now_ms)
+}
+
+fn totps(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_totps", TOTPS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.secret("sealed");
+    draft.named("confirmed", FieldKind::Bool);
+    draft.number("lastStep");
+    draft.number("misses");
+    draft.date("missed");
+    draft.stamps();
+    draft.unique("record", &["collectionRef", "recordRef"], None);
+    draft.build(now_ms)
+}
+
+fn recovery_codes(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_recovery_codes", RECOVERY_CODES);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.secret("codeHash");
     draft.stamps();
     draft.index("record", &["collectionRef", "recordRef"]);
     draft.build(now_ms)

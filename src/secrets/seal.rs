@@ -1,0 +1,89 @@
+//! Secrets at rest that must be read again: AES-256-GCM under a key per tenant, derived from the node's secret.
+//!
+//! Keeps true: what was sealed for one tenant and one place does not open for another (the place is authenticated); a
+//! changed byte opens nothing; the derived key is never shown.
+//! Does not do: rotating the node's secret. What only has to be compared is kept as a digest, see `opaque`.
+
+use super::keys::NodeSecret;
+use crate::kernel::ident::TenantId;
+use crate::kernel::random::Random;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, Prk, Salt};
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// First part of sealed text: format version.
+const VERSION_PREFIX: &str = "1:";
+
+/// Seals and opens; cheap to clone.
+#[derive(Clone)]
+pub struct Sealer(Prk);
+
+impl Sealer {
+    /// A sealer under `secret`.
+    pub fn new(secret: &NodeSecret) -> Self {
+        Self(secret.extract(&Salt::new(HKDF_SHA256, b"tenantry/seal/v1")))
+    }
+
+    /// Seals `plain` for one place of one tenant; the text can be stored.
+    pub fn seal(&self, random: &dyn Random, tenant: &TenantId, place: &str, plain: &[u8]) -> String {
+        let mut nonce = [0_u8; NONCE_LEN];
+        random.fill(&mut nonce);
+        let mut sealed = nonce.to_vec();
+        let mut bytes = Zeroizing::new(plain.to_vec());
+        let tag = self
+            .key(tenant)
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut bytes)
+            .expect("invariant: a short text is within the bound of the cipher");
+        sealed.extend_from_slice(&bytes);
+        sealed.extend_from_slice(tag.as_ref());
+        format!("{VERSION_PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// Opens what was sealed for the same place of the same tenant; `None` for everything else.
+    pub fn open(&self, tenant: &TenantId, place: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let mut sealed = Zeroizing::new(URL_SAFE_NO_PAD.decode(text.strip_prefix(VERSION_PREFIX)?).ok()?);
+        let (nonce, bytes) = sealed.split_at_mut_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let plain = self.key(tenant).open_in_place(nonce, Aad::from(place), bytes).ok()?;
+        Some(Zeroizing::new(plain.to_vec()))
+    }
+
+    fn key(&self, tenant: &TenantId) -> LessSafeKey {
+        let info = [tenant.as_str().as_bytes()];
+        let derived = self.0.expand(&info, &AES_256_GCM).expect("invariant: one key is within the bound of HKDF");
+        LessSafeKey::new(UnboundKey::from(derived))
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::random::SystemRandom;
+
+    #[test]
+    fn only_the_same_tenant_and_place_open_it() {
+        let random = SystemRandom::default();
+        let tenant = |id: &str| TenantId::parse(id).unwrap();
+        let sealer = Sealer::new(&NodeSecret::ephemeral(&random));
+        let text = sealer.seal(&random, &tenant("a"), "totp/u/1", b"secret");
+        assert_eq!(sealer.open(&tenant("a"), "totp/u/1", &text).unwrap().as_slice(), b"secret");
+        assert!(!text.contains("secret"));
+        assert_ne!(text, sealer.seal(&random, &tenant("a"), "totp/u/1", b"secret"), "a nonce is used once");
+        assert!(sealer.open(&tenant("b"), "totp/u/1", &text).is_none());
+        assert!(sealer.open(&tenant("a"), "totp/u/2", &text).is_none());
+        let other = Sealer::new(&NodeSecret::ephemeral(&random));
+        assert!(other.open(&tenant("a"), "totp/u/1", &text).is_none());
+        for damaged in ["", "1:", "1:AAAA", "2:AAAA", &text[..text.len() - 2], text.trim_start_matches("1:")] {
+            assert!(sealer.open(&tenant("a"), "totp/u/1", damaged).is_none(), "{damaged}");
+        }
+    }
+}
