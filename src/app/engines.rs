@@ -3,7 +3,7 @@
 //! Keeps true: observers are in place before the first tenant opens, so no commit goes unseen; closing commits, then
 //! checkpoints, then releases the files. Does not do: answering requests.
 
-use super::observe::{CacheFeed, CacheWatch, DiskHealth, SlowQueryLog, StoreWatch, TenantsWatch};
+use super::observe::{CacheFeed, CacheWatch, DiskHealth, PurgeWatch, SlowQueryLog, StoreWatch, TenantsWatch};
 use super::upkeep::Upkeep;
 use super::warming::Warming;
 use super::{Parts, StartError, folder};
@@ -22,6 +22,7 @@ use crate::secrets::password::{PasswordHasher, PasswordOptions};
 use crate::secrets::seal::Sealer;
 use crate::services::auth::{Auth, AuthParts, Known, LoginGuard, LoginLimits, OutboxMailer};
 use crate::services::blueprints::Catalog;
+use crate::services::purging::{PurgeForm, PurgeHook, PurgeOptions, PurgeTask};
 use crate::services::records::RecordTools;
 use crate::services::records::cached::RecordCache;
 use crate::services::tenants::{Registry, RegistryOptions};
@@ -54,6 +55,10 @@ pub(super) struct Engines {
     /// Keeps open tenants tidy and closes idle ones; aborted by `close`, between two sweeps or inside one, which holds
     /// nothing half-done.
     sweeper: JoinHandle<()>,
+    /// Told of changes for caches in front of the node, if there is an address to tell them at.
+    purges: Option<PurgeHook>,
+    /// Posts them; ended by `close` after the last commit.
+    purger: Option<PurgeTask>,
     /// Looks after the cache; aborted by `close`, between two rounds.
     keeper: Option<JoinHandle<()>>,
     /// Refills the cache; aborted by `close`, between two reads or inside one.
@@ -72,11 +77,20 @@ impl Engines {
         let cache = open_cache(config, parts);
         let mut observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::clone(&known) as Arc<dyn CommitObserver>];
         observers.extend(cache.clone().map(|cache| Arc::new(CacheFeed(cache)) as Arc<dyn CommitObserver>));
+        let purges = (!config.cache.purge_url.is_empty()).then(PurgeHook::new);
+        observers.extend(purges.clone().map(|hook| Arc::new(hook) as Arc<dyn CommitObserver>));
         let store = Arc::new(store::Tenants::start(store_options(config, parts, observers)?)?);
         let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
         let options =
             RegistryOptions { store: Arc::clone(&store), clock: Arc::clone(&clock), random: Arc::clone(&random) };
         let registry = Registry::open(options).await?;
+        let purger = match &purges {
+            Some(hook) => {
+                let started = hook.start(purge_options(config), registry.clone());
+                Some(started.map_err(StartError::PurgeHook)?)
+            }
+            None => None,
+        };
         let hasher = PasswordHasher::new(PasswordOptions::default(), Arc::clone(&random))?;
         let outbox = config.data.dir.join("outbox");
         let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
@@ -114,7 +128,23 @@ impl Engines {
         });
         let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
-        Ok(Self { store, registry, auth, catalog, clock, random, cache, kv, tools, node_key, sweeper, keeper, warmer })
+        Ok(Self {
+            store,
+            registry,
+            auth,
+            catalog,
+            clock,
+            random,
+            cache,
+            kv,
+            tools,
+            node_key,
+            sweeper,
+            purges,
+            purger,
+            keeper,
+            warmer,
+        })
     }
 
     /// The handles of every handler part.
@@ -133,6 +163,10 @@ impl Engines {
         if let Some(cache) = self.cache.clone().map(CacheWatch).map(Arc::new) {
             health.push(Arc::clone(&cache) as _);
             sources.push(cache);
+        }
+        if let Some(watch) = self.purges.clone().map(PurgeWatch).map(Arc::new) {
+            health.push(Arc::clone(&watch) as _);
+            sources.push(watch);
         }
         let transit = TransitFolder::open(config.data.dir.join("transit"), Arc::clone(&parts.random))?;
         let proxies = config.http.trusted_proxies.clone();
@@ -162,9 +196,14 @@ impl Engines {
                 random: Arc::clone(&parts.random),
                 tools: Arc::clone(&self.tools),
                 values: self.kv.clone(),
+                purges: self.purges.clone(),
                 transit,
             },
-            cache: CachePart { tools: Arc::clone(&self.tools), registry: self.registry.clone() },
+            cache: CachePart {
+                tools: Arc::clone(&self.tools),
+                registry: self.registry.clone(),
+                purges: self.purges.clone(),
+            },
             values: ValuesPart { kv: self.kv.clone(), random: Arc::clone(&parts.random) },
             doctor: DoctorPart { registry: self.registry.clone(), folder: config.data.dir.clone() },
             ops: OpsPart {
@@ -181,7 +220,7 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, catalog, tools, cache, kv, sweeper, keeper, warmer, .. } = self;
+        let Self { store, registry, auth, catalog, tools, cache, kv, sweeper, purger, keeper, warmer, .. } = self;
         sweeper.abort();
         if let Some(keeper) = keeper {
             keeper.abort();
@@ -191,6 +230,9 @@ impl Engines {
         if let Some(warmer) = warmer {
             warmer.abort();
             let _ = warmer.await;
+        }
+        if let Some(purger) = purger {
+            purger.close().await;
         }
         // These hold a handle of the control database, which could not close before they are gone.
         drop((registry, auth, catalog, tools));
@@ -218,10 +260,25 @@ fn open_cache(config: &Config, parts: &Parts) -> Option<Cache> {
         memory_bytes_max: u64::try_from(config.cache.memory_bytes_max).unwrap_or(u64::MAX),
         disk_root,
         disk_bytes_max: config.cache.disk_bytes_max,
+        verify_every: config.cache.verify_every,
         clock: Arc::clone(&parts.clock),
         ..CacheOptions::default()
     };
     config.cache.enabled.then(|| Cache::open(options))
+}
+
+fn purge_options(config: &Config) -> PurgeOptions {
+    let cache = &config.cache;
+    PurgeOptions {
+        url: cache.purge_url.clone(),
+        header: cache.purge_header.clone(),
+        secret: cache.purge_secret.clone(),
+        form: if cache.purge_sends == "urls" { PurgeForm::Urls } else { PurgeForm::Tags },
+        tenants: cache.purge_tenants.clone(),
+        window: Duration::from_millis(cache.purge_window_ms),
+        batch_len_max: cache.purge_batch_len_max,
+        public_url: config.http.public_url.clone(),
+    }
 }
 
 async fn sweep(mut upkeep: Upkeep) {

@@ -48,6 +48,9 @@ pub enum StartError {
     /// The certificates.
     #[error("the certificates cannot be used: {0}")]
     Tls(#[from] TlsError),
+    /// The hook for caches in front of the node.
+    #[error("the purge hook (cache.purge_*) cannot be set up: {0}")]
+    PurgeHook(String),
     /// The machine refused something else.
     #[error("the node cannot start: {0}")]
     Io(#[from] std::io::Error),

@@ -5,6 +5,7 @@
 use crate::cache::stamp::Touched;
 use crate::cache::{self, Cache, CommitSummary};
 use crate::kernel::ident::TenantId;
+use crate::services::purging::PurgeHook;
 use crate::services::tenants::Registry;
 use crate::store::{self, Commit, CommitObserver};
 use crate::telemetry::health::HealthSource;
@@ -122,13 +123,59 @@ impl HealthSource for CacheWatch {
 impl MetricSource for CacheWatch {
     fn collect(&self, out: &mut Exposition) {
         let report = self.0.stats();
-        let rows: [(&str, &str, &str, u64); 6] = [
+        let disk = &report.disk;
+        let rows: [(&str, &str, &str, u64); 16] = [
             ("tenantry_cache_l1_hits_total", "counter", "Answers from memory.", report.total.l1_hits),
             ("tenantry_cache_l2_hits_total", "counter", "Answers from disk.", report.total.l2_hits),
             ("tenantry_cache_misses_total", "counter", "Answers that had to be loaded.", report.total.misses),
             ("tenantry_cache_bypasses_total", "counter", "Answers loaded past the cache.", report.total.bypasses),
             ("tenantry_cache_memory_bytes", "gauge", "Bytes of answers in memory.", report.memory_bytes),
             ("tenantry_cache_memory_entries", "gauge", "Answers in memory.", report.memory_entries),
+            (
+                "tenantry_cache_evictions_total",
+                "counter",
+                "Answers that left for lack of room.",
+                report.total.evictions,
+            ),
+            ("tenantry_cache_verified_total", "counter", "Hits recomputed and compared.", report.total.verified),
+            ("tenantry_cache_mismatches_total", "counter", "Hits that differed.", report.total.mismatches),
+            ("tenantry_cache_disk_writes_total", "counter", "Answers written to disk.", disk.writes),
+            ("tenantry_cache_disk_dropped_total", "counter", "Answers not written for lack of time.", disk.dropped),
+            ("tenantry_cache_disk_timeouts_total", "counter", "Reads from disk that came late.", disk.timeouts),
+            ("tenantry_cache_disk_corrupt_total", "counter", "Answers found damaged on disk.", disk.corrupt),
+            ("tenantry_cache_disk_resets_total", "counter", "Times the disk tier broke.", disk.resets),
+            ("tenantry_cache_disk_rotations_total", "counter", "Times it outgrew its budget.", disk.rotations),
+            ("tenantry_cache_disk_bytes", "gauge", "Bytes in the disk tier.", disk.bytes),
+        ];
+        rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
+    }
+}
+
+/// The hook that tells caches in front of the node what changed.
+pub(super) struct PurgeWatch(pub(super) PurgeHook);
+
+impl HealthSource for PurgeWatch {
+    fn name(&self) -> &'static str {
+        "purge_hook"
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.0.stats().failing {
+            0 => Ok(()),
+            failing => Err(format!("{failing} posts in a row failed")),
+        }
+    }
+}
+
+impl MetricSource for PurgeWatch {
+    fn collect(&self, out: &mut Exposition) {
+        let stats = self.0.stats();
+        let rows: [(&str, &str, &str, u64); 5] = [
+            ("tenantry_purge_hook_posts_total", "counter", "Posts that were accepted.", stats.posts),
+            ("tenantry_purge_hook_tags_total", "counter", "Tags or addresses that were accepted.", stats.posted),
+            ("tenantry_purge_hook_failures_total", "counter", "Attempts that failed.", stats.failures),
+            ("tenantry_purge_hook_dropped_total", "counter", "Tags or addresses given up.", stats.dropped),
+            ("tenantry_purge_hook_waiting", "gauge", "Tenants with changes that wait.", stats.waiting),
         ];
         rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
     }

@@ -46,6 +46,25 @@ fn host_names(hosts: &Vec<String>) -> Result<(), String> {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
+fn web_address(text: &String) -> Result<(), String> {
+    let address = ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    (text.is_empty() || address).then_some(()).ok_or_else(|| format!("expected http:// or https://, found {text:?}"))
+}
+
+#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
+fn header_name(text: &String) -> Result<(), String> {
+    let good = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    good.then_some(()).ok_or_else(|| format!("expected the name of a header, found {text:?}"))
+}
+
+#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
+fn tags_or_urls(text: &String) -> Result<(), String> {
+    matches!(text.as_str(), "tags" | "urls")
+        .then_some(())
+        .ok_or_else(|| format!("expected tags or urls, found {text:?}"))
+}
+
 macro_rules! sections {
     ($($section:ident: $type:ident, $about:literal {
         $($key:ident: $kind:ty = $default:expr, $check:expr, $doc:literal;)*
@@ -154,6 +173,14 @@ sections! {
         memory_bytes_max: usize = 64 * 1024 * 1024, within(1 << 20, 1 << 40), "Memory for cached responses of all tenants.";
         disk: bool = true, any, "Whether cached responses survive a restart in `cache/`.";
         disk_bytes_max: u64 = 256 * 1024 * 1024, within(1 << 20, 1 << 44), "Size of `cache/` at which it is started afresh.";
+        verify_every: u32 = 0, any, "Every so many hits one is recomputed and compared; a difference is logged, counted and mended. 0 never.";
+        purge_url: String = String::new(), web_address, "If set, changed cache tags are posted here after a commit, for a CDN in front; `{tenant}` stands for the slug.";
+        purge_header: String = "Authorization".to_owned(), header_name, "Header that carries `cache.purge_secret`.";
+        purge_secret: Secret = Secret::default(), any, "Value of that header; none is sent if empty.";
+        purge_sends: String = "tags".to_owned(), tags_or_urls, "`tags` posts `{\"tags\": […]}`, `urls` posts `{\"urls\": […]}`.";
+        purge_tenants: Vec<String> = Vec::new(), any, "Slugs of the tenants whose changes are posted; empty is all.";
+        purge_window_ms: u64 = 200, within(0, 60_000), "Time for which changes are gathered before they are posted.";
+        purge_batch_len_max: usize = 30, within(1, 10_000), "Tags or addresses in one post.";
     }
     log: LogConfig, "Logging, to the standard error stream." {
         format: LogFormat = LogFormat::Text, any, "`text` for people, `json` for machines.";

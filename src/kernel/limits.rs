@@ -158,6 +158,15 @@ pub const RECOVERY_CODES: usize = 10;
 /// Mails waiting to be handed over.
 pub const MAIL_QUEUE_LEN_MAX: usize = 1_024;
 
+/// Tenants whose changes wait to be told to caches in front of the node.
+pub const PURGE_TENANTS_MAX: usize = 4_096;
+/// Collections and tags of one tenant that wait by name; more wait as the tenant.
+pub const PURGE_PARTS_MAX: usize = 64;
+/// Records of one collection that wait by name; more wait as the collection.
+pub const PURGE_RECORDS_MAX: usize = 200;
+/// Times one post is tried before it is given up.
+pub const PURGE_ATTEMPTS_MAX: u32 = 8;
+
 /// Connections the listener accepts at the same time, per worker.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// Milliseconds a client may take to send its request head.

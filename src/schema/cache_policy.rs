@@ -107,7 +107,7 @@ pub struct CacheControl {
 }
 
 /// How the answers of one collection or route are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Which tiers.
     pub tier: Tier,
@@ -121,6 +121,10 @@ pub struct Policy {
     pub cache_control: CacheControl,
     /// Request paths (`@request.headers.x_lang`) by whose values answers are kept apart in addition.
     pub key_parts: Vec<Arc<str>>,
+    /// Whether changes are told to caches in front of the node, where it has such a hook.
+    pub purge: bool,
+    /// Whether a record that was just written is kept at once; `None`: if it was kept before.
+    pub write_through: Option<bool>,
 }
 
 /// A refused policy: which member and why.
@@ -131,6 +135,21 @@ pub struct PolicyError {
     pub member: String,
     /// What is wrong and what would be right.
     pub problem: &'static str,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            tier: Tier::default(),
+            class: TtlClass::default(),
+            ttl_s: None,
+            tags: Vec::new(),
+            cache_control: CacheControl::default(),
+            key_parts: Vec::new(),
+            purge: true,
+            write_through: None,
+        }
+    }
 }
 
 impl Policy {
@@ -169,6 +188,8 @@ impl Policy {
                 "tags" => policy.tags = words(name, value, TAGS_MAX, is_tag)?,
                 "key" => policy.key_parts = words(name, value, KEY_PARTS_MAX, is_request_path)?,
                 "cacheControl" => policy.cache_control = CacheControl::parse(value)?,
+                "purge" => policy.purge = flag(name, value)?,
+                "writeThrough" => policy.write_through = Some(flag(name, value)?),
                 _ => return Err(refused(name, "is not a member of a cache policy")),
             }
         }
@@ -180,18 +201,38 @@ impl Policy {
         self.cache_control.render(depends_on_identity)
     }
 
-    /// The `Cache-Tag` of an answer: tenant, tenant and collection, then the policy's and the answer's own tags.
-    pub fn cache_tag<'tag>(&self, tenant: &str, collection: &str, own: impl IntoIterator<Item = &'tag str>) -> String {
-        let mut text = format!("{tenant},{tenant}:{collection}");
-        let mut add = |tag: &str| {
-            if is_tag(tag) && text.len() + tag.len() < 4_000 {
-                let _ = write!(text, ",{tenant}:{tag}");
-            }
-        };
-        self.tags.iter().for_each(|tag| add(tag));
-        own.into_iter().for_each(add);
+    /// The `Cache-Tag` of an answer: tenant, tenant and collection, the lists of every other collection that it was made
+    /// from, then the policy's tags.
+    pub fn cache_tag<'name>(
+        &self,
+        tenant: &str,
+        collection: &str,
+        others: impl IntoIterator<Item = &'name str>,
+    ) -> String {
+        let mut text = format!("{tenant},{}", collection_tag(tenant, collection));
+        for other in others {
+            let _ = write!(text, ",{}", lists_tag(tenant, other));
+        }
+        for tag in self.tags.iter().filter(|tag| is_tag(tag)) {
+            let _ = write!(text, ",{tenant}:{tag}");
+        }
         text
     }
+}
+
+/// Every answer of a collection.
+pub fn collection_tag(tenant: &str, collection: &str) -> String {
+    format!("{tenant}:{collection}")
+}
+
+/// Every answer that may show several records of a collection, or one inside another record.
+pub fn lists_tag(tenant: &str, collection: &str) -> String {
+    format!("{tenant}:{collection}:lists")
+}
+
+/// The answers that show one record; an id that no header can carry shares the word of the lists, which every change posts.
+pub fn record_tag(tenant: &str, collection: &str, id: &str) -> String {
+    if is_tag(id) { format!("{tenant}:{collection}:{id}") } else { lists_tag(tenant, collection) }
 }
 
 impl CacheControl {
@@ -238,11 +279,10 @@ impl CacheControl {
 
     fn member(&mut self, name: &str, value: &Value) -> Result<(), PolicyError> {
         let path = format!("cacheControl.{name}");
-        let flag = || value.as_bool().ok_or_else(|| refused(&path, "must be true or false"));
         match name {
-            "public" => self.public = flag()?,
-            "noStore" => self.no_store = flag()?,
-            "immutable" => self.immutable = flag()?,
+            "public" => self.public = flag(&path, value)?,
+            "noStore" => self.no_store = flag(&path, value)?,
+            "immutable" => self.immutable = flag(&path, value)?,
             "maxAge" => self.max_age_s = Some(seconds(&path, value)?),
             "sMaxage" => self.s_maxage_s = Some(seconds(&path, value)?),
             "staleWhileRevalidate" => self.stale_while_revalidate_s = Some(seconds(&path, value)?),
@@ -299,6 +339,10 @@ fn word<T: Copy>(
 ) -> Result<T, PolicyError> {
     let text = value.as_str().unwrap_or("");
     table.iter().find(|(_, word)| *word == text).map(|(one, _)| *one).ok_or_else(|| refused(member, problem))
+}
+
+fn flag(member: &str, value: &Value) -> Result<bool, PolicyError> {
+    value.as_bool().ok_or_else(|| refused(member, "must be true or false"))
 }
 
 fn seconds(member: &str, value: &Value) -> Result<u32, PolicyError> {
@@ -369,6 +413,8 @@ mod tests {
             (json!({"cacheControl": {"maxage": 1}}), "cacheControl.maxage"),
             (json!({"cacheControl": "max-age"}), "cacheControl"),
             (json!({"cacheControl": "no-store, max-age=5"}), "cacheControl"),
+            (json!({"purge": "no"}), "purge"),
+            (json!({"writeThrough": 1}), "writeThrough"),
             (json!({"extra": 1}), "extra"),
         ] {
             assert_eq!(Policy::parse(&value).unwrap_err().member, member, "{value}");
@@ -397,6 +443,8 @@ mod tests {
     #[test]
     fn cache_tags_name_the_tenant_everywhere() {
         let policy = Policy::parse(&json!({"tags": ["news"]})).unwrap();
-        assert_eq!(policy.cache_tag("demo", "posts", ["post-7", "bad,tag"]), "demo,demo:posts,demo:news,demo:post-7");
+        assert_eq!(policy.cache_tag("demo", "posts", ["users"]), "demo,demo:posts,demo:users:lists,demo:news");
+        assert_eq!(record_tag("demo", "posts", "a1"), "demo:posts:a1");
+        assert_eq!(record_tag("demo", "posts", "a,b"), lists_tag("demo", "posts"), "what no header can carry");
     }
 }

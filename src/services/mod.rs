@@ -2,6 +2,7 @@
 
 pub mod throttle;
 pub mod tenants;
+pub mod purging;
 pub mod sample;
 pub mod blueprints;
 pub mod collections;

@@ -11,6 +11,7 @@ mod replay;
 mod collections;
 mod records;
 mod caching;
+mod purging;
 mod values;
 mod batch;
 mod access;

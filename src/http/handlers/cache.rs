@@ -15,6 +15,7 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Code;
 use crate::schema::Schema;
+use crate::services::purging::PurgeHook;
 use crate::services::records::{RecordError, RecordTools, replay};
 use crate::services::tenants::Registry;
 use crate::store::TenantDb;
@@ -36,6 +37,7 @@ const WARM_LEN_MAX: usize = 1_024;
 pub(crate) struct CachePart {
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) registry: Registry,
+    pub(crate) purges: Option<PurgeHook>,
 }
 
 impl CachePart {
@@ -136,9 +138,25 @@ pub(crate) async fn purge(
 ) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
     let purge = purge_of(body, &visitor.tenant)?;
-    let Some(cache) = part.cache() else { return Ok(switched_off()) };
-    cache.tenant(visitor.tenant.id()).purge(&purge).await;
-    Ok(respond::no_content())
+    if let Some(cache) = part.cache() {
+        cache.tenant(visitor.tenant.id()).purge(&purge).await;
+    }
+    // After the node itself, or the others would fetch the old answer again.
+    if let Some(hook) = &part.purges {
+        pass_on(hook, &purge, &visitor.tenant);
+    }
+    Ok(if part.cache().is_some() { respond::no_content() } else { switched_off() })
+}
+
+/// Caches in front of the node forget the same, or more where they have no word for it.
+fn pass_on(hook: &PurgeHook, purge: &Purge, tenant: &TenantDb) {
+    let name_of = |id| tenant.schema().find_id(id).map(|collection| Arc::from(collection.name.as_str()));
+    match purge {
+        Purge::All => hook.note_tenant(tenant.id()),
+        Purge::Tag(tag) => hook.note_tags(tenant.id(), [Arc::clone(tag)]),
+        Purge::Collection(id) => hook.note_tags(tenant.id(), name_of(id)),
+        Purge::Key(parts) => hook.note_tags(tenant.id(), name_of(&parts.resource)),
+    }
 }
 
 fn purge_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Purge, Problem> {

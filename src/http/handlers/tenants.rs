@@ -15,6 +15,7 @@ use crate::kernel::ident::TenantSlug;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::services::blueprints::{self, Catalog};
+use crate::services::purging::PurgeHook;
 use crate::services::records::RecordTools;
 use crate::services::sample::SampleRequest;
 use crate::services::tenants::{
@@ -33,6 +34,7 @@ pub(crate) struct TenantsPart {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) values: Kv,
+    pub(crate) purges: Option<PurgeHook>,
     /// Where files wait on their way in or out.
     pub(crate) transit: TransitFolder,
 }
@@ -185,6 +187,9 @@ pub(crate) async fn suspend_tenant(
     tenant: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     let entry = part.registry.suspend(visitor.0.write_meta(), &tenant).await?;
+    if let Some(hook) = &part.purges {
+        hook.note_tenant(&entry.id);
+    }
     Ok(respond::json(&to_wire(&entry)))
 }
 
@@ -221,6 +226,9 @@ pub(crate) async fn delete_tenant(
         cache.forget(&gone);
     }
     part.values.forget(&gone);
+    if let Some(hook) = &part.purges {
+        hook.note_tenant(&gone);
+    }
     Ok(respond::no_content())
 }
 

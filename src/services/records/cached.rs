@@ -184,7 +184,7 @@ pub async fn list(
     };
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
     let links = if task.walks() { links_of(answer.body()) } else { PageLinks::default() };
-    Ok(served(scope, answer, task.keeping(), links))
+    Ok(served(scope, answer, task.keeping(), links, || Arc::clone(&task.keeping().list_tag)))
 }
 
 /// Reads one record; see [`read::get`].
@@ -217,7 +217,7 @@ pub async fn get(
         record: Some(task.id()),
     };
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
-    Ok(served(scope, answer, task.keeping(), PageLinks::default()))
+    Ok(served(scope, answer, task.keeping(), PageLinks::default(), || task.keeping().tag_of(task.id())))
 }
 
 /// The tenant's cache, and where the tenant stands now.
@@ -318,14 +318,20 @@ fn extra_part(request: &RequestContext, path: &str) -> Vec<u8> {
     place.map(|place| format!("{:?}", request.look_up(&RequestPath::value(place))).into_bytes()).unwrap_or_default()
 }
 
-fn served(scope: &Scope, answer: cache::Answer, keeping: &Keeping, links: PageLinks) -> Served {
+fn served(
+    scope: &Scope,
+    answer: cache::Answer,
+    keeping: &Keeping,
+    links: PageLinks,
+    tag: impl FnOnce() -> Arc<str>,
+) -> Served {
     let private = depends_on_caller(scope, keeping);
     let [public, own] = &keeping.control;
     Served {
         body: ServedBody::Kept(answer),
         links,
         cache_control: Arc::clone(if private { own } else { public }),
-        cache_tag: (!private).then(|| Arc::clone(&keeping.tag)),
+        cache_tag: (!private).then(tag),
     }
 }
 

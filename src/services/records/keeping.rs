@@ -5,10 +5,10 @@
 //! Does not do: keeping; `cached` asks the cache.
 
 use crate::cache::stamp::Dependencies;
-use crate::kernel::ident::{CollectionId, RecordId, TenantId};
+use crate::kernel::ident::{CollectionId, CollectionName, RecordId, TenantId};
 use crate::kernel::value::Stored;
 use crate::query::resolved::Facts;
-use crate::schema::cache_policy::{Policy, Tier};
+use crate::schema::cache_policy::{Policy, Tier, lists_tag, record_tag};
 use crate::schema::view;
 use crate::schema::{Collection, Schema};
 use std::collections::BTreeSet;
@@ -27,8 +27,12 @@ pub(super) struct Keeping {
     pub(super) anonymous: bool,
     /// `Cache-Control` for anybody, and for answers that depend on who asks.
     pub(super) control: [Arc<str>; 2],
-    /// `Cache-Tag`.
-    pub(super) tag: Arc<str>,
+    /// `Cache-Tag` of a list.
+    pub(super) list_tag: Arc<str>,
+    /// `Cache-Tag` of a record, up to the record's own word.
+    record_tag: Arc<str>,
+    tenant: TenantId,
+    collection: CollectionName,
 }
 
 impl Keeping {
@@ -52,8 +56,26 @@ impl Keeping {
             add_sources(schema, &collection.id, &mut others);
         }
         let control = [false, true].map(|identity| Arc::from(policy.cache_control(identity)));
-        let tag = Arc::from(policy.cache_tag(tenant.as_str(), collection.name.as_str(), []));
-        Self { of_view: collection.is_view(), anonymous: facts.reads.is_empty(), policy, others, control, tag }
+        let named = others.iter().filter_map(|id| schema.find_id(id)).map(|other| other.name.as_str());
+        let (id, name) = (tenant.as_str(), collection.name.as_str());
+        let tag = policy.cache_tag(id, name, named);
+        Self {
+            of_view: collection.is_view(),
+            anonymous: facts.reads.is_empty(),
+            list_tag: Arc::from(format!("{tag},{}", lists_tag(id, name))),
+            record_tag: Arc::from(tag),
+            tenant: tenant.clone(),
+            collection: collection.name.clone(),
+            policy,
+            others,
+            control,
+        }
+    }
+
+    /// `Cache-Tag` of one record.
+    pub(super) fn tag_of(&self, id: &RecordId) -> Arc<str> {
+        let own = record_tag(self.tenant.as_str(), self.collection.as_str(), id.as_str());
+        Arc::from([&*self.record_tag, &own].join(","))
     }
 
     /// What a list depends on; `partition` is the only part of the collection that its filter lets through.

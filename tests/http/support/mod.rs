@@ -6,9 +6,11 @@ mod answer;
 mod logs;
 mod raw;
 mod server;
+mod sink;
 
 pub(crate) use actor::Actor;
 pub(crate) use answer::Answer;
 pub(crate) use logs::expect_error;
 pub(crate) use raw::RawConnection;
 pub(crate) use server::{PASSWORD, TestServer, User};
+pub(crate) use sink::{Manner, Posted, Sink};
