@@ -46,6 +46,8 @@ pub(crate) struct Held {
     pub(crate) reach: i64,
     /// Hits since the last round of maintenance.
     pub(crate) hits: AtomicU32,
+    /// Asked for since it was made: worth a place on disk.
+    pub(crate) wanted: AtomicBool,
     /// Whether the disk tier has it.
     pub(crate) persisted: AtomicBool,
     pub(crate) counters: Arc<Counters>,
@@ -102,6 +104,7 @@ impl Held {
             uses_disk: parts.uses_disk,
             reach: parts.reach,
             hits: AtomicU32::new(0),
+            wanted: AtomicBool::new(false),
             persisted: AtomicBool::new(parts.persisted),
             counters: parts.counters,
             account: parts.account,

@@ -80,6 +80,9 @@ impl Default for CacheOptions {
     }
 }
 
+/// Answers handed to the disk between two looks at its room when the cache closes.
+const CLOSE_BATCH_LEN: usize = 256;
+
 /// Page cache of sled: the smallest it works well with, because it takes several times what it is given.
 const DISK_MEMORY_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -255,12 +258,18 @@ impl Cache {
     pub fn maintain(&self) {
         let now_ms = self.0.clock.now_ms();
         let mut seen = std::collections::HashSet::new();
-        let mut hot = Vec::new();
+        let (mut hot, mut room) = (Vec::new(), true);
         for (slot, held) in self.0.memory.all() {
             seen.insert(slot.incarnation);
             let hits = held.hits.swap(0, Ordering::Relaxed);
+            if hits > 0 {
+                held.wanted.store(true, Ordering::Relaxed);
+            }
+            // What found no room last time is tried again; where there is none now, the rest need not be tried.
+            if room && held.wanted.load(Ordering::Relaxed) && held.proof.is_current() {
+                room = self.0.persist(&held);
+            }
             if hits > 0 && held.proof.is_current() {
-                self.0.persist(&held);
                 if let Some(replay) = &held.replay {
                     hot.push((held.key.clone(), Arc::clone(replay), hits));
                 }
@@ -312,14 +321,19 @@ impl Cache {
         }
     }
 
-    /// Writes what memory holds to disk and stops the disk tier. Memory goes on serving.
+    /// Writes what memory holds to disk and stops the disk tier. Memory goes on serving. Blocks, for a bounded time.
     pub fn close(&self) {
-        for (_, held) in self.0.memory.all() {
+        // The list of what was hot goes first: it is small, and worth most.
+        self.0.persist_hot();
+        for (number, (_, held)) in self.0.memory.all().enumerate() {
+            // Memory holds more answers than the disk's queue: without waiting, most of them would be dropped.
+            if number % CLOSE_BATCH_LEN == 0 && !self.0.disk.await_room() {
+                break;
+            }
             if held.proof.is_current() {
                 self.0.persist(&held);
             }
         }
-        self.0.persist_hot();
         self.0.disk.close();
     }
 

@@ -103,16 +103,16 @@ impl Shared {
         (current && !part.is_retired()).then_some(held)
     }
 
-    /// Queues an answer for the disk, once. Never waits; what does not fit is not written.
-    pub(crate) fn persist(&self, held: &Held) {
+    /// Queues an answer for the disk, once. Never waits; what does not fit is not written. `false`: there was no room.
+    pub(crate) fn persist(&self, held: &Held) -> bool {
         if !held.uses_disk || held.persisted.load(Ordering::Acquire) {
-            return;
+            return true;
         }
-        let Some(part) = self.parts.read().get(held.key.tenant()).cloned() else { return };
-        let Some((seed, disk)) = part.seed.zip(part.disk.get()) else { return };
+        let Some(part) = self.parts.read().get(held.key.tenant()).cloned() else { return true };
+        let Some((seed, disk)) = part.seed.zip(part.disk.get()) else { return true };
         let distrusted = part.disk_distrusted.load(Ordering::Acquire);
         if distrusted || part.is_retired() || !Arc::ptr_eq(&part.account, &held.account) {
-            return;
+            return true;
         }
         let envelope = envelope_of(held, seed);
         let at = envelope.at.max(held.reach);
@@ -121,13 +121,15 @@ impl Shared {
         // The mark goes first: an answer on disk must never be newer than what a rolled-back file is compared with.
         if at > *high {
             if !self.disk.put(high_key(&part.tenant), number_bytes(at)) {
-                return;
+                return false;
             }
             *high = at;
         }
-        if self.disk.put(key, Bytes::from(envelope.encode())) {
+        let put = self.disk.put(key, Bytes::from(envelope.encode()));
+        if put {
             held.persisted.store(true, Ordering::Release);
         }
+        put
     }
 
     /// Makes the tenant's purges outlive a restart; where that is not certain, the disk tier is emptied instead.

@@ -406,7 +406,8 @@ impl TenantCache {
         let slot = self.slot(&held.key);
         for left in self.shared.memory.insert(slot, Arc::clone(held), self.shared.share_max()) {
             // What was asked for at least twice is worth finding again on disk.
-            if left.hits.load(Ordering::Relaxed) > 0 && left.proof.is_current() {
+            let wanted = left.hits.load(Ordering::Relaxed) > 0 || left.wanted.load(Ordering::Relaxed);
+            if wanted && left.proof.is_current() {
                 self.shared.persist(&left);
             }
         }

@@ -28,11 +28,11 @@ pub struct VerifyReport {
 impl Cache {
     /// Recomputes at most `sample` kept answers, taken evenly over memory, and compares; of one tenant, or of all.
     ///
-    /// `recompute` asks past the cache; `None` where it cannot. Only answers that were kept with a replay can be asked.
+    /// `recompute` asks past the cache and says at which log position; `None` where it cannot. Only answers that were kept with a replay can be asked.
     pub async fn verify<F, Fut>(&self, only: Option<&TenantId>, sample: usize, mut recompute: F) -> VerifyReport
     where
         F: FnMut(warm::HotKey) -> Fut,
-        Fut: Future<Output = Option<Bytes>>,
+        Fut: Future<Output = Option<(Bytes, i64)>>,
     {
         let wanted = |held: &Held| held.replay.is_some() && only.is_none_or(|tenant| held.key.tenant() == tenant);
         let candidates: Vec<_> = self.0.memory.all().filter(|(_, held)| wanted(held)).collect();
@@ -45,7 +45,7 @@ impl Cache {
             };
             let key = held.key.to_string();
             let hot = warm::HotKey { key, tenant: held.key.tenant().clone(), replay, score: 0.0 };
-            match recompute(hot).await.map(|body| judge(&held, &body)) {
+            match recompute(hot).await.map(|(body, lsn)| judge(&held, &sha256(&body), lsn)) {
                 None | Some(Verdict::Overtaken) => report.skipped += 1,
                 Some(Verdict::Equal) => report.equal += 1,
                 Some(Verdict::Different) => {
@@ -59,19 +59,20 @@ impl Cache {
 }
 
 impl TenantCache {
-    pub(crate) fn verify_is_due(&self) -> bool {
+    /// Whether this hit is one of those that are recomputed ([`crate::cache::CacheOptions::verify_every`]).
+    pub fn verify_is_due(&self) -> bool {
         let every = u64::from(self.shared.verify_every);
         every > 0 && self.shared.verify_turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(every)
     }
 
     /// Recomputes a hit and compares; the caller gets the recomputed answer if they differ.
-    pub(crate) async fn verify_hit<E, F, Fut>(&self, request: Request<'_>, hit: Answer, load: F) -> Result<Answer, E>
+    pub async fn verify_hit<E, F, Fut>(&self, request: Request<'_>, hit: Answer, load: F) -> Result<Answer, E>
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded, E>>,
     {
         let loaded = self.load(request, load).await?;
-        match judge(hit.held(), loaded.entry.body()) {
+        match judge(hit.held(), loaded.entry.etag(), loaded.reach) {
             Verdict::Different => {
                 self.shared.memory.remove_this(&self.slot(request.key), hit.held());
                 Ok(self.answer(loaded, Source::Bypass))
@@ -87,12 +88,15 @@ enum Verdict {
     Overtaken,
 }
 
-fn judge(held: &Arc<Held>, body: &Bytes) -> Verdict {
-    if sha256(body) == *held.entry.etag() {
+/// Compares a kept answer with the digest of what was read at log position `lsn`.
+fn judge(held: &Arc<Held>, etag: &[u8; 32], lsn: i64) -> Verdict {
+    if etag == held.entry.etag() {
         Counters::bump(&held.counters.verified);
         return Verdict::Equal;
     }
-    if !held.proof.is_current() {
+    // A success moves the proof up to what the cache has been told; a snapshot beyond that has seen a commit of which
+    // the observers have not spoken yet.
+    if !held.proof.is_current() || lsn > held.proof.at() {
         return Verdict::Overtaken;
     }
     Counters::bump(&held.counters.verified);

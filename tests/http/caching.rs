@@ -428,6 +428,33 @@ async fn superusers_see_purge_verify_and_warm_one_tenant() {
     assert!(!node["tenants"].as_array().unwrap().iter().any(nameless), "a deleted tenant leaves nothing: {node}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_of_hits_is_recomputed_while_writers_write_and_none_differs() {
+    let clock = std::sync::Arc::new(tenantry::kernel::clock::SystemClock);
+    let server = TestServer::start_with("[cache]\nverify_every = 1", clock).await;
+    let admin = server.tenant("acme").await;
+    let ids = notes(&admin).await;
+    let anon = admin.clone().without_authorization();
+    until(&anon, LIST, "l1").await;
+    let writing = async {
+        for round in 0..40 {
+            let path = format!("/api/collections/notes/records/{}", ids[round % ids.len()]);
+            admin.patch(&path, json!({"points": round})).await.ok();
+        }
+    };
+    let reading = async {
+        for round in 0..120 {
+            let one = format!("/api/collections/notes/records/{}", ids[round % ids.len()]);
+            anon.get(&one).await.ok();
+            anon.get(LIST).await.ok();
+        }
+    };
+    futures_util::join!(writing, reading);
+    let total = server.node().get("/api/admin/performance?type=cache").await.ok()["total"].clone();
+    assert!(total["verified"].as_u64().unwrap() > 20, "{total}");
+    assert_eq!(total["mismatches"], 0, "{total}");
+}
+
 fn reports_on(node: &Value, slug: &str) -> bool {
     node["tenants"].as_array().unwrap().iter().any(|tenant| tenant["slug"] == slug)
 }

@@ -106,6 +106,11 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
     /// Numbers and state.
     fn stats(&self) -> DiskStats;
 
+    /// Waits until many writes find room, within a bounded time; blocks, so it is for the end of a process only.
+    fn await_room(&self) -> bool {
+        true
+    }
+
     /// Makes what was put durable and stops, within a bounded time.
     fn close(&self);
 }

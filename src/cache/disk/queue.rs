@@ -20,6 +20,8 @@ struct Lanes<R, W> {
 pub(super) struct Queue<R, W> {
     lanes: Mutex<Lanes<R, W>>,
     wake: Condvar,
+    /// Signalled when the write lane has emptied to a half.
+    room: Condvar,
     reads_max: usize,
     writes_max: usize,
 }
@@ -37,7 +39,7 @@ pub(super) enum Next<R, W> {
 impl<R, W> Queue<R, W> {
     pub(super) fn new(reads_max: usize, writes_max: usize) -> Self {
         let lanes = Mutex::new(Lanes { reads: VecDeque::new(), writes: VecDeque::new(), closed: false });
-        Self { lanes, wake: Condvar::new(), reads_max, writes_max }
+        Self { lanes, wake: Condvar::new(), room: Condvar::new(), reads_max, writes_max }
     }
 
     /// Queues a read; gives it back if the lane is full or closed.
@@ -72,6 +74,9 @@ impl<R, W> Queue<R, W> {
                 return Next::Read(read);
             }
             if let Some(write) = lanes.writes.pop_front() {
+                if lanes.writes.len() <= self.writes_max / 2 {
+                    self.room.notify_all();
+                }
                 return Next::Write(write);
             }
             if lanes.closed {
@@ -83,16 +88,25 @@ impl<R, W> Queue<R, W> {
         }
     }
 
+    /// Waits until the write lane is at most half full, or `wait` is over; whether there is room.
+    pub(super) fn await_room(&self, wait: Duration) -> bool {
+        let mut lanes = self.lanes.lock();
+        let crowded = |lanes: &mut Lanes<R, W>| !lanes.closed && lanes.writes.len() > self.writes_max / 2;
+        !self.room.wait_while_for(&mut lanes, crowded, wait).timed_out()
+    }
+
     /// Drops the writes that wait; reads are answered by whoever pops them.
     pub(super) fn clear_writes(&self) {
         let dropped = std::mem::take(&mut self.lanes.lock().writes);
         drop(dropped);
+        self.room.notify_all();
     }
 
     /// Refuses what comes from now on.
     pub(super) fn close(&self) {
         self.lanes.lock().closed = true;
         self.wake.notify_all();
+        self.room.notify_all();
     }
 }
 
@@ -114,6 +128,22 @@ mod tests {
         assert!(matches!(queue.pop(wait), Next::Write(2)));
         assert!(matches!(queue.pop(wait), Next::End));
         assert_eq!(queue.push_read(7), Err(7));
+    }
+
+    #[test]
+    fn waiting_for_room_ends_when_half_is_written_or_time_is_over() {
+        let queue: Queue<u8, u8> = Queue::new(1, 4);
+        for write in 0..4 {
+            assert!(queue.push_write(write).is_ok());
+        }
+        assert!(!queue.await_room(Duration::from_millis(1)));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.await_room(Duration::from_secs(60)));
+            for _ in 0..2 {
+                assert!(matches!(queue.pop(Duration::from_secs(60)), Next::Write(_)));
+            }
+            assert!(waiting.join().unwrap());
+        });
     }
 
     #[test]

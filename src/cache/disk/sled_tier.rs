@@ -216,6 +216,10 @@ impl DiskCache for SledTier {
         }
     }
 
+    fn await_room(&self) -> bool {
+        self.shared.queue.await_room(CLOSE_WAIT)
+    }
+
     fn close(&self) {
         self.shared.queue.close();
         if let Some(ended) = self.ended.lock().take() {

@@ -280,9 +280,8 @@ where
     parts.extend(extra.iter().map(Vec::as_slice));
     let caller = if depends_on_caller(scope, keeping) { CallerClass::superuser() } else { CallerClass::everyone() };
     let key = Key::new(cache.tenant(), question.category, &collection.id, question.sub, &parts, &caller);
-    if freshness == Freshness::Current
-        && let Some(answer) = cache.get(&key)
-    {
+    let hit = if freshness == Freshness::Current { cache.get(&key) } else { None };
+    if let Some(answer) = hit.clone().filter(|_| !cache.verify_is_due()) {
         return Ok(answer);
     }
     // Noted on a miss only: a hit has its note already.
@@ -295,9 +294,10 @@ where
         let Answer { body, etag, .. } = loading.answer;
         Ok(Loaded { apart: loading.moved, ..Loaded::digested(body, etag, loading.lsn) })
     };
-    match freshness {
-        Freshness::Current => cache.get_or_load(request, load).await,
-        Freshness::Reload => cache.reload(request, load).await,
+    match (freshness, hit) {
+        (Freshness::Current, Some(hit)) => cache.verify_hit(request, hit, load).await,
+        (Freshness::Current, None) => cache.get_or_load(request, load).await,
+        (Freshness::Reload, _) => cache.reload(request, load).await,
     }
 }
 

@@ -6,11 +6,11 @@
 
 use super::cached::{self, Freshness};
 use super::read::{self, ListRequest, View};
-use super::{RecordTools, Scope};
+use super::{RecordError, RecordTools, Scope};
 use crate::access::Principal;
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::query::request::RequestContext;
-use crate::store::TenantDb;
+use crate::store::{Reader, TenantDb};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -99,15 +99,26 @@ pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) 
     }
 }
 
-/// Asks past the cache; `None` where the question has no answer any more.
-pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> Option<Bytes> {
+/// Asks past the cache: the body and the log position it was read at; `None` where the question has no answer any more.
+pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> Option<(Bytes, i64)> {
     let replay = Replay::read(replay)?;
     let (scope, pairs) = (stranger(tools, tenant, &replay), replay.pairs());
-    let answer = match &replay.id {
-        Some(id) => read::get(&scope, &replay.collection, id, &View::from_pairs(&pairs).ok()?).await,
-        None => read::list(&scope, &replay.collection, &ListRequest::from_pairs(&pairs).ok()?).await,
+    let schema = tenant.schema();
+    let run = scope.clone();
+    let read = match &replay.id {
+        Some(id) => {
+            let task = read::plan_get(&scope, &schema, &replay.collection, id, &View::from_pairs(&pairs).ok()?).ok()?;
+            let load = move |reader: &Reader<'_>| Ok((read::load_get(reader, &run, &task)?, reader.lsn()));
+            tenant.read::<_, RecordError, _>(load).await
+        }
+        None => {
+            let request = ListRequest::from_pairs(&pairs).ok()?;
+            let task = read::plan_list(&scope, &schema, &replay.collection, &request).ok()?;
+            let load = move |reader: &Reader<'_>| Ok((read::load_list(reader, &run, &task)?, reader.lsn()));
+            tenant.read::<_, RecordError, _>(load).await
+        }
     };
-    answer.ok().map(|answer| answer.body)
+    read.ok().map(|(answer, lsn)| (answer.body, lsn))
 }
 
 fn stranger(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &Replay<'_>) -> Scope {
