@@ -165,6 +165,8 @@ fn lifecycle(folder: &Path) {
         &["superuser", "reset", "ada@example.com", "--password-stdin", "--data-dir", "data"],
         "battery staple\n",
     );
+    assert!(code(&data(&["superuser", "reset-mfa", "ada@example.com"]), 0).contains("logs in by password"));
+    assert!(code(&data(&["superuser", "reset-mfa", "eve@example.com"]), 2).contains("no superuser"));
     code(&data(&["doctor"]), 0);
 }
 

@@ -20,7 +20,7 @@ use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordHasher, PasswordOptions};
 use crate::secrets::seal::Sealer;
-use crate::services::auth::{Auth, AuthParts, Known, LoginGuard, LoginLimits, OutboxMailer};
+use crate::services::auth::{Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, OutboxMailer, PartyOptions};
 use crate::services::blueprints::Catalog;
 use crate::services::purging::{PurgeForm, PurgeHook, PurgeOptions, PurgeTask};
 use crate::services::records::RecordTools;
@@ -110,6 +110,12 @@ impl Engines {
             guard: LoginGuard::new(login_limits(&config.limits)),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
+            party: PartyOptions {
+                public_url: config.http.public_url.clone(),
+                rp_id: config.passkeys.rp_id.to_ascii_lowercase(),
+                origins: config.passkeys.origins.clone(),
+            },
+            challenges: Challenges::default(),
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
         });
         let kv = match &cache {

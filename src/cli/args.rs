@@ -34,7 +34,7 @@ pub(super) enum Command {
     /// Create, list and change tenants, with or without a running node
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Create superusers and give them new passwords
+    /// Create superusers, give them new passwords, let them in who lost their second factor
     #[command(subcommand)]
     Superuser(SuperuserCommand),
     /// Look at blueprints and bring tenants to them
@@ -95,6 +95,12 @@ pub(super) enum SuperuserCommand {
     /// Give a superuser a new password and end every session
     #[command(after_help = "Examples:\n  tenantry superuser reset ada@example.com --password-stdin < password.txt")]
     Reset(SuperuserArgs),
+    /// Take the authenticator app, recovery codes and passkeys of a locked-out superuser away and end every session
+    #[command(after_help = "Examples:\n  tenantry superuser reset-mfa ada@example.com --data-dir /var/lib/tenantry")]
+    ResetMfa {
+        /// The e-mail address to log in with
+        email: String,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

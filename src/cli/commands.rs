@@ -41,6 +41,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
         Command::Tenant(command) => tenant(&client, command).await,
         Command::Superuser(SuperuserCommand::Create(args)) => create_superuser(&client, args).await,
         Command::Superuser(SuperuserCommand::Reset(args)) => reset_superuser(&client, args).await,
+        Command::Superuser(SuperuserCommand::ResetMfa { email }) => reset_mfa(&client, &email).await,
         Command::Collection(command) => schema::collection(&client, command).await,
         Command::Blueprint(command) => schema::blueprint(&client, command).await,
         Command::Rules(command) => schema::rules(&client, command).await,
@@ -180,16 +181,29 @@ async fn create_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Fa
 }
 
 async fn reset_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Failure> {
-    let quoted = args.email.replace('\\', "\\\\").replace('\'', "\\'");
-    let filter = segment(&format!("email = '{quoted}'"));
-    let found = client.get(&format!("/api/collections/_superusers/records?filter={filter}")).await?;
-    let id = found.pointer("/items/0/id").and_then(Value::as_str);
-    let id = id.ok_or_else(|| Failure::Usage(format!("there is no superuser {}", args.email)))?;
+    let id = find_superuser(client, &args.email).await?;
     let password = password_of(&args)?;
     let body = json!({ "password": password.expose(), "passwordConfirm": password.expose() });
-    client.send(Method::PATCH, &format!("/api/collections/_superusers/records/{}", segment(id)), &body).await?;
+    client.send(Method::PATCH, &format!("/api/collections/_superusers/records/{}", segment(&id)), &body).await?;
     say!("changed the password of {}", args.email);
     Ok(())
+}
+
+async fn reset_mfa(client: &Client, email: &str) -> Result<(), Failure> {
+    let id = find_superuser(client, email).await?;
+    let path = format!("/api/collections/_superusers/second-factors/{}", segment(&id));
+    client.send_empty(Method::DELETE, &path).await?;
+    say!("{email} has no second factor any more and logs in by password");
+    Ok(())
+}
+
+/// The record id of the superuser with this address.
+async fn find_superuser(client: &Client, email: &str) -> Result<String, Failure> {
+    let quoted = email.replace('\\', "\\\\").replace('\'', "\\'");
+    let filter = segment(&format!("email = '{quoted}'"));
+    let found = client.get(&format!("/api/collections/_superusers/records?filter={filter}")).await?;
+    let id = found.pointer("/items/0/id").and_then(Value::as_str).map(str::to_owned);
+    id.ok_or_else(|| Failure::Usage(format!("there is no superuser {email}")))
 }
 
 async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure> {

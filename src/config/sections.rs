@@ -65,6 +65,17 @@ fn tags_or_urls(text: &String) -> Result<(), String> {
         .ok_or_else(|| format!("expected tags or urls, found {text:?}"))
 }
 
+#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
+fn origins(origins: &Vec<String>) -> Result<(), String> {
+    let is_origin = |text: &String| {
+        url::Url::parse(text).is_ok_and(|url| url.domain().is_some() && url.origin().ascii_serialization() == *text)
+    };
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        Some(origin) => Err(format!("expected origins such as https://app.example.com, found {origin:?}")),
+        None => Ok(()),
+    }
+}
+
 macro_rules! sections {
     ($($section:ident: $type:ident, $about:literal {
         $($key:ident: $kind:ty = $default:expr, $check:expr, $doc:literal;)*
@@ -149,6 +160,10 @@ sections! {
         redirect_listen: Option<SocketAddr> = None, any, "Address and port that answers plain HTTP with a redirect to `https`; empty is none.";
         hsts_s: u64 = 31_536_000, within(0, 126_144_000), "Seconds for which browsers are told to come by `https` only; 0 tells nothing.";
         reload_s: u64 = 10, within(1, 86_400), "How often the files are looked at; they are also read again on SIGHUP.";
+    }
+    passkeys: PasskeysConfig, "Passkeys. They are bound to the host of `http.public_url`, or to a tenant's own host." {
+        rp_id: String = String::new(), any, "A domain above those hosts, so that they share passkeys; changing it makes existing ones worthless.";
+        origins: Vec<String> = Vec::new(), origins, "Further origins below that host or domain whose pages use passkeys, such as `https://app.example.com`.";
     }
     data: DataConfig, "The data folder." {
         dir: PathBuf = PathBuf::from("data"), any, "Folder with everything this node keeps.";

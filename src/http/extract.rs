@@ -206,6 +206,16 @@ impl Visitor {
         LoginWish { mode, mfa_id: Some(given).filter(|id| !id.is_empty()) }
     }
 
+    /// The host by which the request found its tenant, if it did: pages there are the tenant's own.
+    pub(crate) fn own_host(&self) -> Option<String> {
+        if self.tenant.id() == self.part.registry.control().id() {
+            return None;
+        }
+        let found = tenant_of_host(&self.request, &self.part).ok().flatten()?;
+        let host = self.header("host").filter(|_| found == *self.tenant.id())?;
+        Some(host_name(host).to_ascii_lowercase())
+    }
+
     /// One header as text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.request.headers().get(name).and_then(|value| value.to_str().ok())

@@ -4,7 +4,8 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    audit, auth, blueprints, cache, collections, doctor, factors, keys, ops, records, recovery, rules, tenants, transfer, values,
+    audit, auth, blueprints, cache, collections, doctor, factors, keys, ops, passkeys, records, recovery, rules,
+    tenants, transfer, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -74,6 +75,12 @@ routes! {
     "/api/collections/{collection}/auth-with-otp" POST recovery::auth_with_otp;
     "/api/collections/{collection}/auth-with-totp" POST factors::auth_with_totp;
     "/api/collections/{collection}/auth-with-recovery-code" POST factors::auth_with_recovery_code;
+    "/api/collections/{collection}/auth-with-passkey/begin" POST passkeys::begin_passkey_login;
+    "/api/collections/{collection}/auth-with-passkey" POST passkeys::auth_with_passkey;
+    "/api/collections/{collection}/passkeys" GET passkeys::list_passkeys, POST passkeys::add_passkey;
+    "/api/collections/{collection}/passkeys/begin" POST passkeys::begin_passkey;
+    "/api/collections/{collection}/passkeys/{passkey}" PATCH passkeys::rename_passkey, DELETE passkeys::remove_passkey;
+    "/api/collections/{collection}/second-factors/{id}" DELETE factors::reset_factors;
     "/api/collections/{collection}/totp" GET factors::get_totp, POST factors::enrol_totp;
     "/api/collections/{collection}/totp/confirm" POST factors::confirm_totp;
     "/api/collections/{collection}/totp/disable" POST factors::disable_totp;

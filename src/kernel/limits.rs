@@ -155,6 +155,14 @@ pub const TOTP_PAUSE_S: u64 = 30;
 pub const TOTP_PAUSE_S_MAX: u64 = 900;
 /// Recovery codes of one account.
 pub const RECOVERY_CODES: usize = 10;
+/// Passkeys of one account.
+pub const PASSKEYS_PER_ACCOUNT_MAX: usize = 20;
+/// Passkey ceremonies under way.
+pub const CHALLENGES_MAX: usize = 8_192;
+/// Passkey ceremonies under way that one address began.
+pub const CHALLENGES_PER_ADDRESS_MAX: usize = 64;
+/// Milliseconds in which a passkey ceremony is to be answered (WebAuthn 3, 15.1: five to ten minutes).
+pub const CHALLENGE_MS: i64 = 300_000;
 /// Mails waiting to be handed over.
 pub const MAIL_QUEUE_LEN_MAX: usize = 1_024;
 
@@ -174,6 +182,7 @@ pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
 
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
+const _: () = assert!(CHALLENGES_PER_ADDRESS_MAX < CHALLENGES_MAX);
 const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);
 const _: () = assert!(PAGE_LEN_DEFAULT <= PAGE_LEN_MAX);
 const _: () = assert!(READ_INLINE_STEPS < READ_STEPS_MAX);

@@ -17,6 +17,7 @@ mod batch;
 mod access;
 mod auth;
 mod factors;
+mod passkeys;
 mod audit;
 mod limits;
 mod errors;

@@ -56,6 +56,7 @@ pub(crate) async fn list_auth_methods(
         "otp": { "enabled": methods.otp.is_some(), "duration": methods.otp.unwrap_or(0) },
         "mfa": { "enabled": methods.mfa.is_some(), "duration": methods.mfa.unwrap_or(0) },
         "totp": { "enabled": methods.totp },
+        "passkey": { "enabled": methods.passkey },
         "oauth2": { "enabled": false, "providers": [] },
     })))
 }

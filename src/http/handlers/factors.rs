@@ -123,6 +123,18 @@ pub(crate) async fn renew_recovery_codes(
     Ok(factors_changed(&changed))
 }
 
+/// `DELETE …/second-factors/{id}`: for superusers, of somebody who lost them all.
+pub(crate) async fn reset_factors(
+    visitor: Visitor,
+    part: web::Data<AuthPart>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    visitor.require_superuser()?;
+    let scope = visitor.auth_scope("default", Map::new());
+    part.auth.reset_factors(&scope, &path.0, &path.1, &visitor.identity).await?;
+    Ok(respond::no_content())
+}
+
 /// The owner's next token, and new recovery codes if there are any.
 pub(super) fn factors_changed(changed: &FactorsChanged) -> HttpResponse {
     let mut body = json!({ "token": changed.grant.token.expose(), "expiresIn": changed.grant.expires_in_s });

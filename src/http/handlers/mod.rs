@@ -14,4 +14,5 @@ pub(super) mod cache;
 pub(super) mod values;
 pub(super) mod doctor;
 pub(super) mod factors;
+pub(super) mod passkeys;
 pub(super) mod ops;

@@ -77,6 +77,8 @@ pub struct AuthMethods {
     pub mfa: Option<u64>,
     /// Whether accounts may have an authenticator app as their second factor.
     pub totp: bool,
+    /// Whether accounts may have passkeys.
+    pub passkey: bool,
 }
 
 impl Auth {
@@ -91,6 +93,7 @@ impl Auth {
             otp: group("otp", 180),
             mfa: group("mfa", limits::MFA_S),
             totp: collection.is_enabled("totp"),
+            passkey: collection.is_enabled("passkey"),
         })
     }
 

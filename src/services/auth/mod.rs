@@ -6,9 +6,10 @@
 //! Does not do: creating accounts (that is `records`), access to records (rules), HTTP shapes.
 //!
 //! Reading order: [`Auth`] here → `account` → `login` → `factors` → `identify` → `sessions` → `recovery`, `otp`, `keys` →
-//! `owner` → `totp`, `recovery_codes` → `superusers`.
+//! `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
 
 mod account;
+mod challenges;
 mod error;
 mod factors;
 mod guard;
@@ -19,9 +20,12 @@ mod login;
 mod mailer;
 mod otp;
 mod owner;
+mod party;
+mod passkeys;
 mod prune;
 mod recovery;
 mod recovery_codes;
+mod reset;
 mod rule;
 mod sessions;
 mod superusers;
@@ -29,6 +33,7 @@ mod superusers;
 mod tests;
 mod totp;
 
+pub use challenges::Challenges;
 pub use error::AuthError;
 pub use factors::{Factor, LoginWish};
 pub use guard::{LoginGuard, LoginLimits};
@@ -37,6 +42,8 @@ pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
 pub use mailer::{Mail, Mailer, OutboxMailer};
 pub use otp::{OtpGrant, OtpLogin};
+pub use party::PartyOptions;
+pub use passkeys::{NewPasskey, PasskeyChallenge, PasskeyInfo, PasskeyLogin};
 pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset};
 pub use sessions::SessionInfo;
 pub use superusers::SuperuserSaved;
@@ -73,6 +80,10 @@ pub struct AuthParts {
     pub clock: Arc<dyn Clock>,
     /// Randomness for tokens and codes.
     pub random: Arc<dyn Random>,
+    /// Who the node is to passkeys.
+    pub party: PartyOptions,
+    /// Passkey ceremonies under way.
+    pub challenges: Challenges,
     /// Where links in mails lead, without a slash at the end.
     pub app_url: Arc<str>,
 }

@@ -61,6 +61,8 @@ fn auth_with(
         guard: LoginGuard::new(limits),
         clock: Arc::clone(&node.clock) as Arc<dyn crate::kernel::clock::Clock>,
         random: Arc::clone(&node.random),
+        party: PartyOptions::default(),
+        challenges: Challenges::default(),
         app_url: Arc::from("https://app.test"),
     })
 }

@@ -366,7 +366,7 @@ fn require_totp(collection: &AuthCollection) -> Result<(), AuthError> {
 }
 
 /// What the app calls the account.
-fn label(account: &AuthRecord) -> &str {
+pub(super) fn label(account: &AuthRecord) -> &str {
     Some(account::email(account)).filter(|email| !email.is_empty()).unwrap_or_else(|| account.record.id.as_str())
 }
 

@@ -34,6 +34,8 @@ pub const MFAS: &str = "_mfas";
 pub const TOTPS: &str = "_totps";
 /// Name of the collection of recovery codes.
 pub const RECOVERY_CODES: &str = "_recoveryCodes";
+/// Name of the collection of passkeys.
+pub const PASSKEYS: &str = "_passkeys";
 /// Name of the collection of API keys.
 pub const API_KEYS: &str = "_apiKeys";
 /// Name of the auth collection every tenant starts with, as in PocketBase.
@@ -52,6 +54,7 @@ pub fn control_collections(random: &dyn Random, now_ms: i64) -> Vec<Collection> 
         mfas(now_ms),
         totps(now_ms),
         recovery_codes(now_ms),
+        passkeys(now_ms),
     ]
 }
 
@@ -65,6 +68,7 @@ pub fn tenant_collections(now_ms: i64) -> Vec<Collection> {
         mfas(now_ms),
         totps(now_ms),
         recovery_codes(now_ms),
+        passkeys(now_ms),
     ]
 }
 
@@ -253,6 +257,23 @@ fn recovery_codes(now_ms: i64) -> Collection {
     draft.secret("codeHash");
     draft.stamps();
     draft.index("record", &["collectionRef", "recordRef"]);
+    draft.build(now_ms)
+}
+
+fn passkeys(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_passkeys", PASSKEYS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.text("name", 100);
+    draft.text("rpId", 255);
+    draft.required_text("credentialId", 2_000);
+    draft.secret("userHandle");
+    draft.named("credential", FieldKind::Json { max_size: 0 }).hidden = true;
+    draft.named("backedUp", FieldKind::Bool);
+    draft.date("lastUsed");
+    draft.stamps();
+    draft.index("record", &["collectionRef", "recordRef"]);
+    draft.unique("credentialId", &["credentialId"], None);
     draft.build(now_ms)
 }
 

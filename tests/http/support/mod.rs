@@ -3,6 +3,7 @@
 
 mod actor;
 mod answer;
+mod authenticator;
 mod logs;
 mod raw;
 mod server;
@@ -10,6 +11,7 @@ mod sink;
 
 pub(crate) use actor::Actor;
 pub(crate) use answer::Answer;
+pub(crate) use authenticator::Authenticator;
 pub(crate) use logs::expect_error;
 pub(crate) use raw::RawConnection;
 pub(crate) use server::{PASSWORD, TestServer, User};
