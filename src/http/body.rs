@@ -3,10 +3,12 @@
 //! Keeps true: a body that is too large is refused before it is buffered, one that is too deep before it is parsed, and
 //! every refusal names what is wrong and where. Does not do: multipart, that is `multipart`; meaning, that is services'.
 
-use crate::http::multipart;
+use crate::http::extract::Visitor;
+use crate::http::multipart::{self, Target};
 use crate::http::problem::Problem;
 use crate::kernel::error::Code;
 use crate::kernel::limits;
+use crate::services::files::Upload;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
@@ -33,27 +35,22 @@ pub(crate) struct Json<T>(pub(crate) T);
 #[derive(Debug, Default)]
 pub(crate) struct RecordBody {
     pub(crate) object: Map<String, Value>,
+    /// Files that came along; those of a single record are named in `object`.
+    pub(crate) uploads: Vec<Upload>,
     /// What makes two bodies the same request for an idempotency key.
     pub(crate) raw: Bytes,
 }
 
-impl FromRequest for RecordBody {
-    type Error = Problem;
-    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        let payload = payload.take();
-        Box::pin(async move {
-            if is_multipart(&request) {
-                let object = multipart::read_object(&request, payload).await?;
-                let raw = Bytes::from(Value::Object(object.clone()).to_string());
-                return Ok(Self { object, raw });
-            }
-            let raw = read_all(&request, payload).await?;
-            check_media_type(&request, &raw)?;
-            Ok(Self { object: parse(&raw)?, raw })
-        })
+impl RecordBody {
+    /// Reads the body of a visitor's write; `target` decides where files may belong.
+    pub(crate) async fn read(visitor: &Visitor, target: Target<'_>, payload: web::Payload) -> Result<Self, Problem> {
+        let (request, payload) = (visitor.request(), payload.into_inner());
+        if is_multipart(request) {
+            return multipart::read(visitor, target, payload).await;
+        }
+        let raw = read_all(request, payload).await?;
+        check_media_type(request, &raw)?;
+        Ok(Self { object: parse(&raw)?, uploads: Vec::new(), raw })
     }
 }
 

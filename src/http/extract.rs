@@ -13,6 +13,7 @@ use crate::http::problem::Problem;
 use crate::kernel::clock::Clock;
 use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{RecordId, TenantId};
+use crate::kernel::random::Random;
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
@@ -219,6 +220,21 @@ impl Visitor {
     /// One header as text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.request.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The node's source of randomness.
+    pub(crate) fn random(&self) -> &dyn Random {
+        self.part.tools.random.as_ref()
+    }
+
+    /// The same visitor as whoever `token` of `files/token` stands for; a stranger if it does not hold.
+    pub(crate) async fn with_file_token(mut self, token: &str) -> Result<Self, Problem> {
+        self.identity = match self.part.auth.authenticate_file_token(&self.tenant, token).await {
+            Ok(identity) => identity,
+            Err(fault) if fault.code() == Code::TokenInvalid => Identity::anonymous(),
+            Err(fault) => return Err(fault.into()),
+        };
+        Ok(self)
     }
 
     /// The request as it came.

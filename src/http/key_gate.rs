@@ -16,6 +16,7 @@ const RECORD_ROUTES: &[&str] = &[
     "/api/collections/{collection}/records",
     "/api/collections/{collection}/records/{id}",
     "/api/collections/{collection}/records/{id}/history",
+    "/api/files/{collection}/{id}/{filename}",
 ];
 
 /// Refuses what the key of `identity`, if it has one, is not good for.

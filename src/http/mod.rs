@@ -8,6 +8,7 @@ pub mod routes;
 mod body;
 mod delivery;
 mod extract;
+mod file_delivery;
 mod handlers;
 mod key_gate;
 mod middleware;

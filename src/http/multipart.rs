@@ -1,73 +1,185 @@
-//! Multipart bodies (RFC 7578), turned into the same JSON object that a JSON body would have been.
+//! Multipart bodies (RFC 7578), turned into the same JSON object that a JSON body would have been, and files.
 //!
-//! Keeps true: a part is read under the body bound; `@jsonPayload` parts are merged; a name that occurs twice becomes a
-//! list. Does not do: files. Until uploads are stored, a part with a file name is refused by name, never dropped.
+//! Keeps true: every part is read under a bound; `@jsonPayload` parts are merged; a name that occurs twice becomes a list;
+//! a file goes to disk as it comes, never into memory, and no further than its field allows; what a refused body still
+//! holds is read and thrown away, so that the refusal reaches whoever is sending.
+//! Does not do: deciding what a file may be; services say that before the first byte of it is kept.
 
-use crate::http::body::{self, BodyLimits};
+use crate::http::body::{self, BodyLimits, RecordBody};
+use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::kernel::error::{Code, Detail};
 use crate::kernel::limits;
+use crate::services::files::Upload;
+use crate::services::records::uploads;
+use crate::services::records::write::WriteVerb;
 use actix_multipart::{Field, Multipart, MultipartError};
 use actix_web::dev::Payload;
-use actix_web::{HttpRequest, web};
+use actix_web::web;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 /// The part whose content is a JSON object with any number of members.
 const JSON_PAYLOAD: &str = "@jsonPayload";
 
-/// Reads a whole multipart body into one object.
-pub(crate) async fn read_object(request: &HttpRequest, payload: Payload) -> Result<Map<String, Value>, Problem> {
-    let limits = request.app_data::<web::Data<BodyLimits>>().ok_or_else(|| Problem::bare(Code::Internal))?.clone();
-    body::refuse_announced(request, limits.multipart_bytes_max)?;
-    let late = |_| Problem::bare(Code::RequestTimeout);
-    let parts = Multipart::new(request.headers(), payload);
-    tokio::time::timeout(limits.timeout, collect(parts, limits.json_bytes_max)).await.map_err(late)?
+/// What the body is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// One record of this collection.
+    Record(&'a str, WriteVerb),
+    /// A batch, whose files are given to its requests later.
+    Batch,
 }
 
-async fn collect(mut parts: Multipart, bytes_max: usize) -> Result<Map<String, Value>, Problem> {
-    let mut object = Map::new();
-    let mut left = bytes_max;
-    let mut count = 0;
-    while let Some(part) = parts.next().await {
-        let mut part = part.map_err(malformed)?;
-        count += 1;
-        if count > limits::FIELDS_PER_COLLECTION_MAX {
-            return Err(Problem::new(Code::RequestInvalid, "The multipart body has too many parts."));
+/// Reads a whole multipart body.
+pub(crate) async fn read(visitor: &Visitor, target: Target<'_>, payload: Payload) -> Result<RecordBody, Problem> {
+    let request = visitor.request();
+    let limits = request.app_data::<web::Data<BodyLimits>>().ok_or_else(|| Problem::bare(Code::Internal))?.clone();
+    body::refuse_announced(request, limits.multipart_bytes_max)?;
+    let mut parts = Multipart::new(request.headers(), payload);
+    let mut form = Form {
+        visitor,
+        target,
+        body: RecordBody::default(),
+        print: Map::new(),
+        text_left: limits.json_bytes_max,
+        left: limits.multipart_bytes_max,
+        limits: &limits,
+        count: 0,
+    };
+    match form.collect(&mut parts).await {
+        Ok(()) => {
+            let raw = Bytes::from(Value::Object(form.print).to_string());
+            Ok(RecordBody { raw, ..form.body })
         }
-        let name = part.name().unwrap_or_default().to_owned();
-        refuse_file(&part, &name)?;
-        let content = read_part(&mut part, left, bytes_max).await?;
-        left -= content.len();
-        put(&mut object, &name, content)?;
+        Err(problem) => {
+            if problem.code() != Code::RequestTimeout {
+                drain(&mut parts, form.left, limits.timeout).await;
+            }
+            Err(problem)
+        }
     }
-    Ok(object)
+}
+
+/// A form that is being read.
+struct Form<'a> {
+    visitor: &'a Visitor,
+    target: Target<'a>,
+    body: RecordBody,
+    /// The body with what a file is in the place of how it is stored: the same in every repetition.
+    print: Map<String, Value>,
+    text_left: usize,
+    left: usize,
+    limits: &'a BodyLimits,
+    count: usize,
+}
+
+impl Form<'_> {
+    async fn collect(&mut self, parts: &mut Multipart) -> Result<(), Problem> {
+        while let Some(part) = timely(self.limits.timeout, parts.next()).await? {
+            let mut part = part.map_err(malformed)?;
+            self.count += 1;
+            if self.count > limits::FIELDS_PER_COLLECTION_MAX {
+                return Err(Problem::new(Code::RequestInvalid, "The multipart body has too many parts."));
+            }
+            let name = part.name().unwrap_or_default().to_owned();
+            match file_name(&part) {
+                Some(original) => self.take_file(&mut part, &name, &original).await?,
+                None => self.take_text(&mut part, &name).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_chunk(&mut self, part: &mut Field) -> Result<Option<Bytes>, Problem> {
+        let Some(chunk) = timely(self.limits.timeout, part.next()).await? else { return Ok(None) };
+        let chunk = chunk.map_err(malformed)?;
+        let max = self.limits.multipart_bytes_max;
+        self.left = self.left.checked_sub(chunk.len()).ok_or_else(|| body::too_large(max))?;
+        Ok(Some(chunk))
+    }
+
+    async fn take_text(&mut self, part: &mut Field, name: &str) -> Result<(), Problem> {
+        let mut content = Vec::new();
+        while let Some(chunk) = self.next_chunk(part).await? {
+            let max = self.limits.json_bytes_max;
+            self.text_left = self.text_left.checked_sub(chunk.len()).ok_or_else(|| body::too_large(max))?;
+            content.extend_from_slice(&chunk);
+        }
+        let content = String::from_utf8(content)
+            .map_err(|_| Problem::new(Code::RequestInvalid, "A multipart field is not valid UTF-8."))?;
+        put(&mut self.print, name, content.clone())?;
+        put(&mut self.body.object, name, content)
+    }
+
+    async fn take_file(&mut self, part: &mut Field, name: &str, original: &str) -> Result<(), Problem> {
+        let allowed = match self.target {
+            Target::Record(collection, verb) => {
+                uploads::allowance(&self.visitor.scope(Map::new()), collection, verb, name)?
+            }
+            Target::Batch => u64::MAX,
+        };
+        if self.body.uploads.len() >= limits::UPLOADS_PER_BODY_MAX {
+            let message = format!("The body has more than {} files.", limits::UPLOADS_PER_BODY_MAX);
+            return Err(Problem::new(Code::RequestInvalid, message));
+        }
+        let mut file = self.visitor.tenant.stage_file().await?;
+        while let Some(chunk) = self.next_chunk(part).await? {
+            if file.bytes() + chunk.len() as u64 > allowed {
+                return Err(too_long(name, allowed));
+            }
+            file.write(&chunk).await?;
+        }
+        // What a form sends for a file input that was left empty.
+        if original.is_empty() && file.bytes() == 0 {
+            return Ok(());
+        }
+        let staged = file.finish().await?;
+        let upload = Upload::new(name, original, staged, self.visitor.random());
+        uploads::name_in(&mut self.print, name, upload.print());
+        if let Target::Record(..) = self.target {
+            uploads::name_in(&mut self.body.object, name, upload.name().as_str());
+        }
+        self.body.uploads.push(upload);
+        Ok(())
+    }
+}
+
+fn too_long(member: &str, max: u64) -> Problem {
+    let message = format!("The maximum allowed file size is {max} bytes.");
+    let field = member.trim_matches('+').trim_end_matches('-');
+    let detail = Detail::new(field, "validation_file_size_limit", message.clone());
+    Problem::new(Code::ValidationFailed, message).with_detail(detail)
+}
+
+/// The bound is on silence, not on the whole: a large file may take as long as it keeps coming.
+async fn timely<T>(timeout: Duration, wait: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(timeout, wait).await.map_err(|_| Problem::bare(Code::RequestTimeout))
+}
+
+/// Reads what is left, so that a client that is still sending gets to read the answer.
+async fn drain(parts: &mut Multipart, mut left: usize, timeout: Duration) {
+    while let Ok(Some(Ok(mut part))) = timely(timeout, parts.next()).await {
+        while let Ok(Some(Ok(chunk))) = timely(timeout, part.next()).await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }
 }
 
 fn malformed(error: MultipartError) -> Problem {
     Problem::new(Code::RequestInvalid, format!("The multipart body is malformed: {error}."))
 }
 
-fn refuse_file(part: &Field, name: &str) -> Result<(), Problem> {
-    let is_file = part.content_disposition().is_some_and(|disposition| disposition.get_filename().is_some());
-    if !is_file {
-        return Ok(());
-    }
-    let message = "This version stores no uploaded files; send the field without a file.";
-    let detail = Detail::new(name, "validation_file_unsupported", message);
-    Err(Problem::new(Code::ValidationFailed, message).with_detail(detail))
-}
-
-async fn read_part(part: &mut Field, left: usize, bytes_max: usize) -> Result<String, Problem> {
-    let mut content = Vec::new();
-    while let Some(chunk) = part.next().await {
-        let chunk = chunk.map_err(malformed)?;
-        if content.len() + chunk.len() > left {
-            return Err(body::too_large(bytes_max));
-        }
-        content.extend_from_slice(&chunk);
-    }
-    String::from_utf8(content).map_err(|_| Problem::new(Code::RequestInvalid, "A multipart field is not valid UTF-8."))
+/// What the client calls the file; `None` for a part that is none.
+fn file_name(part: &Field) -> Option<String> {
+    let disposition = part.content_disposition()?;
+    let extended = disposition.get_filename_ext().and_then(|value| String::from_utf8(value.value.clone()).ok());
+    extended.or_else(|| disposition.get_filename().map(str::to_owned))
 }
 
 fn put(object: &mut Map<String, Value>, name: &str, content: String) -> Result<(), Problem> {

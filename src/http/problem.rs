@@ -21,6 +21,8 @@ pub struct Problem {
     details: Vec<Detail>,
     members: Vec<(&'static str, String)>,
     retry_after_s: Option<u32>,
+    /// What of a file there would have been.
+    content_range: Option<String>,
     /// The chain of causes, kept only for failures that the edge logs.
     chain: Option<String>,
 }
@@ -37,6 +39,7 @@ pub const fn status_of(kind: Kind) -> StatusCode {
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Precondition => StatusCode::PRECONDITION_FAILED,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::OutOfRange => StatusCode::RANGE_NOT_SATISFIABLE,
         Kind::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
         Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
         Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -48,7 +51,15 @@ pub const fn status_of(kind: Kind) -> StatusCode {
 impl Problem {
     /// A failure that the edge itself found; `message` is one sentence for the caller.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Vec::new(), members: Vec::new(), retry_after_s: None, chain: None }
+        Self {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            members: Vec::new(),
+            retry_after_s: None,
+            content_range: None,
+            chain: None,
+        }
     }
 
     /// A failure whose code says everything.
@@ -66,6 +77,18 @@ impl Problem {
     pub fn with_retry_after_s(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// Says how large the file is whose part was asked for.
+    #[must_use]
+    pub fn with_content_range(mut self, text: String) -> Self {
+        self.content_range = Some(text);
+        self
+    }
+
+    /// The value of `Content-Range`, where there is one.
+    pub fn content_range(&self) -> Option<&str> {
+        self.content_range.as_deref()
     }
 
     /// Adds one refused field.
@@ -150,6 +173,7 @@ impl<F: Fault> From<F> for Problem {
             details: fault.details(),
             members: fault.members(),
             retry_after_s: fault.retry_after_s(),
+            content_range: None,
             chain,
         }
     }

@@ -4,7 +4,7 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    audit, auth, blueprints, cache, collections, doctor, factors, keys, ops, passkeys, records, recovery, rules,
+    audit, auth, blueprints, cache, collections, doctor, factors, files, keys, ops, passkeys, records, recovery, rules,
     tenants, transfer, values,
 };
 use super::problem::Problem;
@@ -92,6 +92,7 @@ routes! {
     "/api/collections/{collection}/request-email-change" POST recovery::request_email_change;
     "/api/collections/{collection}/confirm-email-change" POST recovery::confirm_email_change;
     "/api/files/token" POST auth::create_file_token;
+    "/api/files/{collection}/{id}/{filename}" GET files::get_file;
     "/api/keys" GET keys::list_keys, POST keys::create_key;
     "/api/keys/{key}" DELETE keys::revoke_key;
     "/api/keys/{key}/rotate" POST keys::rotate_key;

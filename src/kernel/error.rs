@@ -22,6 +22,8 @@ pub enum Kind {
     Precondition,
     /// The request or its body is larger than a bound.
     TooLarge,
+    /// The part of a file that was asked for is not there.
+    OutOfRange,
     /// The same idempotency key was used for another request.
     Unprocessable,
     /// The method does not exist on this resource.
@@ -103,6 +105,7 @@ codes! {
     ShuttingDown = "shutting_down" => Unavailable, "The node is stopping.";
     StorageFull = "storage_full" => StorageFull, "The disk or the quota is full; reads go on.";
     RequestTimeout = "request_timeout" => TimedOut, "The request took too long to arrive or to be answered.";
+    RangeNotSatisfiable = "range_not_satisfiable" => OutOfRange, "The file has no such part.";
     Internal = "internal" => Internal, "Something went wrong inside; the request id finds it in the log.";
 }
 

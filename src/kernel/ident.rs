@@ -120,6 +120,12 @@ identifier!(
         && text != "." && text != ".."
 );
 
+identifier!(
+    /// The name of an uploaded file inside its record's folder. 1 to 200 of `[a-zA-Z0-9_.-]`, no `.` in front.
+    FileName, "file name", "1 to 200 letters, digits or _ . -, not beginning with .",
+    |text| all(text, 1, 200, |byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) && !text.starts_with('.')
+);
+
 impl TenantId {
     /// The reserved tenant that holds tenants, superusers, blueprints and node settings.
     pub fn control() -> Self {
@@ -176,6 +182,7 @@ mod tests {
             assert!(CollectionId::parse(text).is_err(), "{text:?}");
             assert!(RecordId::parse(text).is_err(), "{text:?}");
             assert!(FieldName::parse(text).is_err(), "{text:?}");
+            assert!(FileName::parse(text).is_err(), "{text:?}");
         }
     }
 

@@ -7,6 +7,20 @@
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest multipart request body, bytes.
 pub const MULTIPART_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest uploaded file when its field names no `maxSize`, bytes (PocketBase: 5 MiB).
+pub const FILE_BYTES_DEFAULT: u64 = 5 * 1024 * 1024;
+/// Files in one multipart body.
+pub const UPLOADS_PER_BODY_MAX: usize = 100;
+/// Bytes at the beginning of a file by which its media type is told.
+pub const FILE_HEAD_BYTES: usize = 8 * 1024;
+/// Bytes of a file read or packed at a time.
+pub const FILE_CHUNK_BYTES: usize = 256 * 1024;
+/// Lists of files waiting to be removed after their commit; beyond, the next sweep finds them.
+pub const FILE_REMOVALS_LEN_MAX: usize = 1_024;
+/// Milliseconds that a file which no record names is left alone: its commit may be under way.
+pub const FILE_ORPHAN_AGE_MS: i64 = 60 * 60 * 1_000;
+/// Milliseconds between two looks for such files in one open tenant.
+pub const FILE_SWEEP_EVERY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Deepest nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Largest URL query string, bytes.

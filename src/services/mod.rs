@@ -6,5 +6,6 @@ pub mod purging;
 pub mod sample;
 pub mod blueprints;
 pub mod collections;
+pub mod files;
 pub mod records;
 pub mod auth;

@@ -5,9 +5,11 @@
 use super::StoreError;
 use super::changelog;
 use super::connection;
+use super::files;
 use super::migrate;
 use super::readers;
-use crate::kernel::ident::{CollectionId, TenantId};
+use crate::kernel::ident::{CollectionId, RecordId, TenantId};
+use crate::kernel::value::Stored;
 use crate::schema::CollectionKind;
 use rusqlite::Connection;
 use std::path::Path;
@@ -30,6 +32,8 @@ pub struct CheckReport {
     pub log_len: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// Uploaded files that records name.
+    pub files: u64,
 }
 
 impl CheckReport {
@@ -57,12 +61,14 @@ pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, Sto
         records: Vec::new(),
         log_len: 0,
         bytes: std::fs::metadata(&path)?.len(),
+        files: 0,
     };
     quick_check(&connection, &mut report)?;
     // A damaged part is a finding, not the end of the look.
     let collections = check_collections(&connection, &mut report).err();
+    let files = check_files(&connection, &path, &mut report).err();
     let log = check_log(&connection, &mut report).err();
-    report.problems.extend(collections.into_iter().chain(log).map(|error| error.to_string()));
+    report.problems.extend(collections.into_iter().chain(files).chain(log).map(|error| error.to_string()));
     Ok(report)
 }
 
@@ -91,6 +97,40 @@ fn check_collections(connection: &Connection, report: &mut CheckReport) -> Resul
                 u64::try_from(count).unwrap_or(0),
             )),
             Err(error) => report.problems.push(format!("collection {}: {error}", collection.name)),
+        }
+    }
+    Ok(())
+}
+
+/// Every file that a record names must be there.
+fn check_files(connection: &Connection, path: &Path, report: &mut CheckReport) -> Result<(), StoreError> {
+    let root = files::root_of(path);
+    let schema = readers::load_schema(connection)?;
+    for collection in schema.collections().iter().filter(|collection| collection.kind != CollectionKind::View) {
+        for field in files::file_fields(collection) {
+            let column = field.column();
+            let sql = format!("SELECT id, {column} FROM \"{}\" WHERE {column} NOT IN ('', '[]')", collection.table());
+            let (mut missing, mut first) = (0_u64, None);
+            let mut statement = connection.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let Ok(record) = RecordId::parse(row.get_ref(0)?.as_str().unwrap_or_default()) else { continue };
+                let held = Stored::text(row.get_ref(1)?.as_str().unwrap_or_default());
+                for name in files::names_in(&held) {
+                    let place = files::FileRef { collection: collection.id.clone(), record: record.clone(), name };
+                    if place.path(&root).is_file() {
+                        report.files += 1;
+                    } else {
+                        missing += 1;
+                        first.get_or_insert(format!("{}/{}", place.record, place.name));
+                    }
+                }
+            }
+            if let Some(first) = first {
+                let what =
+                    format!("{}.{}: {missing} named files are missing, such as {first}", collection.name, field.name);
+                report.problems.push(what);
+            }
         }
     }
     Ok(())

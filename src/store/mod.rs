@@ -5,11 +5,13 @@
 //! Does not do: meaning of rules or JSON of the wire; who may ask is decided above.
 //!
 //! Reading order: [`tenant`] (handles) → [`readers`] and [`writer`] (the two ways in) → [`writetx`] (what a write can
-//! do) → [`changelog`], [`record_codec`], [`rowclock`] (what a write leaves behind) → [`snapshot`], [`check`], [`mod@replay`].
+//! do) → [`changelog`], [`record_codec`], [`rowclock`] (what a write leaves behind) → [`files`], [`snapshot`], [`check`],
+//! [`mod@replay`].
 
 mod connection;
 mod options;
 mod faults;
+mod files;
 mod functions;
 mod migrate;
 mod record_codec;
@@ -34,6 +36,7 @@ pub use changelog::{LogOp, LoggedTx, SchemaChange, chain_holds};
 pub use check::{CheckReport, check_file, free_bytes};
 pub use connection::{assert_sqlite, describe_in_scratch, required_compile_options};
 pub use faults::{FaultPoint, Faults, Injected, NoFaults};
+pub use files::{FileRef, FileWriter, OpenFile, StagedFile};
 pub use migrate::FORMAT_VERSION;
 pub use node::{load_or_create_node_id, raise_file_limit};
 pub use options::{

@@ -1,11 +1,12 @@
 //! Whole files: make, copy, bring in, swap, delete; each step ordered so that a crash leaves the old state or the new.
 //!
 //! Keeps true: a tenant file appears under its name only complete and on disk (temp → fsync → rename → fsync of the
-//! folder); a file that came from elsewhere gets a new lineage. Does not do: uploads beside the file; registry rows.
+//! folder), with its uploaded files; a file that came from elsewhere gets a new lineage. Does not do: registry rows.
 
 use super::StoreError;
 use super::connection;
 use super::faults::FaultPoint;
+use super::files;
 use super::migrate;
 use super::options::StoreOptions;
 use super::tenant::{TenantDb, Tenants, file_path};
@@ -43,8 +44,10 @@ impl Tenants {
             let _hold = self.hold(target, PATIENCE).await?;
             let (options, target) = (Arc::clone(&self.shared.options), target.clone());
             blocking(move || {
+                let _files = from.inner().remover().hold(from.id());
                 place(&options, &target, Place::New, |temp| {
                     copy_online(&from, temp)?;
+                    files::link_all(&from.files_root(), &files::root_of(temp))?;
                     adopt(temp)
                 })
             })
@@ -53,13 +56,17 @@ impl Tenants {
         self.open(target).await
     }
 
-    /// Writes a consistent copy of a tenant to `destination`: one file, no write-ahead log beside it.
+    /// Writes a consistent copy of a tenant with its uploaded files to `destination`: one file, no write-ahead log
+    /// beside it.
     pub async fn export(&self, id: &TenantId, destination: &Path) -> Result<(), StoreError> {
         let (from, destination) = (self.open(id).await?, destination.to_path_buf());
         let options = Arc::clone(&self.shared.options);
         blocking(move || {
             let temp = temporary(&destination, &*options.random);
-            let copied = copy_online(&from, &temp).and_then(|()| finish(&options, &temp, &destination));
+            let _files = from.inner().remover().hold(from.id());
+            let copied = copy_online(&from, &temp)
+                .and_then(|()| files::pack(&from.files_root(), &temp))
+                .and_then(|()| finish(&options, &temp, &destination));
             if copied.is_err() {
                 remove_database(&temp);
             }
@@ -86,6 +93,7 @@ impl Tenants {
                 place(&options, &id, how, |temp| {
                     copy_file(&source, temp)?;
                     validate(temp)?;
+                    files::unpack(temp, &files::root_of(temp))?;
                     adopt(temp)
                 })
             })
@@ -172,6 +180,7 @@ fn place(
         Err(error) => {
             remove_database(&temp);
             if new_folder {
+                let _ = fs::remove_dir_all(files::root_of(&target));
                 // Only an empty folder goes.
                 let _ = fs::remove_dir(folder);
             }
@@ -292,7 +301,7 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreErr
     sync_dir(parent(path)?)
 }
 
-fn sync_dir(folder: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_dir(folder: &Path) -> Result<(), StoreError> {
     Ok(File::open(folder)?.sync_all()?)
 }
 

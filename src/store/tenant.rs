@@ -5,6 +5,7 @@
 //! Does not do: which tenants exist (the registry in the control database), names, rights.
 
 use super::changelog::{LogHead, LoggedTx};
+use super::files::FileRemover;
 use super::migrate;
 use super::options::{StoreOptions, WriteMeta, Written};
 use super::readers::{self, Allowance, ReadPool, Reader};
@@ -47,6 +48,7 @@ pub(super) struct TenantInner {
 pub(super) struct Shared {
     pub(super) options: Arc<StoreOptions>,
     pub(super) counters: Counters,
+    pub(super) remover: FileRemover,
     writers: Arc<WriterPool>,
     openers: Arc<ScheduledThreadPool>,
 }
@@ -85,6 +87,15 @@ impl TenantInner {
 
     pub(super) fn id(&self) -> &TenantId {
         &self.id
+    }
+
+    /// The database file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn remover(&self) -> &FileRemover {
+        &self.shared.remover
     }
 
     pub(super) fn schema(&self) -> Arc<Schema> {
@@ -311,8 +322,9 @@ impl Tenants {
         std::fs::create_dir_all(options.data_dir.join("tenants"))?;
         let writers = WriterPool::start(options.writer_threads)?;
         let openers = Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("tn-open-{}").build());
+        let remover = FileRemover::start(options.data_dir.clone())?;
         let options = Arc::new(options);
-        let shared = Arc::new(Shared { options, counters: Counters::default(), writers, openers });
+        let shared = Arc::new(Shared { options, counters: Counters::default(), remover, writers, openers });
         Ok(Self { shared, table: Mutex::default(), changed: Notify::new() })
     }
 
@@ -510,7 +522,12 @@ impl Tenants {
     /// Writes what is queued, closes every handle, ends the threads. Handles still in use are left to their users.
     pub async fn shutdown(&self) {
         let writers = Arc::clone(&self.shared.writers);
-        let _ = tokio::task::spawn_blocking(move || writers.close()).await;
+        let shared = Arc::clone(&self.shared);
+        let closing = move || {
+            writers.close();
+            shared.remover.close();
+        };
+        let _ = tokio::task::spawn_blocking(closing).await;
         let ids: Vec<TenantId> = self.table.lock().open.keys().cloned().collect();
         for id in ids {
             if !self.close(&id).await {

@@ -11,6 +11,7 @@ use super::StoreError;
 use super::changelog::{LogHead, TxHeader};
 use super::connection::Budget;
 use super::faults::FaultPoint;
+use super::files::{Released, released};
 use super::options::{Commit, Touch, WriteMeta, WriteToken, Written};
 use super::readers::{Reader, partition_key};
 use super::rowclock::Clock2;
@@ -305,6 +306,7 @@ struct Group<'a> {
     kept: Vec<(Box<dyn Job>, Option<Logged>)>,
     undone: Vec<Box<dyn Job>>,
     touches: Vec<Touch>,
+    released: Vec<Released>,
     schema_changed: bool,
     stored: bool,
 }
@@ -320,6 +322,7 @@ impl<'a> Group<'a> {
             kept: Vec::new(),
             undone: Vec::new(),
             touches: Vec::new(),
+            released: Vec::new(),
             schema_changed: false,
             stored: false,
         }
@@ -400,6 +403,7 @@ impl<'a> Group<'a> {
         }
         let schema_changed = ops.schema_changed;
         let (ops, touches) = ops.finish(self.state.log.lsn + 1);
+        let released = released(&self.schema, &schema, &ops);
         let mut logged = None;
         if !ops.is_empty() {
             let meta = job.meta();
@@ -416,6 +420,7 @@ impl<'a> Group<'a> {
         }
         execute(&self.state.connection, "RELEASE request")?;
         self.touches.extend(touches);
+        self.released.extend(released);
         self.stored |= outcome.stored;
         if schema_changed {
             self.schema = schema;
@@ -483,6 +488,7 @@ impl<'a> Group<'a> {
         if committed {
             self.inner.readers().release_stale(self.inner.commits());
         }
+        self.inner.remover().submit(self.inner.id(), std::mem::take(&mut self.released));
     }
 
     fn observe(&mut self) {

@@ -22,8 +22,6 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ("tenant_busy", "needs two administrative operations at one moment; tested in tenants"),
     ("rate_limited", "rate limits are not offered yet"),
     ("quota_exceeded", "budgets are not offered yet"),
-    ("file_not_found", "files are not served yet"),
-    ("key_not_found", "the application cache is not offered yet"),
 ];
 
 #[test]

@@ -10,6 +10,7 @@ mod isolation;
 mod replay;
 mod collections;
 mod records;
+mod files;
 mod caching;
 mod purging;
 mod values;

@@ -44,7 +44,7 @@ fn space(folder: &std::path::Path) -> Value {
 async fn check(what: String, folder: PathBuf, tenant: TenantId) -> Value {
     match web::block(move || store::check_file(&folder, &tenant)).await {
         Ok(Ok(report)) if report.is_healthy() => json!({
-            "what": what, "result": "ok", "bytes": report.bytes, "transactions": report.log_len,
+            "what": what, "result": "ok", "bytes": report.bytes, "transactions": report.log_len, "files": report.files,
             "records": report.records.iter().map(|(_, _, count)| count).sum::<u64>(),
         }),
         Ok(Ok(report)) => json!({ "what": what, "result": report.problems.join("; ") }),

@@ -1,6 +1,7 @@
 //! The handlers, by capability. A pure list.
 
 pub(super) mod records;
+pub(super) mod files;
 pub(super) mod transfer;
 pub(super) mod collections;
 pub(super) mod audit;

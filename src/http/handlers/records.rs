@@ -6,9 +6,10 @@
 use crate::http::body::{self, RecordBody};
 use crate::http::delivery;
 use crate::http::extract::Visitor;
+use crate::http::multipart::Target;
 use crate::http::problem::Problem;
 use crate::http::respond;
-use crate::kernel::error::Code;
+use crate::kernel::error::{Code, Detail};
 use crate::services::records::batch::{self, BatchOptions};
 use crate::services::records::cached::{self, Freshness};
 use crate::services::records::changes;
@@ -46,8 +47,9 @@ fn freshness(visitor: &Visitor, scope: &Scope) -> Freshness {
 pub(crate) async fn create_record(
     visitor: Visitor,
     collection: web::Path<String>,
-    body: RecordBody,
+    payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
+    let body = RecordBody::read(&visitor, Target::Record(&collection, WriteVerb::Create), payload).await?;
     run(visitor, WriteVerb::Create, collection.into_inner(), None, body).await
 }
 
@@ -55,9 +57,10 @@ pub(crate) async fn create_record(
 pub(crate) async fn update_record(
     visitor: Visitor,
     path: web::Path<(String, String)>,
-    body: RecordBody,
+    payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let (collection, id) = path.into_inner();
+    let body = RecordBody::read(&visitor, Target::Record(&collection, WriteVerb::Update), payload).await?;
     run(visitor, WriteVerb::Update, collection, Some(id), body).await
 }
 
@@ -84,6 +87,7 @@ async fn run(
         collection,
         id,
         body: body.object,
+        uploads: body.uploads,
         if_match: visitor.header("if-match").map(plain_tags),
         view: View::from_pairs(&visitor.parameters())?,
         dry_run: visitor.flag("dryRun"),
@@ -112,11 +116,13 @@ fn idempotency(visitor: &Visitor, scope: &Scope, raw: &[u8]) -> Result<Option<Id
 }
 
 /// `POST /api/batch`
-pub(crate) async fn run_batch(visitor: Visitor, body: RecordBody) -> Result<HttpResponse, Problem> {
+pub(crate) async fn run_batch(visitor: Visitor, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    let body = RecordBody::read(&visitor, Target::Batch, payload).await?;
     let scope = visitor.scope(Map::new());
     let idempotency = idempotency(&visitor, &scope, &body.raw)?;
-    let requests = BatchRequest::parse(Value::Object(body.object))
-        .map_err(|detail| Problem::new(Code::ValidationFailed, detail.message.clone()).with_detail(detail))?;
+    let refused = |detail: Detail| Problem::new(Code::ValidationFailed, detail.message.clone()).with_detail(detail);
+    let mut requests = BatchRequest::parse(Value::Object(body.object)).map_err(refused)?;
+    requests.attach(body.uploads).map_err(refused)?;
     let options = BatchOptions { dry_run: visitor.flag("dryRun"), idempotency };
     let answer = batch::run(&scope, requests, options).await?;
     let (token, replayed) = (answer.token.clone(), answer.replayed);

@@ -170,6 +170,9 @@ fn problem_response(problem: &Problem, id: &RequestId) -> HttpResponse {
     if let Some(seconds) = problem.retry_after_s() {
         answer.insert_header((header::RETRY_AFTER, seconds));
     }
+    if let Some(range) = problem.content_range() {
+        answer.insert_header((header::CONTENT_RANGE, range));
+    }
     if problem.code() == Code::AuthRequired || problem.code() == Code::TokenInvalid {
         answer.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
     }

@@ -7,7 +7,7 @@
 
 use super::RecordError;
 use crate::kernel::error::Detail;
-use crate::kernel::ident::FieldNumber;
+use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
@@ -24,6 +24,8 @@ pub(super) struct Prepared {
     hashes: Vec<(FieldNumber, String)>,
     /// The stored hash that `oldPassword` was found to match.
     proven: Option<String>,
+    /// The id of a new record whose files are in their place already.
+    pub(super) id: Option<RecordId>,
 }
 
 impl Prepared {

@@ -2,18 +2,18 @@
 //!
 //! Keeps true: in a transactional batch the items see each other's effects and nobody else's, and one failure undoes
 //! all; in a partial batch an item's failure is its own. Answers keep the order of the requests.
-//! Does not do: files, nested batches, other tenants.
+//! Does not do: nested batches, other tenants.
 
 use super::account::Prepared;
 use super::batch_request::{BatchRequest, Item, Verb};
 use super::idempotency::Idempotency;
 use super::read::{self, ListRequest, View};
 use super::write::{self, Done, Effect, WriteRequest, WriteSource, WriteVerb};
-use super::{Answer, RecordError, Scope};
+use super::{Answer, RecordError, Scope, uploads};
 use crate::kernel::error::{Code, Detail};
 use crate::kernel::ident::RecordId;
 use crate::query::request::RequestContext;
-use crate::store::{Reader, WriteToken, WriteTx};
+use crate::store::{FileRef, Reader, WriteToken, WriteTx};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -93,11 +93,40 @@ async fn run_together(scope: &Scope, items: Vec<Item>, options: BatchOptions) ->
     if items.iter().all(Item::is_read) {
         return run_reads(scope, items).await;
     }
+    let mut kept = Vec::new();
+    let done = match make_ready(scope, items, &options, &mut kept).await {
+        Ok(ready) => run_ready(scope, ready, options).await,
+        Err(fault) => Err(fault),
+    };
+    uploads::settle(&scope.tenant, kept).await;
+    done
+}
+
+/// What needs no transaction: hashes, and files, which are added to `kept`.
+async fn make_ready(
+    scope: &Scope,
+    items: Vec<Item>,
+    options: &BatchOptions,
+    kept: &mut Vec<FileRef>,
+) -> Result<Vec<(Item, Prepared)>, RecordError> {
     let mut ready = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        let prepared = prepare(scope, &item).await.map_err(|fault| at(index, fault))?;
+        let mut prepared = prepare(scope, &item).await.map_err(|fault| at(index, fault))?;
+        if !item.uploads.is_empty() {
+            let request = WriteRequest { dry_run: options.dry_run, ..write_request(item.clone())? };
+            let files = uploads::keep(scope, &request, &mut prepared).await;
+            kept.extend(files.map_err(|fault| at(index, fault))?);
+        }
         ready.push((item, prepared));
     }
+    Ok(ready)
+}
+
+async fn run_ready(
+    scope: &Scope,
+    ready: Vec<(Item, Prepared)>,
+    options: BatchOptions,
+) -> Result<BatchAnswer, RecordError> {
     let run = scope.clone();
     let written = scope
         .tenant
@@ -232,6 +261,7 @@ fn write_request(item: Item) -> Result<WriteRequest, RecordError> {
         // A reference is not an id yet.
         id: item.record.filter(|id| RecordId::parse(id).is_ok()),
         body: item.body,
+        uploads: item.uploads,
         if_match: item.if_match,
         view: View::from_pairs(&item.parameters)?,
         dry_run: false,

@@ -4,16 +4,17 @@
 //! before anything of the batch runs.
 //! Does not do: running them.
 
-use super::references;
+use super::{references, uploads};
 use crate::kernel::error::Detail;
 use crate::kernel::limits;
+use crate::services::files::Upload;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// A batch as it came in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct BatchRequest {
     /// The requests, in order.
     pub items: Vec<ItemRequest>,
@@ -22,7 +23,7 @@ pub struct BatchRequest {
 }
 
 /// One request of a batch.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct ItemRequest {
     /// `GET`, `POST`, `PATCH`, `PUT` (upsert) or `DELETE`.
     pub method: String,
@@ -34,6 +35,9 @@ pub struct ItemRequest {
     /// The record members.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub body: Map<String, Value>,
+    /// Files that came along; see [`BatchRequest::attach`].
+    #[serde(skip)]
+    pub uploads: Vec<Upload>,
 }
 
 fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
@@ -52,7 +56,7 @@ pub(super) enum Verb {
 }
 
 /// One request of a batch, understood up to its references.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) verb: Verb,
     pub(super) collection: String,
@@ -61,9 +65,28 @@ pub(super) struct Item {
     pub(super) parameters: Vec<(String, String)>,
     pub(super) if_match: Option<String>,
     pub(super) body: Map<String, Value>,
+    pub(super) uploads: Vec<Upload>,
 }
 
 impl BatchRequest {
+    /// Gives each file to the request that its part names: `requests.0.avatar`, or `requests[0].avatar`.
+    pub fn attach(&mut self, uploads: Vec<Upload>) -> Result<(), Detail> {
+        for upload in uploads {
+            let place = split_member(upload.member()).map(|(index, member)| (index, member.to_owned()));
+            let Some((index, member)) = place else {
+                let message = "A file in a batch is named requests.N.FIELD, after the request it belongs to.";
+                return Err(Detail::new(upload.member(), "validation_invalid_file", message));
+            };
+            let Some(item) = self.items.get_mut(index) else {
+                let message = format!("There is no request {index} for this file.");
+                return Err(Detail::new(format!("requests.{index}"), "validation_invalid_file", message));
+            };
+            uploads::name_in(&mut item.body, &member, upload.name().as_str());
+            item.uploads.push(upload.for_member(&member));
+        }
+        Ok(())
+    }
+
     /// Reads `{requests:[…], transactional?}`. Refused with the path of what is wrong.
     pub fn parse(body: Value) -> Result<Self, Detail> {
         let Value::Object(mut body) = body else {
@@ -114,7 +137,7 @@ impl ItemRequest {
         let parameters = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let if_match =
             self.headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("if-match")).map(|(_, value)| value);
-        Ok(Item { verb, collection, record, parameters, if_match, body: self.body })
+        Ok(Item { verb, collection, record, parameters, if_match, body: self.body, uploads: self.uploads })
     }
 }
 
@@ -131,6 +154,16 @@ impl Item {
         }
         self.body.values_mut().try_for_each(|member| references::resolve_body(member, answers))
     }
+}
+
+/// The request and the member that the name of a part speaks of.
+fn split_member(name: &str) -> Option<(usize, &str)> {
+    let rest = name.strip_prefix("requests")?;
+    let (index, member) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once("].")?,
+        None => rest.strip_prefix('.')?.split_once('.')?,
+    };
+    Some((index.parse().ok()?, member))
 }
 
 fn parse_path(path: &str) -> Result<(String, Option<String>), String> {

@@ -28,6 +28,9 @@ pub enum RecordError {
     /// The record is not there, or not for this caller.
     #[error("no such record for this caller")]
     NotFound,
+    /// The file is not there, or not for this caller.
+    #[error("no such file for this caller")]
+    FileNotFound,
     /// The rule is locked: superusers only.
     #[error("{action} in collection {collection} is for superusers")]
     SuperuserOnly {
@@ -112,6 +115,7 @@ impl Fault for RecordError {
             Self::Password(error) => error.code(),
             Self::UnknownCollection(_) => Code::CollectionNotFound,
             Self::NotFound => Code::RecordNotFound,
+            Self::FileNotFound => Code::FileNotFound,
             Self::SuperuserOnly { .. } | Self::LogLocked => Code::SuperuserRequired,
             Self::CreateRefused(_) => Code::CreateRefused,
             Self::Invalid(_) => Code::ValidationFailed,

@@ -11,6 +11,8 @@ pub mod cached;
 pub mod replay;
 pub mod write;
 pub mod batch;
+pub mod uploads;
+pub mod files;
 pub mod transfer;
 pub mod changes;
 pub mod audit;

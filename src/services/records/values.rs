@@ -15,6 +15,7 @@ use crate::schema::field::{Field, FieldKind};
 use crate::schema::record::RecordImage;
 use crate::schema::value_check::{self, Modifier, Occasion, ValueContext};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// What building values needs besides the body.
 pub(super) struct Build<'a> {
@@ -26,6 +27,8 @@ pub(super) struct Build<'a> {
     pub(super) prepared: &'a Prepared,
     pub(super) random: &'a dyn Random,
     pub(super) now_ms: i64,
+    /// Stored names of the files that came along.
+    pub(super) uploaded: Vec<Arc<str>>,
     /// The body has members such as `field+`; see [`has_modifiers`].
     pub(super) modified: bool,
 }
@@ -94,6 +97,9 @@ impl Build<'_> {
 
     fn new_id(&self) -> Result<RecordId, Detail> {
         let given = self.body.get("id").and_then(Value::as_str).unwrap_or_default();
+        if let Some(drawn) = self.prepared.id.as_ref().filter(|_| given.is_empty()) {
+            return Ok(drawn.clone());
+        }
         let field = self.collection.find_field_number(FieldNumber(0));
         let text = match (field, given.is_empty()) {
             (Some(field), true) => value_check::autogenerate(field, self.random),
@@ -123,7 +129,7 @@ impl Build<'_> {
         let mut checked = false;
         if self.is_open(field) {
             for (modifier, given) in self.operations(field) {
-                let context = ValueContext { current: Some(&value), uploaded: &[] };
+                let context = ValueContext { current: Some(&value), uploaded: &self.uploaded };
                 value = value_check::check_value(field, given, modifier, context)?;
                 checked = true;
             }
@@ -157,7 +163,7 @@ impl Build<'_> {
         let mut value = before.clone();
         let mut delta = Some(0.0);
         for (modifier, given) in &operations {
-            let context = ValueContext { current: Some(&value), uploaded: &[] };
+            let context = ValueContext { current: Some(&value), uploaded: &self.uploaded };
             value = value_check::check_value(field, given, *modifier, context)?;
             delta = delta.zip(value_check::increment(field, given, *modifier)).map(|(sum, by)| sum + by);
         }

@@ -2,13 +2,13 @@
 //!
 //! Keeps true: whatever refuses a write refuses all of it; rules, uniqueness, references, `If-Match` and
 //! read-modify-write are decided on the data the transaction itself sees; a receipt is stored with the write it proves.
-//! Does not do: more than one request (that is `batch`), reading (that is `read`), storing files.
+//! Does not do: more than one request (that is `batch`), reading (that is `read`), moving files (that is `uploads`).
 
 use super::account::{self, Prepared, Standing};
 use super::idempotency::Idempotency;
 use super::read::{self, View};
 use super::values::{self, Build, Change};
-use super::{Answer, RecordError, Scope, cascade, gate};
+use super::{Answer, RecordError, Scope, cascade, gate, uploads};
 use crate::kernel::error::Detail;
 use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::value::Stored;
@@ -17,6 +17,7 @@ use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind};
 use crate::secrets::password::Lane;
+use crate::services::files::Upload;
 use crate::store::{WriteToken, WriteTx};
 use serde_json::{Map, Value};
 use std::cell::OnceCell;
@@ -46,6 +47,8 @@ pub struct WriteRequest {
     pub id: Option<String>,
     /// The members; empty for delete.
     pub body: Map<String, Value>,
+    /// Files that came along; the body names them.
+    pub uploads: Vec<Upload>,
     /// The value of `If-Match`.
     pub if_match: Option<String>,
     /// What of the record is answered.
@@ -107,7 +110,19 @@ pub async fn write(
     request: WriteRequest,
     idempotency: Option<Idempotency>,
 ) -> Result<WriteAnswer, RecordError> {
-    let prepared = prepare(scope, &request).await?;
+    let mut prepared = prepare(scope, &request).await?;
+    let kept = uploads::keep(scope, &request, &mut prepared).await?;
+    let done = run(scope, request, prepared, idempotency).await;
+    uploads::settle(&scope.tenant, kept).await;
+    done
+}
+
+async fn run(
+    scope: &Scope,
+    request: WriteRequest,
+    prepared: Prepared,
+    idempotency: Option<Idempotency>,
+) -> Result<WriteAnswer, RecordError> {
     let run = scope.clone();
     let written = scope
         .tenant
@@ -312,6 +327,7 @@ impl Job<'_> {
             prepared: self.prepared,
             random: self.scope.tools.random.as_ref(),
             now_ms: tx.now_ms(),
+            uploaded: self.request.uploads.iter().map(|upload| Arc::from(upload.name().as_str())).collect(),
             modified: values::has_modifiers(&self.request.body),
         }
     }

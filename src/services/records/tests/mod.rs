@@ -173,6 +173,7 @@ impl Caller {
             collection: collection.to_owned(),
             id: id.map(str::to_owned),
             body: object(body),
+            uploads: Vec::new(),
             if_match: None,
             view: View::default(),
             dry_run: false,

@@ -173,6 +173,7 @@ impl Importer {
             collection: self.collection.clone(),
             id: None,
             body,
+            uploads: Vec::new(),
             if_match: None,
             view: View::default(),
             dry_run: self.options.dry_run,

@@ -1,0 +1,1 @@
+//! The folder of files: kept, released, swept, carried.
