@@ -1,4 +1,5 @@
-//! What happens by itself: idle tenants close; logs, receipts, sessions and codes past their time go.
+//! What happens by itself: idle tenants close; logs, receipts, sessions and codes past their time go, and so do uploaded
+//! files that no record names.
 //!
 //! Keeps true: only open tenants are touched, each at most once per `limits::UPKEEP_EVERY_MS`, and upkeep does not keep a
 //! tenant open; one tenant that fails does not stop the next. Does not do: backups, retention of records.
@@ -26,6 +27,8 @@ pub(super) struct Upkeep {
     /// When each tenant was last seen to; entries older than the interval are dropped, so it stays as long as the table
     /// of open tenants.
     last_ms: HashMap<TenantId, i64>,
+    /// When each tenant's files were last looked through; dropped like the above.
+    swept_ms: HashMap<TenantId, i64>,
 }
 
 impl Upkeep {
@@ -44,6 +47,7 @@ impl Upkeep {
             log_keep_ms: i64::from(config.log_keep_days) * DAY_MS,
             log_bytes_max: config.log_bytes_max,
             last_ms: HashMap::new(),
+            swept_ms: HashMap::new(),
         }
     }
 
@@ -51,6 +55,7 @@ impl Upkeep {
     pub(super) async fn run(&mut self) {
         let now_ms = self.clock.now_ms();
         self.last_ms.retain(|_, last_ms| now_ms - *last_ms < limits::UPKEEP_EVERY_MS);
+        self.swept_ms.retain(|_, last_ms| now_ms - *last_ms < limits::FILE_SWEEP_EVERY_MS);
         for tenant in self.store.list_open() {
             if self.last_ms.contains_key(tenant.id()) {
                 continue;
@@ -63,10 +68,27 @@ impl Upkeep {
                 }
                 Err(error) => tracing::warn!({ tenant.id = %tenant.id(), %error }, "upkeep failed; it is tried again"),
             }
+            self.sweep_files(&tenant, now_ms).await;
         }
         self.store.sweep().await;
         if let Some(cache) = &self.tools.cache {
             cache.detach_closed(&self.store.list_open().iter().map(|tenant| tenant.id().clone()).collect());
+        }
+    }
+
+    /// Once a day per tenant, and at its first upkeep after a start, which may have followed a crash.
+    async fn sweep_files(&mut self, tenant: &TenantDb, now_ms: i64) {
+        if self.swept_ms.contains_key(tenant.id()) {
+            return;
+        }
+        match tenant.sweep_files(now_ms - limits::FILE_ORPHAN_AGE_MS).await {
+            Ok(files) => {
+                self.swept_ms.insert(tenant.id().clone(), now_ms);
+                if files > 0 {
+                    tracing::info!({ tenant.id = %tenant.id(), files }, "files that no record names were removed");
+                }
+            }
+            Err(error) => tracing::warn!({ tenant.id = %tenant.id(), %error }, "the files could not be looked through"),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use crate::cache::entry::none_match;
 use crate::http::problem::Problem;
+use crate::kernel::digest;
 use crate::kernel::error::Code;
 use crate::kernel::limits;
 use crate::services::files::is_inline;
@@ -36,7 +37,7 @@ pub(crate) enum Purpose {
 
 /// Answers with the file, a part of it, or that the client has it already.
 pub(crate) async fn send(request: &HttpRequest, found: FoundFile, purpose: Purpose) -> Result<HttpResponse, Problem> {
-    let tag = format!("\"{}\"", found.tag.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let tag = format!("\"{}\"", digest::hex(&found.tag));
     let offered = |name| request.headers().get_all(name).filter_map(|value| value.to_str().ok());
     if offered(header::IF_NONE_MATCH).any(|tags| none_match(tags, &tag)) {
         return Ok(describe(StatusCode::NOT_MODIFIED, &found, &tag, purpose).finish());

@@ -473,6 +473,7 @@ impl<'a> Group<'a> {
         if logged {
             self.observe();
         }
+        self.inner.remover().submit(self.inner.id(), std::mem::take(&mut self.released));
         let counters = self.inner.counters();
         Counters::add(&counters.requests_committed, u64::try_from(self.kept.len()).unwrap_or(0));
         Counters::add(&counters.requests_undone, u64::try_from(self.undone.len()).unwrap_or(0));
@@ -488,7 +489,6 @@ impl<'a> Group<'a> {
         if committed {
             self.inner.readers().release_stale(self.inner.commits());
         }
-        self.inner.remover().submit(self.inner.id(), std::mem::take(&mut self.released));
     }
 
     fn observe(&mut self) {

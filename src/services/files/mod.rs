@@ -9,6 +9,7 @@ mod naming;
 
 pub use media::{is_inline, media_type};
 
+use crate::kernel::digest;
 use crate::kernel::error::Detail;
 use crate::kernel::ident::FileName;
 use crate::kernel::limits;
@@ -35,8 +36,7 @@ impl Upload {
     pub fn new(member: &str, original: &str, staged: StagedFile, random: &dyn Random) -> Self {
         let media = media_type(&staged.head, original);
         let name = naming::stored_name(original, &media, random);
-        let digest: String = staged.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        let print = Arc::from(format!("{original} {digest}"));
+        let print = Arc::from(format!("{original} {}", digest::hex(&staged.sha256)));
         Self { member: Arc::from(member), name, media, print, staged: Arc::new(staged) }
     }
 

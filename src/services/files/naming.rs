@@ -27,13 +27,29 @@ pub(super) fn stored_name(original: &str, media: &str, random: &dyn Random) -> F
         .take(ENDING_CHARS_MAX)
         .map(|letter| letter.to_ascii_lowercase())
         .collect();
-    let guessed =
-        || mime_guess::get_mime_extensions_str(media).and_then(<[&str]>::first).map(|found| (*found).to_owned());
-    if let Some(ending) = Some(ending).filter(|ending| !ending.is_empty()).or_else(guessed) {
+    let ending = if ending.is_empty() { usual_ending(media) } else { &ending };
+    if !ending.is_empty() {
         name.push('.');
-        name.push_str(&ending);
+        name.push_str(ending);
     }
     FileName::parse(&name).expect("invariant: letters, digits, _ and one dot, never in front, below the bound")
+}
+
+/// What files of a kind usually end in; nothing for kinds without a custom.
+fn usual_ending(media: &str) -> &str {
+    match media {
+        "text/plain" => "txt",
+        "image/jpeg" => "jpg",
+        "image/svg+xml" => "svg",
+        "application/pdf" => "pdf",
+        "application/zip" => "zip",
+        "application/json" => "json",
+        "text/html" => "html",
+        "image/png" | "image/gif" | "image/webp" | "video/mp4" | "video/webm" => {
+            media.split_once('/').map_or("", |(_, kind)| kind)
+        }
+        _ => "",
+    }
 }
 
 /// Words in lower case with `_` between them; a capital begins a word after a small letter.
@@ -69,8 +85,9 @@ mod tests {
             ("invoiceCopy.pdf", "application/pdf", "invoice_copy_", ".pdf"),
             ("../../etc/passwd", "text/plain", "passwd_", ".txt"),
             ("C:\\temp\\a.TXT", "text/plain", "a_", ".txt"),
-            (".htaccess", "text/plain", "htaccess_", ""),
+            (".htaccess", "text/plain", "htaccess_", ".txt"),
             ("Ünïcödé.jpg", "image/jpeg", "n_c_d_", ".jpg"),
+            ("photo", "image/jpeg", "photo_", ".jpg"),
             ("x\"\r\n;.h tml", "text/html", "x_", ".html"),
             ("", "application/octet-stream", "", ""),
             ("a.", "image/png", "a_", ".png"),

@@ -44,7 +44,7 @@ pub async fn open(scope: &Scope, collection: &str, id: &str, name: &str) -> Resu
     let open = scope.tenant.open_file(&place).await?.ok_or(RecordError::FileNotFound)?;
     let media = media_type(&open.head, place.name.as_str());
     let whole = format!("{}/{}/{}/{}", scope.tenant.id(), place.collection, place.record, place.name);
-    let tag = super::idempotency::sha256(format!("{whole}/{}", open.bytes).as_bytes());
+    let tag = crate::kernel::digest::sha256(format!("{whole}/{}", open.bytes).as_bytes());
     Ok(FoundFile { open, media, name: place.name, public, tag })
 }
 

@@ -157,12 +157,16 @@ impl TenantDb {
         let tenant = self.clone();
         blocking(move || {
             let root = tenant.files_root();
-            let kept = files.iter().try_for_each(|(staged, place)| keep(&tenant, &root, staged, place));
-            if kept.is_err() {
-                let places: Vec<FileRef> = files.into_iter().map(|(_, place)| place).collect();
-                remove_all(&root, &places);
+            let mut kept = Vec::with_capacity(files.len());
+            for (staged, place) in files {
+                if let Err(error) = keep(&tenant, &root, &staged, &place) {
+                    // Only those that were put there: what had the name before is somebody's.
+                    remove_all(&root, &kept);
+                    return Err(error);
+                }
+                kept.push(place);
             }
-            kept
+            Ok(())
         })
         .await
     }
