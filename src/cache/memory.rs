@@ -174,6 +174,11 @@ impl Memory {
         self.cache.get(slot)
     }
 
+    /// Looks without counting as a use.
+    pub(crate) fn peek(&self, slot: &Slot) -> Option<Arc<Held>> {
+        self.cache.peek(slot)
+    }
+
     /// Keeps an answer; returns what had to leave for it.
     pub(crate) fn insert(&self, slot: Slot, held: Arc<Held>, share_max: u64) -> Vec<Arc<Held>> {
         let mut left = Vec::new();

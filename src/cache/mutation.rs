@@ -29,6 +29,8 @@ pub enum Mutation {
     MemoryUnchecked,
     /// Damage of an envelope on disk is not detected.
     ChecksumIgnored,
+    /// An answer that a writer made is stamped with where the tenant stands now instead of with its own position.
+    WriteThroughAtPresent,
 }
 
 impl Mutation {
@@ -45,5 +47,6 @@ impl Mutation {
         Self::PurgeIgnored,
         Self::MemoryUnchecked,
         Self::ChecksumIgnored,
+        Self::WriteThroughAtPresent,
     ];
 }

@@ -306,6 +306,11 @@ impl TenantCache {
         Ok(self.answer(held, Source::Bypass))
     }
 
+    /// Whether memory has an answer under `key`, current or not; somebody has asked for it then.
+    pub fn knows(&self, key: &Key) -> bool {
+        self.shared.memory.peek(&self.slot(key)).is_some()
+    }
+
     /// Write-through: keeps the answer that the writer of log position `lsn` made from what it wrote.
     ///
     /// `loaded` must be what a read at exactly `lsn` would give; later writes void it as any other.
@@ -313,9 +318,14 @@ impl TenantCache {
         if request.policy.tier == Tier::Off || !self.is_open_to(request.began) {
             return;
         }
-        let stamp = Stamp { at: lsn, purges: self.stamp().purges };
-        let held = self.hold(request, loaded, stamp);
-        self.keep(request.policy, &held);
+        let now = self.stamp();
+        // Purges count from the beginning of the request: one in between was meant for this answer too.
+        let at = if self.mutated(Mutation::WriteThroughAtPresent) { now.at } else { lsn };
+        let held = self.hold(request, loaded, Stamp { at, purges: request.began.stamp.purges });
+        // Overtaken already; what is there may be newer.
+        if held.proof.is_current() {
+            self.keep(request.policy, &held);
+        }
     }
 
     /// Disk, then load; in memory first, because somebody may have landed since the caller looked.

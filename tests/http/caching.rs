@@ -429,6 +429,55 @@ async fn superusers_see_purge_verify_and_warm_one_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_written_record_is_kept_as_it_was_answered_where_the_policy_and_the_rule_allow() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ids = notes(&admin).await;
+    let anon = admin.clone().without_authorization();
+    let one = format!("/api/collections/notes/records/{}", ids[0]);
+    let write_through = |wanted: Value| {
+        let admin = admin.clone();
+        async move { admin.patch("/api/collections/notes", json!({"cache": wanted, "updateRule": ""})).await.ok() }
+    };
+    // By default a record that was being read is kept anew, by whoever changes it as it is read.
+    write_through(json!({})).await;
+    admin.patch(&one, json!({"title": "unread"})).await.ok();
+    from(admin.get(&one).await, "miss");
+    let changed = admin.patch(&one, json!({"title": "read"})).await.ok();
+    assert_eq!(from(admin.get(&one).await, "l1"), changed);
+    assert_eq!(from(anon.get(&one).await, "miss")["title"], "read", "an answer of another class is not filled");
+    let changed = anon.patch(&one, json!({"title": "by anybody"})).await.ok();
+    assert_eq!(from(anon.get(&one).await, "l1"), changed);
+    assert_eq!(from(admin.get(&one).await, "miss")["title"], "by anybody");
+    // Nothing was written: the answer in memory is still right, and was not replaced by one from another moment.
+    anon.patch(&one, json!({"title": "by anybody"})).await.ok();
+    from(anon.get(&one).await, "l1");
+
+    write_through(json!({"writeThrough": true})).await;
+    let made = admin.post("/api/collections/notes/records", json!({"board": "red", "title": "new"})).await.created();
+    let path = format!("/api/collections/notes/records/{}", made["id"].as_str().unwrap());
+    assert_eq!(from(admin.get(&path).await, "l1"), made);
+    // A later write, also one inside a batch, voids it as any other answer.
+    let batch = json!({"requests": [{"method": "PATCH", "url": path, "body": {"title": "batched"}}]});
+    admin.post("/api/batch", batch).await.has_status(200);
+    assert_eq!(from(admin.get(&path).await, "miss")["title"], "batched");
+    // A dry run changes nothing, so there is nothing to keep.
+    admin.patch(&format!("{path}?dryRun=true"), json!({"title": "dry"})).await.ok();
+    assert_eq!(from(admin.get(&path).await, "l1")["title"], "batched");
+
+    write_through(json!({"writeThrough": false})).await;
+    from(admin.get(&path).await, "miss");
+    admin.patch(&path, json!({"title": "last"})).await.ok();
+    assert_eq!(from(admin.get(&path).await, "miss")["title"], "last");
+
+    // A rule that looks at the record decides with every read.
+    let rule = json!({"viewRule": "points > 5", "cache": {"writeThrough": true}});
+    admin.patch("/api/collections/notes", rule).await.ok();
+    anon.patch(&path, json!({"points": 1})).await.ok();
+    anon.get(&path).await.problem("record_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sample_of_hits_is_recomputed_while_writers_write_and_none_differs() {
     let clock = std::sync::Arc::new(tenantry::kernel::clock::SystemClock);
     let server = TestServer::start_with("[cache]\nverify_every = 1", clock).await;

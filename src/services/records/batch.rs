@@ -185,7 +185,7 @@ fn read_item(reader: &Reader<'_>, scope: &Scope, item: &Item) -> Result<Done, Re
             read::load_get_now(reader, &scope, &item.collection, id, &view)?
         }
     };
-    Ok(Done { effect: Effect::Read, answer })
+    Ok(Done { effect: Effect::Read, answer, of: None })
 }
 
 /// Each item in a transaction of its own, in order, so that references still work.
@@ -238,7 +238,7 @@ async fn run_one(
             return Ok(written.done);
         }
     };
-    Ok(Done { effect: Effect::Read, answer })
+    Ok(Done { effect: Effect::Read, answer, of: None })
 }
 
 async fn prepare(scope: &Scope, item: &Item) -> Result<Prepared, RecordError> {

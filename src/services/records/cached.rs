@@ -13,7 +13,7 @@ use super::{Answer, PageLinks, RecordError, Scope, hint};
 use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::{Dependencies, Generation, Seed, Touched};
 use crate::cache::{self, Began, Cache, Request, TenantCache, entry::Loaded};
-use crate::kernel::ident::{RecordId, TenantId};
+use crate::kernel::ident::{CollectionId, RecordId, TenantId};
 use crate::query::request::{Place, RequestContext, RequestPath};
 use crate::schema::cache_policy::Tier;
 use crate::schema::{Collection, Schema};
@@ -208,14 +208,7 @@ pub async fn get(
     let Some(cache) = cache.filter(|_| is_kept(task.access(), task.keeping())) else {
         return load().await.map(|loading| made(loading.answer));
     };
-    let question = Question {
-        category: Category::Record,
-        sub: Sub::Record(task.id().clone()),
-        bytes: task.cache_key(&scope.request),
-        schema,
-        dependencies: task.keeping().of_record(task.collection(), task.id()),
-        record: Some(task.id()),
-    };
+    let question = Question::of_record(scope, &task, schema);
     let answer = ask(scope, cache, task.collection(), task.keeping(), question, freshness, load).await?;
     Ok(served(scope, answer, task.keeping(), PageLinks::default(), || task.keeping().tag_of(task.id())))
 }
@@ -262,6 +255,65 @@ struct Question<'task> {
     record: Option<&'task RecordId>,
 }
 
+impl<'task> Question<'task> {
+    fn of_record(scope: &Scope, task: &'task GetTask, schema: Arc<Schema>) -> Self {
+        Self {
+            category: Category::Record,
+            sub: Sub::Record(task.id().clone()),
+            bytes: task.cache_key(&scope.request),
+            schema,
+            dependencies: task.keeping().of_record(task.collection(), task.id()),
+            record: Some(task.id()),
+        }
+    }
+}
+
+/// A write that may be kept as it was answered: where the tenant stood before it began.
+pub(super) struct Through(Opened);
+
+impl Through {
+    /// Call it before the write is queued; `None` where there is no cache.
+    pub(super) async fn begin(scope: &Scope) -> Option<Self> {
+        opened(scope).await.map(Self)
+    }
+
+    /// Keeps what the writer of position `lsn` was answered as what a read of the record would answer, if the two are the
+    /// same for this caller: the view rule shows every record, and nothing of the request is read.
+    ///
+    /// `answer` must have been made inside that transaction after its last change, under `schema`.
+    pub(super) fn keep(self, scope: &Scope, schema: &Arc<Schema>, written: &Written<'_>) {
+        let Opened { cache, began } = self.0;
+        let planned = read::plan_get(scope, schema, written.collection.as_str(), written.id.as_str(), written.view);
+        let Ok(task) = planned else { return };
+        let (keeping, policy) = (task.keeping(), &task.keeping().policy);
+        let same = task.work().unruled && keeping.anonymous && policy.key_parts.is_empty();
+        if !same || !is_kept(task.access(), keeping) || policy.write_through == Some(false) {
+            return;
+        }
+        let question = Question::of_record(scope, &task, Arc::clone(schema));
+        let key = key_of(scope, cache.tenant(), task.collection(), keeping, &question);
+        if policy.write_through.is_none() && !cache.knows(&key) {
+            return;
+        }
+        let replay = (!key.depends_on_identity())
+            .then(|| Replay::of(&task.collection().id, question.record, &scope.request))
+            .flatten();
+        let dependencies = &question.dependencies;
+        let request = Request { began, key: &key, dependencies, policy, replay: replay.as_ref() };
+        let loaded = Loaded::digested(written.answer.body.clone(), written.answer.etag, written.lsn);
+        cache.write_through(request, loaded, written.lsn);
+    }
+}
+
+/// What a write made of one record.
+pub(super) struct Written<'write> {
+    pub(super) collection: &'write CollectionId,
+    pub(super) id: &'write RecordId,
+    pub(super) view: &'write View,
+    pub(super) answer: &'write Answer,
+    pub(super) lsn: i64,
+}
+
 async fn ask<F>(
     scope: &Scope,
     Opened { cache, began }: Opened,
@@ -274,12 +326,7 @@ async fn ask<F>(
 where
     F: AsyncFnOnce() -> Result<Loading, RecordError>,
 {
-    let schema = question.schema.version().to_be_bytes();
-    let mut parts: Vec<&[u8]> = vec![&question.bytes, &schema];
-    let extra: Vec<_> = keeping.policy.key_parts.iter().map(|path| extra_part(&scope.request, path)).collect();
-    parts.extend(extra.iter().map(Vec::as_slice));
-    let caller = if depends_on_caller(scope, keeping) { CallerClass::superuser() } else { CallerClass::everyone() };
-    let key = Key::new(cache.tenant(), question.category, &collection.id, question.sub, &parts, &caller);
+    let key = key_of(scope, cache.tenant(), collection, keeping, &question);
     let hit = if freshness == Freshness::Current { cache.get(&key) } else { None };
     if let Some(answer) = hit.clone().filter(|_| !cache.verify_is_due()) {
         return Ok(answer);
@@ -299,6 +346,22 @@ where
         (Freshness::Current, None) => cache.get_or_load(request, load).await,
         (Freshness::Reload, _) => cache.reload(request, load).await,
     }
+}
+
+/// Where the answer to `question` is filed for this caller.
+fn key_of(
+    scope: &Scope,
+    tenant: &TenantId,
+    collection: &Collection,
+    keeping: &Keeping,
+    question: &Question<'_>,
+) -> Key {
+    let schema = question.schema.version().to_be_bytes();
+    let mut parts: Vec<&[u8]> = vec![&question.bytes, &schema];
+    let extra: Vec<_> = keeping.policy.key_parts.iter().map(|path| extra_part(&scope.request, path)).collect();
+    parts.extend(extra.iter().map(Vec::as_slice));
+    let caller = if depends_on_caller(scope, keeping) { CallerClass::superuser() } else { CallerClass::everyone() };
+    Key::new(tenant, question.category, &collection.id, question.sub.clone(), &parts, &caller)
 }
 
 /// Whether the answer may differ for somebody else: the plan reads the caller, or was made for more than a stranger.

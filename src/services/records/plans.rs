@@ -91,6 +91,8 @@ pub(super) struct AggregateWork {
 #[derive(Debug)]
 pub(super) struct GetWork {
     pub(super) access: Access,
+    /// No rule is checked: every record is shown to this class of caller.
+    pub(super) unruled: bool,
     pub(super) keeping: Keeping,
     pub(super) plan: GetPlan,
     pub(super) rows: Embedding,
@@ -175,10 +177,11 @@ impl Plans {
                 true => (Access::Checked, None),
                 false => access(lens.viewed(collection), collection.rules.view.is_none()),
             };
+            let unruled = access == Access::Checked && rule.is_none();
             let plan = plan::get(lens, collection, rule.as_deref(), fields, expand);
             let rows = Embedding::new(&plan.row, &plan.expand);
             let keeping = Keeping::new(schema, &owner, collection, &plan.facts, false);
-            Ok::<_, RecordError>(Made::Get(Arc::new(GetWork { access, keeping, plan, rows })))
+            Ok::<_, RecordError>(Made::Get(Arc::new(GetWork { access, unruled, keeping, plan, rows })))
         })?;
         match &*made {
             Made::Get(work) => Ok(Arc::clone(work)),

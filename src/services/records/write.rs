@@ -5,17 +5,18 @@
 //! Does not do: more than one request (that is `batch`), reading (that is `read`), moving files (that is `uploads`).
 
 use super::account::{self, Prepared, Standing};
+use super::cached::{Through, Written};
 use super::idempotency::Idempotency;
 use super::read::{self, View};
 use super::values::{self, Build, Change};
 use super::{Answer, RecordError, Scope, cascade, gate, uploads};
 use crate::kernel::error::Detail;
-use crate::kernel::ident::{FieldNumber, RecordId};
+use crate::kernel::ident::{CollectionId, FieldNumber, RecordId};
 use crate::kernel::value::Stored;
 use crate::query::request::RequestContext;
 use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
-use crate::schema::{Collection, CollectionKind};
+use crate::schema::{Collection, CollectionKind, Schema};
 use crate::secrets::password::Lane;
 use crate::services::files::Upload;
 use crate::store::{WriteToken, WriteTx};
@@ -89,6 +90,17 @@ pub struct Done {
     pub effect: Effect,
     /// The record as the caller may see it; empty after a delete.
     pub answer: Answer,
+    /// Whose record it is, where this very call made or changed it.
+    pub(super) of: Option<Of>,
+}
+
+/// A record as a write left it.
+#[derive(Debug, Clone)]
+pub(super) struct Of {
+    /// The schema of the transaction.
+    schema: Arc<Schema>,
+    collection: CollectionId,
+    id: RecordId,
 }
 
 /// A durable write.
@@ -123,7 +135,11 @@ async fn run(
     prepared: Prepared,
     idempotency: Option<Idempotency>,
 ) -> Result<WriteAnswer, RecordError> {
-    let run = scope.clone();
+    let through = match (request.verb, request.source) {
+        (WriteVerb::Delete, _) | (_, WriteSource::Import) => None,
+        _ => Through::begin(scope).await,
+    };
+    let (run, view) = (scope.clone(), request.view.clone());
     let written = scope
         .tenant
         .write(scope.write_meta(), move |tx| {
@@ -143,6 +159,12 @@ async fn run(
         })
         .await?;
     let (done, replayed) = written.value;
+    // Without a token nothing was written, and the position is that of others who shared the commit.
+    if let (Some(through), Some(of), Some(_)) = (through, &done.of, &written.token) {
+        let made =
+            Written { collection: &of.collection, id: &of.id, view: &view, answer: &done.answer, lsn: written.lsn };
+        through.keep(scope, &of.schema, &made);
+    }
     Ok(WriteAnswer { done, lsn: written.lsn, token: written.token, replayed })
 }
 
@@ -279,7 +301,8 @@ impl Job<'_> {
                 read::load_written(tx, self.scope, self.context(), self.collection, id, &self.request.view)?
             }
         };
-        Ok(Done { effect, answer })
+        let of = Of { schema: Arc::clone(tx.schema()), collection: self.collection.id.clone(), id: id.clone() };
+        Ok(Done { effect, answer, of: Some(of) })
     }
 
     fn store_changes(
@@ -315,7 +338,7 @@ impl Job<'_> {
         }
         self.check_precondition(tx, id)?;
         cascade::delete_record(tx, self.collection, id)?;
-        Ok(Done { effect: Effect::Deleted, answer: Answer::empty() })
+        Ok(Done { effect: Effect::Deleted, answer: Answer::empty(), of: None })
     }
 
     fn build(&self, tx: &WriteTx<'_>) -> Build<'_> {
@@ -423,6 +446,6 @@ impl Done {
             3 => Effect::Deleted,
             other => return Err(RecordError::Defect(format!("receipt with effect {other}"))),
         };
-        Ok(Self { effect, answer: Answer::new(body.to_vec()) })
+        Ok(Self { effect, answer: Answer::new(body.to_vec()), of: None })
     }
 }

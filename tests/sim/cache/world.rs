@@ -18,7 +18,7 @@ use tenantry::cache::key::{CallerClass, Category, Key, Sub};
 use tenantry::cache::mutation::Mutation;
 use tenantry::cache::purge::Purge;
 use tenantry::cache::stamp::{Dependencies, Touched};
-use tenantry::cache::{Cache, CacheOptions, CommitSummary, Request, Source, TenantCache};
+use tenantry::cache::{Began, Cache, CacheOptions, CommitSummary, Request, Source, TenantCache};
 use tenantry::kernel::clock::ManualClock;
 use tenantry::kernel::ident::TenantId;
 use tenantry::kernel::random::{SeededRandom, below};
@@ -108,11 +108,25 @@ struct Tenant {
     history: Rc<RefCell<History>>,
     /// A write that is committed and not yet acknowledged.
     pending: Option<Pending>,
+    /// Answers that acknowledged writers made and have not handed to the cache yet.
+    throughs: Vec<Through>,
     /// Copies of the disk tier that an operator might put back.
     copies: Vec<Table>,
 }
 
+/// What a writer answered at its own position, to be kept as what a reader of that position would be answered.
+struct Through {
+    cache: TenantCache,
+    began: Began,
+    state: State,
+    caller: Caller,
+    query: Query,
+}
+
 struct Pending {
+    /// The cache of the tenant and where it stood before the write was queued.
+    cache: TenantCache,
+    began: Began,
     schema_changed: bool,
     touches: Vec<Touched>,
     observed: bool,
@@ -164,6 +178,7 @@ impl World {
                 line: vec![State::new([u8::try_from(n).unwrap(); 16])],
             })),
             pending: None,
+            throughs: Vec::new(),
             copies: Vec::new(),
         });
         let mut world = Self {
@@ -196,7 +211,8 @@ impl World {
                     self.poll_one(step)?;
                 }
             }
-            800..=899 => self.move_writer(tenant),
+            800..=889 => self.move_writer(tenant),
+            890..=899 => self.write_through(tenant),
             900..=919 => self.cancel_one(),
             920..=949 => self.cache.maintain(),
             950..=959 => self.purge_external(tenant),
@@ -287,11 +303,41 @@ impl World {
                 pending.observed = true;
                 self.tenants[tenant].pending = Some(pending);
             }
-            Some(_) => self.acknowledge(tenant),
+            Some(pending) => {
+                self.acknowledge(tenant);
+                self.answer_writer(tenant, pending);
+            }
+        }
+    }
+
+    /// The writer has its answer, made under the rule of its own transaction; the cache gets it some time later.
+    fn answer_writer(&mut self, tenant: usize, pending: Pending) {
+        let Pending { cache, began, touches, .. } = pending;
+        let written = touches.iter().rev().find(|touched| touched.collection == truth::posts());
+        let Some(n) = written.and_then(|touched| (0..RECORDS).find(|n| truth::record_id(*n) == touched.record)) else {
+            return;
+        };
+        let state = self.latest(tenant);
+        let user = self.draw(USERS + 1).checked_sub(1);
+        let caller = Caller { user, admin: user.is_some_and(|user| state.admins[user]) };
+        let through = Through { cache, began, state, caller, query: Query::Record(n) };
+        self.tenants[tenant].throughs.push(through);
+    }
+
+    fn write_through(&mut self, tenant: usize) {
+        let at = &mut self.tenants[tenant];
+        for Through { cache, began, state, caller, query } in at.throughs.drain(..) {
+            let key = key_of(cache.tenant(), state.rule, caller, query, self.defect);
+            let dependencies = dependencies_of(state.rule, caller, query, self.defect);
+            let policy = Policy::default();
+            let request = Request { began, key: &key, dependencies: &dependencies, policy: &policy, replay: None };
+            cache.write_through(request, Loaded::json(state.answer(tenant, caller, query), state.lsn), state.lsn);
         }
     }
 
     fn commit(&mut self, tenant: usize) -> Pending {
+        let cache = self.cache.tenant(&self.tenants[tenant].id);
+        let began = cache.begin();
         let mut next = self.latest(tenant);
         let (mut schema_changed, mut touches) = (false, Vec::new());
         for _ in 0..=self.draw(2) {
@@ -314,7 +360,7 @@ impl World {
             }
         }
         self.tenants[tenant].history.borrow_mut().push(next);
-        Pending { schema_changed, touches, observed: false }
+        Pending { cache, began, schema_changed, touches, observed: false }
     }
 
     fn observe(&self, tenant: usize, pending: &Pending) {
@@ -418,6 +464,7 @@ impl World {
             self.cache.close();
         }
         for tenant in 0..TENANTS {
+            self.tenants[tenant].throughs.clear();
             // A crash between commit and observer: the commit stands. Nobody was told, everybody may see it.
             if self.tenants[tenant].pending.take().is_some() {
                 self.acknowledge(tenant);
