@@ -16,8 +16,11 @@ async fn notes(admin: &Actor) -> Vec<String> {
     });
     admin.post("/api/collections", body).await.created();
     let mut ids = Vec::new();
-    for (board, title) in [("red", "a"), ("red", "b"), ("blue", "c")] {
-        let body = json!({"board": board, "title": title, "points": 1});
+    // Given, not drawn: records share slots by hash, so with drawn ids a write to one would now and then age another.
+    for (id, board, title) in
+        [("note00000000001", "red", "a"), ("note00000000002", "red", "b"), ("note00000000003", "blue", "c")]
+    {
+        let body = json!({"id": id, "board": board, "title": title, "points": 1});
         let made = admin.post("/api/collections/notes/records", body).await.created();
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
