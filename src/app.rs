@@ -107,8 +107,11 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
     let addr = listener.local_addr()?;
-    let secure = Secure::open(&config, addr, Arc::clone(&parts.clock))?;
+    let mut secure = Secure::open(&config, addr, Arc::clone(&parts.clock))?;
     let engines = Engines::open(&config, &parts).await?;
+    if let Some(secure) = &mut secure {
+        secure.obtain(&config, engines.registry.clone(), &parts)?;
+    }
 
     // Wire.
     let draining = Arc::new(AtomicBool::new(false));

@@ -10,6 +10,7 @@ use crate::services::blueprints::BlueprintError;
 use crate::services::tenants::TenantError;
 use crate::store::StoreError;
 use crate::tls::TlsError;
+use crate::tls::acme::AcmeError;
 use std::net::SocketAddr;
 
 /// Why a node did not start.
@@ -51,6 +52,9 @@ pub enum StartError {
     /// The hook for caches in front of the node.
     #[error("the purge hook (cache.purge_*) cannot be set up: {0}")]
     PurgeHook(String),
+    /// Certificates that are obtained.
+    #[error("certificates cannot be obtained: {0}")]
+    Acme(#[from] AcmeError),
     /// The machine refused something else.
     #[error("the node cannot start: {0}")]
     Io(#[from] std::io::Error),

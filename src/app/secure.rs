@@ -3,12 +3,14 @@
 //! Keeps true: a node with certificates that cannot be used does not start; one whose files are exchanged for such goes
 //! on with those it has and says so once per exchange. Does not do: TLS itself.
 
-use super::StartError;
+use super::{Parts, StartError};
 use crate::config::Config;
 use crate::http::{self, ServerHandle};
 use crate::kernel::clock::Clock;
+use crate::services::tenants::Registry;
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{Exposition, MetricSource};
+use crate::tls::acme::{Acme, AcmeOptions, HostPolicy};
 use crate::tls::{Certificates, FilePair};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -25,6 +27,8 @@ pub(super) struct Secure {
     redirect: Option<Redirect>,
     /// Looks at the files; aborted by `stop`, between two looks or inside one, which holds nothing half-done.
     watcher: JoinHandle<()>,
+    /// Obtains certificates; aborted by `stop`, at worst in the middle of an order, which then is placed again.
+    obtaining: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -44,9 +48,33 @@ impl Secure {
         let pairs = tls.certificate_files.iter().zip(&tls.key_files);
         let pairs = pairs.map(|(certificate, key)| FilePair { certificate: certificate.clone(), key: key.clone() });
         let certificates = Arc::new(Certificates::open(pairs.collect(), &config.data.dir)?);
-        let redirect = tls.redirect_listen.map(|listen| Redirect::open(listen, addr.port(), config)).transpose()?;
+        let redirect = tls.redirect_listen;
+        let redirect = redirect.map(|listen| Redirect::open(listen, addr.port(), &certificates, config)).transpose()?;
         let watcher = tokio::spawn(watch(Arc::clone(&certificates), clock, Duration::from_secs(tls.reload_s)));
-        Ok(Some(Self { certificates, redirect, watcher }))
+        Ok(Some(Self { certificates, redirect, watcher, obtaining: None }))
+    }
+
+    /// Begins to obtain certificates for configured names and those of tenants, if that is wanted.
+    pub(super) fn obtain(&mut self, config: &Config, registry: Registry, parts: &Parts) -> Result<(), StartError> {
+        let acme = &config.acme;
+        if !acme.enabled {
+            return Ok(());
+        }
+        let options = AcmeOptions {
+            directory_url: acme.directory_url.clone(),
+            contact: acme.contact.clone(),
+            authority_files: acme.authority_files.clone(),
+            folder: config.data.dir.join("acme"),
+            hosts: acme.hosts.clone(),
+            renew_before_s: i64::from(acme.renew_before_days) * 86_400,
+            orders_per_hour_max: acme.orders_per_hour_max,
+            plain_http: self.redirect.is_some(),
+        };
+        let policy = Arc::new(ServedHosts { registry, domains: config.http.tenant_domains.clone() });
+        let (certificates, clock) = (self.certificates(), Arc::clone(&parts.clock));
+        let acme = Acme::open(options, certificates, policy, clock, parts.random.as_ref())?;
+        self.obtaining = Some(tokio::spawn(acme.run()));
+        Ok(())
     }
 
     pub(super) fn certificates(&self) -> Arc<Certificates> {
@@ -67,6 +95,11 @@ impl Secure {
 
     pub(super) async fn stop(self) {
         self.watcher.abort();
+        if let Some(obtaining) = self.obtaining {
+            obtaining.abort();
+            // Aborted is the expected end; it holds a handle of the registry until then.
+            let _ = obtaining.await;
+        }
         if let Some(redirect) = self.redirect {
             redirect.handle.stop(false).await;
             // It served nothing that could be lost.
@@ -76,13 +109,39 @@ impl Secure {
 }
 
 impl Redirect {
-    fn open(listen: SocketAddr, port: u16, config: &Config) -> Result<Self, StartError> {
+    fn open(listen: SocketAddr, port: u16, certificates: &Certificates, config: &Config) -> Result<Self, StartError> {
         let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
         let addr = listener.local_addr()?;
-        let (server, handle) =
-            http::serve_redirects(listener, port, Duration::from_millis(config.http.head_timeout_ms))?;
+        let head_timeout = Duration::from_millis(config.http.head_timeout_ms);
+        let challenges = Arc::clone(certificates.challenges());
+        let (server, handle) = http::serve_redirects(listener, port, challenges, head_timeout)?;
         Ok(Self { addr, handle, served: tokio::spawn(server) })
     }
+}
+
+/// The host names that lead to a tenant of this node.
+struct ServedHosts {
+    registry: Registry,
+    domains: Vec<String>,
+}
+
+impl HostPolicy for ServedHosts {
+    fn listed(&self) -> Vec<String> {
+        self.registry.hosts().into_iter().filter(|host| is_public(host)).collect()
+    }
+
+    fn permits(&self, host: &str) -> bool {
+        let own = || self.registry.resolve_host(host).is_some_and(|found| found.is_ok());
+        let label = || self.domains.iter().find_map(|domain| host.strip_suffix(domain.as_str())?.strip_suffix('.'));
+        let named = || label().is_some_and(|slug| self.registry.resolve_slug(slug).is_ok());
+        is_public(host) && (own() || named())
+    }
+}
+
+/// Whether an authority could sign the name: not an address, and not one of a single machine (RFC 6761).
+fn is_public(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.contains('.') && last.bytes().any(|byte| byte.is_ascii_alphabetic()) && !["localhost", "local"].contains(&last)
 }
 
 async fn watch(certificates: Arc<Certificates>, clock: Arc<dyn Clock>, every: Duration) {

@@ -5,7 +5,7 @@
 
 use super::outcome::Failure;
 use crate::app::{self, FolderError, Parts, RunningNode, StartError};
-use crate::config::{Config, TlsConfig};
+use crate::config::{AcmeConfig, Config, TlsConfig};
 use crate::kernel::random::SystemRandom;
 use crate::secrets::Secret;
 use crate::tls;
@@ -35,6 +35,7 @@ impl Client {
         config.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.http.workers = 1;
         config.tls = TlsConfig::default();
+        config.acme = AcmeConfig::default();
         config.log.access = false;
         for _ in 0..ADDRESS_TRIES {
             match app::start(config.clone(), Parts::default()).await {

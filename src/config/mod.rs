@@ -7,7 +7,7 @@
 mod sections;
 mod value;
 
-pub use sections::{CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, TlsConfig};
+pub use sections::{AcmeConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, TlsConfig};
 pub use value::{Cidr, LogFormat};
 
 use sections::RENAMED;
@@ -151,13 +151,20 @@ fn contradictions(config: &Config) -> Vec<ConfigProblem> {
             message: "needs a certificate to redirect to".to_owned(),
         });
     }
+    if config.acme.enabled && !config.acme.terms_agreed {
+        problems.push(ConfigProblem {
+            path: "acme.terms_agreed".to_owned(),
+            source: "together with acme.enabled".to_owned(),
+            message: "must be true: the authority wants its terms agreed to".to_owned(),
+        });
+    }
     problems
 }
 
 impl Config {
     /// Whether the listener speaks TLS.
     pub fn serves_tls(&self) -> bool {
-        !self.tls.certificate_files.is_empty()
+        !self.tls.certificate_files.is_empty() || self.acme.enabled
     }
 }
 

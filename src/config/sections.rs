@@ -165,6 +165,16 @@ sections! {
         rp_id: String = String::new(), any, "A domain above those hosts, so that they share passkeys; changing it makes existing ones worthless.";
         origins: Vec<String> = Vec::new(), origins, "Further origins below that host or domain whose pages use passkeys, such as `https://app.example.com`.";
     }
+    acme: AcmeConfig, "Certificates that the node obtains by itself (RFC 8555)." {
+        enabled: bool = false, any, "Whether certificates are obtained for `acme.hosts` and the host names of tenants.";
+        terms_agreed: bool = false, any, "Set it to agree to the terms of the authority; nothing is obtained without.";
+        directory_url: String = "https://acme-v02.api.letsencrypt.org/directory".to_owned(), any, "The authority's directory.";
+        contact: Vec<String> = Vec::new(), any, "Mail addresses the authority may write to.";
+        hosts: Vec<String> = Vec::new(), host_names, "Names to obtain certificates for, beside those of tenants.";
+        renew_before_days: u32 = 30, within(1, 365), "Days before its end at which a certificate is renewed, though not in its first two thirds.";
+        orders_per_hour_max: u32 = 20, within(1, 10_000), "Certificates asked for per hour at most.";
+        authority_files: Vec<PathBuf> = Vec::new(), any, "PEM files of whom the directory's own certificate is checked against; empty is the system's list.";
+    }
     data: DataConfig, "The data folder." {
         dir: PathBuf = PathBuf::from("data"), any, "Folder with everything this node keeps.";
         open_tenants_max: usize = limits::OPEN_TENANTS_DEFAULT, within(1, 100_000), "Tenants with an open database at the same time.";

@@ -1,22 +1,30 @@
-//! The plain listener beside a TLS one: it sends everybody to `https` and serves nothing.
+//! The plain listener beside a TLS one: it sends everybody to `https` and serves nothing but proofs for
+//! certificate authorities.
 //!
 //! Keeps true: the target's host is the one the client asked for, checked to be a host name, so nobody is sent elsewhere
 //! by a forged header's path or credentials; no body is ever read. Does not do: tenants, limits, logs.
 
+use crate::tls::acme::Challenges;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Starts to redirect everything that reaches `listener` to `https` at `port`.
 pub(crate) fn serve_redirects(
     listener: TcpListener,
     port: u16,
+    challenges: Arc<Challenges>,
     head_timeout: Duration,
 ) -> std::io::Result<(Server, ServerHandle)> {
     let server = HttpServer::new(move || {
-        App::new().default_service(web::to(move |request: HttpRequest| async move { redirect(&request, port) }))
+        let challenges = Arc::clone(&challenges);
+        let prove = move |token: web::Path<String>| prove(challenges.find_text(&token));
+        App::new()
+            .route("/.well-known/acme-challenge/{token}", web::get().to(prove))
+            .default_service(web::to(move |request: HttpRequest| async move { redirect(&request, port) }))
     })
     .workers(1)
     .client_request_timeout(head_timeout)
@@ -26,6 +34,14 @@ pub(crate) fn serve_redirects(
     .run();
     let handle = server.handle();
     Ok((server, handle))
+}
+
+/// What an authority asks for before it signs (RFC 8555, 8.3).
+async fn prove(text: Option<String>) -> HttpResponse {
+    match text {
+        Some(text) => HttpResponse::Ok().content_type("application/octet-stream").body(text),
+        None => HttpResponse::NotFound().finish(),
+    }
 }
 
 /// 308 keeps method and body for clients that follow it.

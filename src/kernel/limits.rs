@@ -189,6 +189,8 @@ pub const PURGE_RECORDS_MAX: usize = 200;
 /// Times one post is tried before it is given up.
 pub const PURGE_ATTEMPTS_MAX: u32 = 8;
 
+/// Names without a certificate that clients asked for and that wait to be looked at.
+pub const CERTIFICATES_ASKED_MAX: usize = 64;
 /// Connections the listener accepts at the same time, per worker.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// Milliseconds a client may take to send its request head.

@@ -3,6 +3,7 @@
 //! Keeps true: the private half of a certificate never leaves this room but inside rustls; a reload that fails leaves
 //! what was there in force. TLS 1.2 and 1.3 by ring alone. Does not do: sockets and HTTP, that is `http`.
 
+pub mod acme;
 mod error;
 mod files;
 mod local;
@@ -32,5 +33,8 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, Tl
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Refused(error.to_string()))?;
-    Ok(builder.with_no_client_auth().with_cert_resolver(certificates))
+    let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);
+    // The framework puts its own protocols before this one.
+    config.alpn_protocols = vec![resolver::ACME_TLS.to_vec()];
+    Ok(config)
 }

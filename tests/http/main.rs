@@ -24,3 +24,4 @@ mod limits;
 mod errors;
 mod observability;
 mod tls;
+mod acme;

@@ -154,6 +154,13 @@ impl Registry {
         Some(answering(Some(entry), host))
     }
 
+    /// Every host name that an active tenant claims.
+    pub fn hosts(&self) -> Vec<String> {
+        let entries = self.0.directory.entries();
+        let active = entries.iter().filter(|entry| entry.state == TenantState::Active);
+        active.flat_map(|entry| &entry.hosts).map(|host| host.to_string()).collect()
+    }
+
     /// The entry of a tenant by id, whatever its state.
     pub fn entry(&self, id: &TenantId) -> Option<Arc<TenantEntry>> {
         self.0.directory.find(id)

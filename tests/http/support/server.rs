@@ -70,6 +70,14 @@ impl TestServer {
         self.restart_after(|_| ()).await
     }
 
+    /// Stops and starts again on the same folder with these lines of TOML.
+    pub(crate) async fn restart_with(mut self, toml: &str) -> Self {
+        self.node.take().expect("a running node").stop().await.unwrap();
+        let folder = Arc::clone(&self.folder);
+        drop(self);
+        Self::open(folder, toml, Parts::default()).await
+    }
+
     /// Stops, lets `meanwhile` have the folder, and starts again on it.
     pub(crate) async fn restart_after(mut self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
         self.node.take().expect("a running node").stop().await.unwrap();
@@ -107,6 +115,17 @@ impl TestServer {
     /// Whoever may read the folder: the node's administrator.
     pub(crate) fn node(&self) -> Actor {
         self.anon().with_authorization(format!("Node {}", self.key))
+    }
+
+    /// The node's administrator at a node that speaks TLS, as the command line finds it.
+    pub(crate) fn by_local_certificate(&self) -> Actor {
+        let address: std::net::SocketAddr = self.url().trim_start_matches("https://").parse().unwrap();
+        let certificate = std::fs::read(self.folder().join("node.crt")).unwrap();
+        let certificate = reqwest::Certificate::from_pem(&certificate).unwrap();
+        let builder = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]);
+        let http = builder.resolve("node.tenantry.internal", address).build().unwrap();
+        let actor = Actor::new(http, format!("https://node.tenantry.internal:{}", address.port()));
+        actor.with_authorization(format!("Node {}", self.key))
     }
 
     /// A superuser who has logged in.
