@@ -7,9 +7,11 @@
 use crate::cache::Source;
 use crate::cache::compress::{COMPRESS_BYTES_MIN, Encoding, Levels, encode, negotiate};
 use crate::cache::entry::{entity_tag, none_match};
+use crate::http::range::{self, Range};
 use crate::http::respond;
 use crate::services::records::cached::{Served, ServedBody};
 use actix_web::body::BoxBody;
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -17,6 +19,9 @@ use bytes::Bytes;
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Tenant, Accept-Encoding");
+
+/// Bodies from this size on say that parts of them can be had; smaller ones are not worth another request.
+const PARTS_BYTES_MIN: usize = 64 * 1024;
 
 /// 200 with the best coding the client takes, or 304 if it has the answer already.
 pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
@@ -38,6 +43,9 @@ pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
         describe(&mut unchanged, request, served, &tag(encoding));
         return unchanged;
     }
+    if let Some(part) = part(request, served, body, &tag(Encoding::Identity)) {
+        return part;
+    }
     let coded = match (&served.body, encoding) {
         (_, Encoding::Identity) => None,
         (ServedBody::Kept(answer), _) => answer.coded(encoding),
@@ -52,10 +60,39 @@ pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
     if encoding != Encoding::Identity {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
     }
+    if original >= PARTS_BYTES_MIN && encoding == Encoding::Identity {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
     if request.headers().get("x-debug-size").is_some_and(|value| value == "1") {
         add_sizes(headers, original, sent.len());
     }
     response.set_body(BoxBody::new(Bytes::clone(&sent)))
+}
+
+/// 206 with a part of the uncoded body, or 416; `None` where the whole is wanted.
+///
+/// Parts are of the uncoded body alone: the level of compression may change between two answers, and with it the bytes
+/// behind one tag.
+fn part(request: &HttpRequest, served: &Served, body: &Bytes, tag: &str) -> Option<HttpResponse> {
+    let wanted = values(request, &header::RANGE).next().filter(|_| *request.method() == Method::GET)?;
+    // A part of another answer would not fit; only the strong tag of these bytes says that it does.
+    if !values(request, &header::IF_RANGE).all(|known| known.trim() == tag) {
+        return None;
+    }
+    let size = body.len() as u64;
+    let (first, last) = match Range::parse(wanted, size) {
+        Range::Whole => return None,
+        Range::Outside => return Some(HttpResponse::from_error(range::outside(size))),
+        Range::Part(first, last) => (first, last),
+    };
+    let within = usize::try_from(first).ok().zip(usize::try_from(last).ok())?;
+    let mut response = HttpResponse::PartialContent().finish();
+    describe(&mut response, request, served, tag);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, respond::JSON);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    insert(headers, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+    Some(response.set_body(BoxBody::new(body.slice(within.0..=within.1))))
 }
 
 /// The headers that a 200 and a 304 share (RFC 9110, 15.4.5).

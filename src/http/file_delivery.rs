@@ -6,8 +6,8 @@
 
 use crate::cache::entry::none_match;
 use crate::http::problem::Problem;
+use crate::http::range::{self, Range};
 use crate::kernel::digest;
-use crate::kernel::error::Code;
 use crate::kernel::limits;
 use crate::services::files::is_inline;
 use crate::services::records::files::FoundFile;
@@ -53,8 +53,7 @@ pub(crate) async fn send(request: &HttpRequest, found: FoundFile, purpose: Purpo
         Range::Whole => (StatusCode::OK, 0, size),
         Range::Part(first, last) => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
         Range::Outside => {
-            let message = format!("The file has {size} bytes; the range lies outside.");
-            return Err(Problem::new(Code::RangeNotSatisfiable, message).with_content_range(format!("bytes */{size}")));
+            return Err(range::outside(size));
         }
     };
     let mut response = describe(status, &found, &tag, purpose);
@@ -99,64 +98,4 @@ fn pieces(file: tokio::fs::File, len: u64) -> impl Stream<Item = io::Result<Byte
         let read = file.read_buf(&mut buffer).await?;
         Ok((read > 0).then(|| (buffer.freeze(), file)))
     })
-}
-
-/// Which part is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Range {
-    /// Everything; also the answer to what is no single range of bytes, as the standard allows.
-    Whole,
-    /// From the first byte to the last, both included.
-    Part(u64, u64),
-    /// Nothing that the file has.
-    Outside,
-}
-
-impl Range {
-    fn parse(text: &str, size: u64) -> Self {
-        let single = text.trim().strip_prefix("bytes=").filter(|ranges| !ranges.contains(','));
-        let Some((first, last)) = single.and_then(|range| range.trim().split_once('-')) else { return Self::Whole };
-        let (first, last) = match (first.trim(), last.trim()) {
-            ("", suffix) => match suffix.parse::<u64>() {
-                Ok(0) => return Self::Outside,
-                Ok(len) => (size.saturating_sub(len), size.saturating_sub(1)),
-                Err(_) => return Self::Whole,
-            },
-            (first, "") => match first.parse() {
-                Ok(first) => (first, size.saturating_sub(1)),
-                Err(_) => return Self::Whole,
-            },
-            (first, last) => match (first.parse(), last.parse::<u64>()) {
-                (Ok(first), Ok(last)) if first <= last => (first, last.min(size.saturating_sub(1))),
-                _ => return Self::Whole,
-            },
-        };
-        if first >= size { Self::Outside } else { Self::Part(first, last) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_as_the_standard_says() {
-        for (text, size, range) in [
-            ("bytes=0-3", 10, Range::Part(0, 3)),
-            ("bytes=5-", 10, Range::Part(5, 9)),
-            ("bytes=-4", 10, Range::Part(6, 9)),
-            ("bytes=-40", 10, Range::Part(0, 9)),
-            ("bytes=8-40", 10, Range::Part(8, 9)),
-            ("bytes=10-", 10, Range::Outside),
-            ("bytes=-0", 10, Range::Outside),
-            ("bytes=0-0", 0, Range::Outside),
-            ("bytes=3-1", 10, Range::Whole),
-            ("bytes=0-1,4-5", 10, Range::Whole),
-            ("lines=0-1", 10, Range::Whole),
-            ("bytes=a-b", 10, Range::Whole),
-            ("bytes=-", 10, Range::Whole),
-        ] {
-            assert_eq!(Range::parse(text, size), range, "{text} of {size}");
-        }
-    }
 }

@@ -13,6 +13,7 @@ mod handlers;
 mod key_gate;
 mod middleware;
 mod multipart;
+mod range;
 mod redirect;
 mod respond;
 mod transit;

@@ -105,7 +105,7 @@ codes! {
     ShuttingDown = "shutting_down" => Unavailable, "The node is stopping.";
     StorageFull = "storage_full" => StorageFull, "The disk or the quota is full; reads go on.";
     RequestTimeout = "request_timeout" => TimedOut, "The request took too long to arrive or to be answered.";
-    RangeNotSatisfiable = "range_not_satisfiable" => OutOfRange, "The file has no such part.";
+    RangeNotSatisfiable = "range_not_satisfiable" => OutOfRange, "There is no such part.";
     Internal = "internal" => Internal, "Something went wrong inside; the request id finds it in the log.";
 }
 

@@ -35,6 +35,8 @@ pub(crate) async fn export_records(visitor: Visitor, collection: web::Path<Strin
         .content_type(media)
         .insert_header(("content-disposition", name))
         .insert_header(("cache-control", "no-store"))
+        // Made while it is read, so there is nothing that a part could be cut from.
+        .insert_header(("accept-ranges", "none"))
         .streaming(stream::iter(first.map(Ok)).chain(rest)))
 }
 
