@@ -222,6 +222,11 @@ impl TenantCache {
         &self.part.tenant
     }
 
+    /// Whether `other` is the cache of the same incarnation of the same tenant, and still in use.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.part, &other.part) && !self.part.is_retired()
+    }
+
     /// Where the tenant stands now. Call it before reading the schema, and once per request.
     pub fn begin(&self) -> Began {
         Began { stamp: self.stamp(), incarnation: self.part.incarnation }

@@ -65,6 +65,20 @@ impl TenantCache {
         every > 0 && self.shared.verify_turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(every)
     }
 
+    /// Whether a hit may be served at once. `false` leaves the turn to [`Self::verify_is_due`] of whoever can wait.
+    pub fn may_pass_unverified(&self) -> bool {
+        let every = u64::from(self.shared.verify_every);
+        if every == 0 {
+            return true;
+        }
+        let turn = &self.shared.verify_turn;
+        let passes = !turn.load(Ordering::Relaxed).is_multiple_of(every);
+        if passes {
+            turn.fetch_add(1, Ordering::Relaxed);
+        }
+        passes
+    }
+
     /// Recomputes a hit and compares; the caller gets the recomputed answer if they differ.
     pub async fn verify_hit<E, F, Fut>(&self, request: Request<'_>, hit: Answer, load: F) -> Result<Answer, E>
     where

@@ -7,8 +7,10 @@
 use crate::cache::Source;
 use crate::cache::compress::{COMPRESS_BYTES_MIN, Encoding, Levels, encode, negotiate};
 use crate::cache::entry::{entity_tag, none_match};
+use crate::http::front::Told;
 use crate::http::range::{self, Range};
 use crate::http::respond;
+use crate::kernel::digest::Sha256;
 use crate::services::records::cached::{Served, ServedBody};
 use actix_web::body::BoxBody;
 use actix_web::http::Method;
@@ -24,11 +26,10 @@ const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Tenant, Acc
 const PARTS_BYTES_MIN: usize = 64 * 1024;
 
 /// 200 with the best coding the client takes, or 304 if it has the answer already.
-pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
-    let (body, etag) = match &served.body {
-        ServedBody::Kept(answer) => (answer.body(), answer.entry().etag()),
-        ServedBody::Made(answer) => (&answer.body, &answer.etag),
-    };
+///
+/// `told` is what `served` says to other caches, in its form on the wire.
+pub(crate) fn read(request: &HttpRequest, served: &Served, told: &Told) -> HttpResponse {
+    let (body, etag) = bytes_of(served);
     let tag = |encoding| entity_tag(etag, encoding);
     let encoding = match body.len() {
         len if len < COMPRESS_BYTES_MIN => Encoding::Identity,
@@ -40,10 +41,10 @@ pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
         offered.any(|offered| none_match(offered, &plain))
     } {
         let mut unchanged = HttpResponse::NotModified().finish();
-        describe(&mut unchanged, request, served, &tag(encoding));
+        describe(&mut unchanged, request, served, told, tag(encoding));
         return unchanged;
     }
-    if let Some(part) = part(request, served, body, &tag(Encoding::Identity)) {
+    if let Some(part) = part(request, served, told) {
         return part;
     }
     let coded = match (&served.body, encoding) {
@@ -54,7 +55,7 @@ pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
     let encoding = if coded.is_some() { encoding } else { Encoding::Identity };
     let (original, sent) = (body.len(), coded.unwrap_or_else(|| body.clone()));
     let mut response = HttpResponse::Ok().finish();
-    describe(&mut response, request, served, &tag(encoding));
+    describe(&mut response, request, served, told, tag(encoding));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     if encoding != Encoding::Identity {
@@ -69,12 +70,22 @@ pub(crate) fn read(request: &HttpRequest, served: &Served) -> HttpResponse {
     response.set_body(BoxBody::new(Bytes::clone(&sent)))
 }
 
+/// The uncoded body and its digest.
+fn bytes_of(served: &Served) -> (&Bytes, &Sha256) {
+    match &served.body {
+        ServedBody::Kept(answer) => (answer.body(), answer.entry().etag()),
+        ServedBody::Made(answer) => (&answer.body, &answer.etag),
+    }
+}
+
 /// 206 with a part of the uncoded body, or 416; `None` where the whole is wanted.
 ///
 /// Parts are of the uncoded body alone: the level of compression may change between two answers, and with it the bytes
 /// behind one tag.
-fn part(request: &HttpRequest, served: &Served, body: &Bytes, tag: &str) -> Option<HttpResponse> {
+fn part(request: &HttpRequest, served: &Served, told: &Told) -> Option<HttpResponse> {
     let wanted = values(request, &header::RANGE).next().filter(|_| *request.method() == Method::GET)?;
+    let (body, etag) = bytes_of(served);
+    let tag = entity_tag(etag, Encoding::Identity);
     // A part of another answer would not fit; only the strong tag of these bytes says that it does.
     if !values(request, &header::IF_RANGE).all(|known| known.trim() == tag) {
         return None;
@@ -87,7 +98,7 @@ fn part(request: &HttpRequest, served: &Served, body: &Bytes, tag: &str) -> Opti
     };
     let within = usize::try_from(first).ok().zip(usize::try_from(last).ok())?;
     let mut response = HttpResponse::PartialContent().finish();
-    describe(&mut response, request, served, tag);
+    describe(&mut response, request, served, told, tag);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -96,18 +107,22 @@ fn part(request: &HttpRequest, served: &Served, body: &Bytes, tag: &str) -> Opti
 }
 
 /// The headers that a 200 and a 304 share (RFC 9110, 15.4.5).
-fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served, tag: &str) {
+fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served, told: &Told, tag: String) {
     let source = match &served.body {
         ServedBody::Kept(answer) => answer.source(),
         ServedBody::Made(_) => Source::Bypass,
     };
     let headers = response.headers_mut();
-    insert(headers, header::ETAG, tag);
-    insert(headers, header::CACHE_CONTROL, &served.cache_control);
+    if let Ok(tag) = HeaderValue::from_maybe_shared(Bytes::from(tag)) {
+        headers.insert(header::ETAG, tag);
+    }
+    if let Some(control) = &told.cache_control {
+        headers.insert(header::CACHE_CONTROL, control.clone());
+    }
     headers.insert(header::VARY, VARY);
     headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
-    if let Some(tags) = &served.cache_tag {
-        insert(headers, CACHE_TAG, tags);
+    if let Some(tags) = &told.cache_tag {
+        headers.insert(CACHE_TAG, tags.clone());
     }
     for line in respond::link_lines(request, &served.links) {
         headers.append(header::LINK, line);

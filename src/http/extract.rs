@@ -7,8 +7,9 @@
 
 use crate::access::Principal;
 use crate::http::body;
+use crate::http::front::{Front, Told};
 use crate::http::key_gate;
-use crate::http::middleware::{RequestId, RequestLimits, TenantPrefix};
+use crate::http::middleware::{Counted, RequestId, RequestLimits, TenantPrefix};
 use crate::http::problem::Problem;
 use crate::kernel::clock::Clock;
 use crate::kernel::error::{Code, Fault};
@@ -18,11 +19,14 @@ use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
 use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, TokenMode};
+use crate::services::records::cached::Served;
+use crate::services::records::prepared::Prepared;
 use crate::services::records::{RecordTools, Scope};
 use crate::services::tenants::system::SUPERUSERS;
 use crate::services::tenants::{MAIN, Registry};
 use crate::store::{TenantDb, WriteMeta};
 use actix_web::dev::Payload;
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use futures_util::future::LocalBoxFuture;
@@ -54,6 +58,8 @@ pub(crate) struct Visitor {
     pub(crate) identity: Identity,
     /// Why the token that was sent does not count.
     refused: Option<Problem>,
+    /// By what the worker remembers this visit, if it does.
+    serial: Option<u64>,
     part: web::Data<VisitPart>,
     request: HttpRequest,
 }
@@ -66,12 +72,26 @@ impl FromRequest for Visitor {
         let request = request.clone();
         Box::pin(async move {
             let part = visit_part(&request)?;
-            let tenant = if names_superusers(&request, &part) {
-                part.registry.control().clone()
-            } else {
-                part.registry.open_tenant(&find_tenant(&request, &part)?).await?
-            };
-            Self::meet(request, part, tenant).await
+            if names_superusers(&request, &part) {
+                let control = part.registry.control().clone();
+                return Self::meet(request, part, control).await;
+            }
+            let slug = request.extensions().get::<TenantPrefix>().cloned();
+            let slug = slug.as_ref().map(|TenantPrefix(slug)| slug.as_str());
+            let front = request.app_data::<web::Data<Front>>().cloned();
+            if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.headers())) {
+                let tenant = part.registry.open_tenant(&visit.tenant).await?;
+                let (identity, serial) = (visit.identity.clone(), Some(visit.serial()));
+                return Self { tenant, identity, refused: None, serial, part, request }.admit();
+            }
+            // Before anything is looked up: what changes meanwhile must make the visit look old.
+            let version = part.registry.version();
+            let tenant = part.registry.open_tenant(&find_tenant(&request, &part)?).await?;
+            let mut visitor = Self::meet(request.clone(), part, tenant).await?;
+            if let Some(front) = &front {
+                visitor.serial = visitor.remember(front, slug, version);
+            }
+            Ok(visitor)
         })
     }
 }
@@ -107,9 +127,38 @@ impl Visitor {
                 Err(fault) => return Err(fault.into()),
             },
         };
-        part.limits.count_caller(&request, tenant.id(), &identity)?;
-        key_gate::check(&request, &tenant, &identity)?;
-        Ok(Self { tenant, identity, refused, part, request })
+        Self { tenant, identity, refused, serial: None, part, request }.admit()
+    }
+
+    /// Counts the request and refuses what its key is not good for.
+    fn admit(self) -> Result<Self, Problem> {
+        let mut counted = Counted::default();
+        let within = self.part.limits.count_caller(&mut counted, self.tenant.id(), &self.identity);
+        counted.keep_with(&self.request);
+        within?;
+        key_gate::check(&self.request, &self.tenant, &self.identity)?;
+        Ok(self)
+    }
+
+    /// Has the worker remember this visit, if it can tell later whether the identity still holds.
+    fn remember(&self, front: &Front, slug: Option<&str>, registry_version: u64) -> Option<u64> {
+        let vouch = match &self.identity.caller {
+            Caller::Anonymous if self.refused.is_none() && self.identity.key.is_none() => None,
+            Caller::Anonymous => return None,
+            Caller::Record(_) | Caller::Superuser(_) => Some(self.part.auth.vouch(&self.tenant, &self.identity)?),
+        };
+        front.remember_visit(slug, self.request.headers(), registry_version, self.tenant.id(), &self.identity, vouch)
+    }
+
+    /// Has the worker remember a read that was worked out for this visit.
+    pub(crate) fn remember_read(&self, prepared: Arc<Prepared>, served: &Served) {
+        let (Some(serial), Some(target)) = (self.serial, self.request.uri().path_and_query()) else { return };
+        if self.request.method() != Method::GET || self.request.headers().contains_key(header::CACHE_CONTROL) {
+            return;
+        }
+        if let (Some(front), Some(prepared)) = (self.request.app_data::<web::Data<Front>>(), prepared.to_remember()) {
+            front.remember_read(serial, target.as_str(), prepared, Told::of(served));
+        }
     }
 
     /// Refuses everybody but superusers.
@@ -142,11 +191,7 @@ impl Visitor {
     pub(crate) fn scope(&self, body: Map<String, Value>) -> Scope {
         Scope {
             tenant: self.tenant.clone(),
-            principal: match &self.identity.caller {
-                Caller::Anonymous => Principal::Anonymous,
-                Caller::Record(account) => Principal::Record(Arc::clone(account)),
-                Caller::Superuser(account) => Principal::Superuser(Arc::clone(account)),
-            },
+            principal: self.identity.principal(),
             request: Arc::new(self.context("default", body)),
             tools: Arc::clone(&self.part.tools),
             request_id: request_id(&self.request),
@@ -229,6 +274,7 @@ impl Visitor {
 
     /// The same visitor as whoever `token` of `files/token` stands for; a stranger if it does not hold.
     pub(crate) async fn with_file_token(mut self, token: &str) -> Result<Self, Problem> {
+        self.serial = None;
         self.identity = match self.part.auth.authenticate_file_token(&self.tenant, token).await {
             Ok(identity) => identity,
             Err(fault) if fault.code() == Code::TokenInvalid => Identity::anonymous(),
@@ -243,7 +289,7 @@ impl Visitor {
     }
 
     fn ip(&self) -> Option<Arc<str>> {
-        client_ip(&self.request, &self.part).map(|address| Arc::from(address.to_string()))
+        address_text(&self.request, &self.part)
     }
 
     fn context(&self, context: &str, body: Map<String, Value>) -> RequestContext {
@@ -347,6 +393,11 @@ fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {
     let id = RecordId::parse(NODE_ID).expect("invariant: the node's id is well formed");
     let account = Arc::new(AuthRecord { collection, record: RecordImage::new(id, []) });
     Ok(Identity { caller: Caller::Superuser(account), ..Identity::anonymous() })
+}
+
+/// [`client_ip`] as the log of a tenant keeps it.
+pub(crate) fn address_text(request: &HttpRequest, part: &VisitPart) -> Option<Arc<str>> {
+    client_ip(request, part).map(|address| Arc::from(address.to_string()))
 }
 
 /// The peer, or the address that a trusted proxy vouches for.

@@ -9,6 +9,7 @@ mod body;
 mod delivery;
 mod extract;
 mod file_delivery;
+mod front;
 mod handlers;
 mod key_gate;
 mod middleware;
@@ -113,9 +114,11 @@ pub(crate) fn serve(
     let values = web::Data::new(parts.values);
     let doctor = web::Data::new(parts.doctor);
     let ops = web::Data::new(parts.ops);
-    // The factory runs once per worker; the parts above are shared by all of them.
+    // The factory runs once per worker; the parts above are shared by all of them, the front is each worker's own.
     let server = HttpServer::new(move || {
+        let front = web::Data::new(front::Front::new(visit.clone()));
         App::new()
+            .app_data(front.clone())
             .app_data(edge.clone())
             .app_data(limits.clone())
             .app_data(visit.clone())
@@ -128,7 +131,7 @@ pub(crate) fn serve(
             .app_data(doctor.clone())
             .app_data(ops.clone())
             .configure(routes::configure)
-            .wrap(actix_web::middleware::from_fn(middleware::around))
+            .wrap(middleware::Around { edge: edge.clone(), front })
     })
     .workers(options.workers)
     .max_connections(options.connections_max)

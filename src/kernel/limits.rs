@@ -76,6 +76,15 @@ pub const IMPORT_LINE_BYTES_MAX: usize = BODY_BYTES_MAX;
 /// Refused lines that an import reports one by one.
 pub const IMPORT_ERRORS_MAX: usize = 100;
 
+/// Visitors (tenant, host, token) that one worker remembers.
+pub const VISITS_REMEMBERED_MAX: usize = 2_048;
+/// Bytes of address and headers by which a visitor is remembered.
+pub const VISIT_KEY_BYTES_MAX: usize = 2_048;
+/// Reads that one worker remembers with their plan, about 1 KiB each.
+pub const READS_REMEMBERED_MAX: usize = 4_096;
+/// Bytes of an address by which a read is remembered.
+pub const READ_KEY_BYTES_MAX: usize = 1_024;
+
 /// Collections in a tenant.
 pub const COLLECTIONS_MAX: usize = 500;
 /// Fields ever made in one collection.

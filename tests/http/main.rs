@@ -13,6 +13,7 @@ mod records;
 mod files;
 mod caching;
 mod purging;
+mod remembered;
 mod values;
 mod batch;
 mod access;

@@ -29,7 +29,7 @@ async fn applications_have_values_counters_and_locks_of_their_own() {
     let lease = one.post("/api/locks/nightly", json!({ "leaseMs": 60_000 })).await.ok();
     let token = lease["token"].as_str().unwrap().to_owned();
     one.post("/api/locks/nightly", json!({})).await.has_status(409).problem("conflict");
-    let renewed = one.patch("/api/locks/nightly", json!({ "token": token, "leaseMs": 1_000 })).await.ok();
+    let renewed = one.patch("/api/locks/nightly", json!({ "token": token, "leaseMs": 30_000 })).await.ok();
     assert_eq!(renewed["fence"], lease["fence"]);
     one.delete("/api/locks/nightly?token=wrong").await.problem("conflict");
     one.delete(&format!("/api/locks/nightly?token={token}")).await.gone();

@@ -6,25 +6,27 @@
 use crate::http::body::{self, RecordBody};
 use crate::http::delivery;
 use crate::http::extract::Visitor;
+use crate::http::front::Told;
 use crate::http::multipart::Target;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::{Code, Detail};
 use crate::services::records::batch::{self, BatchOptions};
-use crate::services::records::cached::{self, Freshness};
+use crate::services::records::cached::Freshness;
 use crate::services::records::changes;
+use crate::services::records::prepared::{self, Prepared};
 use crate::services::records::read::{ListRequest, View};
 use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// `GET …/records`
 pub(crate) async fn list_records(visitor: Visitor, collection: web::Path<String>) -> Result<HttpResponse, Problem> {
     let parameters = ListRequest::from_pairs(&visitor.parameters())?;
     let scope = visitor.scope(Map::new());
-    let served = cached::list(&scope, &collection, &parameters, freshness(&visitor, &scope)).await?;
-    Ok(delivery::read(visitor.request(), &served))
+    answer(&visitor, &scope, prepared::list(&scope, &collection, &parameters).await?).await
 }
 
 /// `GET …/records/{id}`
@@ -32,8 +34,14 @@ pub(crate) async fn get_record(visitor: Visitor, path: web::Path<(String, String
     let (collection, id) = path.into_inner();
     let view = View::from_pairs(&visitor.parameters())?;
     let scope = visitor.scope(Map::new());
-    let served = cached::get(&scope, &collection, &id, &view, freshness(&visitor, &scope)).await?;
-    Ok(delivery::read(visitor.request(), &served))
+    answer(&visitor, &scope, prepared::get(&scope, &collection, &id, &view).await?).await
+}
+
+/// Answers a read that was worked out, and has it remembered for the next time.
+async fn answer(visitor: &Visitor, scope: &Scope, prepared: Arc<Prepared>) -> Result<HttpResponse, Problem> {
+    let served = prepared.answer(scope, freshness(visitor, scope)).await?;
+    visitor.remember_read(prepared, &served);
+    Ok(delivery::read(visitor.request(), &served, &Told::of(&served)))
 }
 
 /// `Cache-Control: no-cache` of a superuser has the answer read again; anybody else's is not honoured, because it would

@@ -1,11 +1,13 @@
 //! What happens around every request, in this order: request id, preflight, tenant prefix, limit by
 //! address, panic guard, handler, problem body,
-//! security headers, metrics, access log.
+//! security headers, metrics, access log. A read that the worker remembers ([`Front`]) skips routing and handler, and if
+//! its answer is in memory also the guard; all else is the same for it.
 //!
 //! Keeps true: no request leaves without a request id and a body that says what went wrong; a panic costs one request,
 //! never the process. Does not do: authentication or tenant lookup, those are extractors, so that a route that needs
 //! neither pays for neither.
 
+mod again;
 mod cors;
 mod prefix;
 mod rate_limit;
@@ -13,23 +15,28 @@ mod request_id;
 
 pub(crate) use cors::Origins;
 pub(crate) use prefix::TenantPrefix;
-pub(crate) use rate_limit::{RequestLimits, RequestQuotas};
+pub(crate) use rate_limit::{Counted, RequestLimits, RequestQuotas};
 pub(crate) use request_id::{RequestId, RequestIds};
 
+use crate::http::delivery;
 use crate::http::extract::{VisitPart, client_ip};
+use crate::http::front::{Front, Read, Visit, split_prefix};
 use crate::http::problem::{PROBLEM_JSON, Problem};
 use crate::kernel::error::Code;
+use crate::services::records::cached::Served;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::error::InternalError;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::middleware::Next;
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpMessage, HttpResponse, web};
 use futures_util::FutureExt;
+use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 /// What the middleware needs; shared by all workers.
@@ -60,25 +67,139 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// The whole chain.
-pub(crate) async fn around(
+/// The whole chain, around the routes of one worker.
+pub(crate) struct Around {
+    pub(crate) edge: web::Data<Edge>,
+    pub(crate) front: web::Data<Front>,
+}
+
+/// [`Around`] with the routes inside.
+pub(crate) struct Chain<S> {
+    inner: Rc<S>,
+    edge: web::Data<Edge>,
+    front: web::Data<Front>,
+}
+
+type Outcome = Result<ServiceResponse<BoxBody>, actix_web::Error>;
+
+impl<S> Transform<S, ServiceRequest> for Around
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = actix_web::Error;
+    type Transform = Chain<S>;
+    type InitError = ();
+    type Future = Ready<Result<Chain<S>, ()>>;
+
+    fn new_transform(&self, inner: S) -> Self::Future {
+        ready(Ok(Chain { inner: Rc::new(inner), edge: self.edge.clone(), front: self.front.clone() }))
+    }
+}
+
+impl<S> Service<ServiceRequest> for Chain<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = actix_web::Error;
+    type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    /// A read that is remembered and current leaves at once: no future is boxed, nothing is routed.
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let started = Instant::now();
+        let known = self.front.find_read(request.head());
+        let mut counted = None;
+        if let Some((visit, read)) = &known
+            && let Some(served) = read.prepared.find()
+        {
+            let mut counts = Counted::default();
+            let within = count_address(&request, &self.edge, &mut counts)
+                .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity));
+            if within.is_ok() {
+                return Either::Left(ready(hit(request, &self.edge, &served, read, &counts, started)));
+            }
+            counts.keep_with(request.request());
+            counted = Some(within);
+        }
+        let (inner, edge, front) = (Rc::clone(&self.inner), self.edge.clone(), self.front.clone());
+        let answered = Known { front, found: known };
+        Either::Right(Box::pin(around(request, inner, edge, answered, counted, started)))
+    }
+}
+
+/// Answers from memory. Inside a guard as every handler, because a body may be compressed here for the first time.
+fn hit(
+    request: ServiceRequest,
+    edge: &Edge,
+    served: &Served,
+    read: &Read,
+    counted: &Counted,
+    started: Instant,
+) -> Outcome {
+    edge.metrics.begin();
+    let id = edge.ids.take_or_make(request.headers());
+    let answering = AssertUnwindSafe(|| answer_hit(request, edge, &id, served, read, counted, started));
+    std::panic::catch_unwind(answering).map_err(|panic| panicked(panic, RouteClass::Records, &Method::GET, edge, &id))
+}
+
+fn answer_hit(
+    request: ServiceRequest,
+    edge: &Edge,
+    id: &RequestId,
+    served: &Served,
+    read: &Read,
+    counted: &Counted,
+    started: Instant,
+) -> ServiceResponse<BoxBody> {
+    let mut response = delivery::read(request.request(), served, &read.told);
+    let headers = response.headers_mut();
+    decorate(headers, id, edge.hsts.as_ref());
+    rate_limit::describe(headers, counted);
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        edge.origins.open(origin, headers);
+    }
+    let response = ServiceResponse::new(request.into_parts().0, response);
+    finish(&response, edge, id, started);
+    response
+}
+
+/// A read that the worker remembers, if the request asks for one.
+struct Known {
+    front: web::Data<Front>,
+    found: Option<(Rc<Visit>, Rc<Read>)>,
+}
+
+/// Everything but a hit. `counted` is how counting the request went, where that was done already.
+async fn around<S>(
     mut request: ServiceRequest,
-    next: Next<BoxBody>,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let started = Instant::now();
-    let Some(edge) = request.app_data::<web::Data<Edge>>().cloned() else {
-        return next.call(request).await;
-    };
+    inner: Rc<S>,
+    edge: web::Data<Edge>,
+    known: Known,
+    counted: Option<Result<(), Problem>>,
+    started: Instant,
+) -> Outcome
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
+{
     let id = edge.ids.take_or_make(request.headers());
     request.extensions_mut().insert(id.clone());
     edge.metrics.begin();
     let mut in_flight = InFlight(&edge.metrics, false);
     let origin = request.headers().get(header::ORIGIN).cloned();
     let preflight = edge.origins.preflight(request.method(), request.headers());
-    let passed = prefix::strip(&mut request).and_then(|()| count_address(&request, &edge));
+    let passed = match (&known.found, counted) {
+        (_, Some(counted)) => counted,
+        (Some(_), None) => count_and_keep(&request, &edge),
+        (None, None) => prefix::strip(&mut request).and_then(|()| count_and_keep(&request, &edge)),
+    };
     let mut response = match (preflight, passed) {
         (Some(answer), _) => ServiceResponse::new(request.into_parts().0, answer),
-        (None, Ok(())) => match guarded(request, next, &edge, &id).await {
+        (None, Ok(())) => match guarded(request, &*inner, &known, &edge, &id).await {
             Ok(response) => response,
             Err(error) => {
                 in_flight.1 = true;
@@ -91,10 +212,9 @@ pub(crate) async fn around(
     if response.response().error().is_some() {
         response = with_problem_body(response, &edge, &id);
     }
+    let counted = response.request().extensions().get::<Counted>().copied().unwrap_or_default();
     decorate(response.headers_mut(), &id, edge.hsts.as_ref());
-    for (name, value) in rate_limit::headers_of(response.request()) {
-        response.headers_mut().insert(name, value);
-    }
+    rate_limit::describe(response.headers_mut(), &counted);
     if let Some(origin) = origin {
         edge.origins.open(&origin, response.headers_mut());
     }
@@ -103,41 +223,71 @@ pub(crate) async fn around(
     Ok(response)
 }
 
+fn count_and_keep(request: &ServiceRequest, edge: &Edge) -> Result<(), Problem> {
+    let mut counted = Counted::default();
+    let within = count_address(request, edge, &mut counted);
+    counted.keep_with(request.request());
+    within
+}
+
 /// Probes of the node's health are never refused.
-fn count_address(request: &ServiceRequest, edge: &Edge) -> Result<(), Problem> {
+fn count_address(request: &ServiceRequest, edge: &Edge, counted: &mut Counted) -> Result<(), Problem> {
     if ["/livez", "/readyz", "/health", "/metrics"].contains(&request.path()) {
         return Ok(());
     }
     let request = request.request();
-    edge.limits.count_address(request, || {
+    edge.limits.count_address(counted, || {
         let part = request.app_data::<web::Data<VisitPart>>()?;
         client_ip(request, part)
     })
 }
 
-/// Runs the handler; a panic becomes the answer 500 and is counted.
+/// Answers what the worker remembers, or runs the handler; a panic becomes the answer 500 and is counted.
 ///
 /// The request went with the panic, so this answer is finished here instead of at the end of the chain.
-async fn guarded(
-    request: ServiceRequest,
-    next: Next<BoxBody>,
+async fn guarded<S>(request: ServiceRequest, inner: &S, known: &Known, edge: &Edge, id: &RequestId) -> Outcome
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
+{
+    let (method, class) = (request.method().clone(), class_of(split_prefix(request.path()).1));
+    let answering = async {
+        let mut request = request;
+        if let Some((visit, read)) = &known.found {
+            match again::answer(&request, &known.front, visit, read).await {
+                Ok(Some(response)) => return Ok(ServiceResponse::new(request.into_parts().0, response)),
+                Ok(None) => {}
+                Err(problem) => {
+                    let response = HttpResponse::from_error(problem);
+                    return Ok(ServiceResponse::new(request.into_parts().0, response));
+                }
+            }
+            if let Err(problem) = prefix::strip(&mut request) {
+                return Ok(ServiceResponse::new(request.into_parts().0, HttpResponse::from_error(problem)));
+            }
+        }
+        inner.call(request).await
+    };
+    match AssertUnwindSafe(answering).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => Err(panicked(panic, class, &method, edge, id)),
+    }
+}
+
+fn panicked(
+    panic: Box<dyn std::any::Any + Send>,
+    class: RouteClass,
+    method: &Method,
     edge: &Edge,
     id: &RequestId,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let (method, class) = (request.method().clone(), class_of(request.path()));
-    match AssertUnwindSafe(next.call(request)).catch_unwind().await {
-        Ok(result) => result,
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            edge.metrics.count_panic();
-            edge.metrics.finish(class, method.as_str(), 500, 0);
-            tracing::error!({ request.id = id.as_str(), panic = said }, "request {} panicked", id.as_str());
-            let mut response = problem_response(&Problem::bare(Code::Internal), id);
-            decorate(response.headers_mut(), id, edge.hsts.as_ref());
-            Err(InternalError::from_response("the handler panicked", response).into())
-        }
-    }
+) -> actix_web::Error {
+    let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    edge.metrics.count_panic();
+    edge.metrics.finish(class, method.as_str(), 500, 0);
+    tracing::error!({ request.id = id.as_str(), panic = said }, "request {} panicked", id.as_str());
+    let mut response = problem_response(&Problem::bare(Code::Internal), id);
+    decorate(response.headers_mut(), id, edge.hsts.as_ref());
+    InternalError::from_response("the handler panicked", response).into()
 }
 
 /// Gives a failed answer its body, and logs it if it is a defect.
@@ -216,7 +366,8 @@ fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &RequestId, star
     let request = response.request();
     let status = response.status().as_u16();
     let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    edge.metrics.finish(class_of(request.path()), request.method().as_str(), status, duration_us);
+    let (slug, path) = split_prefix(request.path());
+    edge.metrics.finish(class_of(path), request.method().as_str(), status, duration_us);
     let bytes = match response.response().body().size() {
         BodySize::Sized(bytes) => bytes,
         _ => 0,
@@ -224,8 +375,8 @@ fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &RequestId, star
     edge.metrics.count_sent_bytes(bytes);
     if edge.access_log {
         let extensions = request.extensions();
-        let tenant = extensions.get::<TenantPrefix>().map_or("", |prefix| prefix.0.as_str());
-        let (method, path) = (request.method().as_str(), request.path());
+        let tenant = extensions.get::<TenantPrefix>().map_or(slug.unwrap_or(""), |prefix| prefix.0.as_str());
+        let method = request.method().as_str();
         tracing::info!(
             target: "tenantry::access",
             { request.id = id.as_str(), tenant.slug = tenant, method, path, status, duration_us, bytes },

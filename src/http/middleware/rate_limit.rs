@@ -11,9 +11,9 @@ use crate::kernel::error::Code;
 use crate::kernel::ident::TenantId;
 use crate::services::auth::{Caller, Identity};
 use crate::services::throttle::{Quota, Standing, Throttle, address_group};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
-use std::fmt::Write as _;
+use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,9 +37,34 @@ pub(crate) struct RequestLimits {
     clock: Arc<dyn Clock>,
 }
 
-/// Which limits a request was counted against, kept with the request until its answer leaves.
-#[derive(Debug, Clone, Default)]
-struct Counted(Vec<(&'static str, Quota, Standing)>);
+/// Which limits a request was counted against, kept with the request until its answer leaves: at most its address, its
+/// tenant, and its account or key.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counted([Option<Count>; 3]);
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    what: &'static str,
+    quota: Quota,
+    standing: Standing,
+}
+
+impl Counted {
+    fn add(&mut self, count: Count) {
+        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(count);
+        }
+    }
+
+    /// Leaves the counts with `request`, for its answer.
+    pub(crate) fn keep_with(self, request: &HttpRequest) {
+        let mut extensions = request.extensions_mut();
+        match extensions.get_mut::<Self>() {
+            Some(counted) => self.0.into_iter().flatten().for_each(|count| counted.add(count)),
+            None => drop(extensions.insert(self)),
+        }
+    }
+}
 
 impl RequestLimits {
     pub(crate) fn new(quotas: RequestQuotas, clock: Arc<dyn Clock>) -> Self {
@@ -54,12 +79,12 @@ impl RequestLimits {
     /// Counts a request of `address`.
     pub(crate) fn count_address(
         &self,
-        request: &HttpRequest,
+        counted: &mut Counted,
         address: impl FnOnce() -> Option<IpAddr>,
     ) -> Result<(), Problem> {
         let Some(throttle) = &self.address else { return Ok(()) };
         match address().map(address_group) {
-            Some(address) => self.count(request, throttle, "address", &address),
+            Some(address) => self.count(counted, throttle, "address", &address),
             None => Ok(()),
         }
     }
@@ -67,18 +92,18 @@ impl RequestLimits {
     /// Counts a request at `tenant` by whoever `identity` is.
     pub(crate) fn count_caller(
         &self,
-        request: &HttpRequest,
+        counted: &mut Counted,
         tenant: &TenantId,
         identity: &Identity,
     ) -> Result<(), Problem> {
         if let Some(throttle) = self.tenant.as_ref().filter(|_| !identity.is_superuser()) {
-            self.count(request, throttle, "tenant", tenant)?;
+            self.count(counted, throttle, "tenant", tenant)?;
         }
         let Some(throttle) = &self.account else { return Ok(()) };
         match (&identity.key, &identity.caller) {
-            (Some(key), _) => self.count(request, throttle, "key", &(tenant, &*key.id)),
+            (Some(key), _) => self.count(counted, throttle, "key", &(tenant, &*key.id)),
             (None, Caller::Record(account)) => {
-                self.count(request, throttle, "account", &(tenant, &account.collection.id, &account.record.id))
+                self.count(counted, throttle, "account", &(tenant, &account.collection.id, &account.record.id))
             }
             (None, Caller::Anonymous | Caller::Superuser(_)) => Ok(()),
         }
@@ -86,17 +111,13 @@ impl RequestLimits {
 
     fn count(
         &self,
-        request: &HttpRequest,
+        counted: &mut Counted,
         throttle: &Throttle,
         what: &'static str,
         key: &impl std::hash::Hash,
     ) -> Result<(), Problem> {
         let (quota, standing) = (*throttle.quota(), throttle.take(key, self.clock.now_ms()));
-        let mut extensions = request.extensions_mut();
-        match extensions.get_mut::<Counted>() {
-            Some(counted) => counted.0.push((what, quota, standing)),
-            None => drop(extensions.insert(Counted(vec![(what, quota, standing)]))),
-        }
+        counted.add(Count { what, quota, standing });
         if standing.allowed {
             return Ok(());
         }
@@ -109,16 +130,56 @@ impl RequestLimits {
 }
 
 /// What the answer says about where its request stands; nothing if no limit applied.
-pub(super) fn headers_of(request: &HttpRequest) -> Vec<(HeaderName, HeaderValue)> {
-    let extensions = request.extensions();
-    let Some(Counted(counted)) = extensions.get::<Counted>() else { return Vec::new() };
-    let (mut policy, mut limit) = (String::with_capacity(64), String::with_capacity(64));
-    for (what, quota, standing) in counted {
-        let separator = if policy.is_empty() { "" } else { ", " };
-        // Writing into a String cannot fail.
-        let _ = write!(policy, "{separator}\"{what}\";q={};w={}", quota.permits(), quota.window_s());
-        let _ = write!(limit, "{separator}\"{what}\";r={};t={}", standing.remaining, standing.reset_s);
+pub(super) fn describe(headers: &mut HeaderMap, counted: &Counted) {
+    let mut counts = counted.0.iter().flatten().peekable();
+    if counts.peek().is_none() {
+        return;
     }
-    let lines = [(POLICY, policy), (LIMIT, limit)];
-    lines.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
+    let (mut policy, mut limit) = (Vec::with_capacity(48), Vec::with_capacity(48));
+    for (at, Count { what, quota, standing }) in counts.enumerate() {
+        for line in [&mut policy, &mut limit] {
+            line.extend_from_slice(if at > 0 { b", \"" } else { b"\"" });
+            line.extend_from_slice(what.as_bytes());
+        }
+        push_number(&mut policy, b"\";q=", quota.permits());
+        push_number(&mut policy, b";w=", quota.window_s());
+        push_number(&mut limit, b"\";r=", standing.remaining);
+        push_number(&mut limit, b";t=", standing.reset_s);
+    }
+    for (name, line) in [(POLICY, policy), (LIMIT, limit)] {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(line)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Every answer has these numbers, so they are written without the machinery of `format!`.
+fn push_number(line: &mut Vec<u8>, before: &[u8], number: u32) {
+    line.extend_from_slice(before);
+    let (mut digits, mut rest, mut from) = ([0_u8; 10], number, 10);
+    loop {
+        from -= 1;
+        if let Some(digit) = digits.get_mut(from) {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        }
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    line.extend_from_slice(digits.get(from..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::push_number;
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 7, 10, 4_294_967_295] {
+            let mut line = Vec::new();
+            push_number(&mut line, b"n=", number);
+            assert_eq!(String::from_utf8(line).unwrap(), format!("n={number}"));
+        }
+    }
 }

@@ -2,11 +2,12 @@
 //!
 //! Keeps true: a token is accepted by the tenant it names and by no other; a rotated token key, a deleted account and an
 //! ended session refuse the next request; superusers' tokens name the control database and hold on every tenant.
+//! What was checked once is not checked again while nothing it rests on has moved ([`Vouch`]).
 //! Does not do: what the caller may do (rules decide), reading the header out of a request.
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::known::Key;
+use super::known::{Key, Seen};
 use super::{Auth, Caller, Identity};
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::query::request::AuthRecord;
@@ -18,7 +19,49 @@ use crate::store::{StoreError, TenantDb};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Evidence that an identity still holds: its account and its session are the ones that were checked, and time is left.
+#[derive(Debug, Clone)]
+pub struct Vouch {
+    account: Seen,
+    session: Option<Seen>,
+    until_ms: i64,
+}
+
 impl Auth {
+    /// Vouches for an identity that a token just proved at `tenant`; `None` where nothing cheap can tell later.
+    ///
+    /// API keys are left out: each use of one is checked against its addresses and noted.
+    pub fn vouch(&self, tenant: &TenantDb, identity: &Identity) -> Option<Vouch> {
+        let account = identity.account().filter(|_| identity.key.is_none())?;
+        let db = if identity.is_superuser() { self.0.registry.control() } else { tenant };
+        let key = |collection: &CollectionId, record: &RecordId| Key {
+            tenant: db.id().clone(),
+            collection: collection.clone(),
+            record: record.clone(),
+        };
+        let (present, seen) = self.0.known.find_seen(&key(&account.collection.id, &account.record.id))?;
+        if !Arc::ptr_eq(&present, account) {
+            return None;
+        }
+        let mut vouch = Vouch { account: seen, session: None, until_ms: identity.expires_s.saturating_mul(1_000) };
+        if let Some(session) = &identity.session {
+            let sessions = db.schema().find(SESSIONS)?.id.clone();
+            let (row, seen) = self.0.known.find_seen(&key(&sessions, &account::record_id(session)?))?;
+            vouch.session = Some(seen);
+            // Looked at again, because what is there now need not be what was checked.
+            vouch.until_ms = vouch.until_ms.min(session_end_ms(&row, account)?);
+        }
+        Some(vouch)
+    }
+
+    /// Whether what was vouched for still holds at `now_ms`. `false` means: check the token again.
+    pub fn holds(&self, vouch: &Vouch, now_ms: i64) -> bool {
+        let known = &self.0.known;
+        now_ms < vouch.until_ms
+            && known.stands(vouch.account)
+            && vouch.session.is_none_or(|session| known.stands(session))
+    }
+
     /// Who sent `header` (the value of `Authorization`, with or without `Bearer`) to `tenant`.
     ///
     /// No header is [`Caller::Anonymous`]. A token that does not hold is an error; PocketBase treats such a request as
@@ -86,11 +129,8 @@ impl Auth {
     async fn check_session(&self, db: &TenantDb, account: &AuthRecord, session: &str) -> Result<(), AuthError> {
         let sessions = db.schema().find(SESSIONS).cloned().ok_or(AuthError::Revoked)?;
         let row = self.known_record(db, &sessions, session).await?.ok_or(AuthError::Revoked)?;
-        let text = |name: &str| rows::text(&row.collection, &row.record, name);
-        let expires = rows::moment_ms(&row.collection, &row.record, "expires").unwrap_or(0);
-        let own =
-            text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str();
-        if own && expires > self.0.clock.now_ms() { Ok(()) } else { Err(AuthError::Revoked) }
+        let end_ms = session_end_ms(&row, account).ok_or(AuthError::Revoked)?;
+        if end_ms > self.0.clock.now_ms() { Ok(()) } else { Err(AuthError::Revoked) }
     }
 
     /// A record from memory if it is known and of the present schema, from the file otherwise.
@@ -117,6 +157,14 @@ impl Auth {
         }
         Ok(read)
     }
+}
+
+/// When the session in `row` ends, if it is one of `account`.
+fn session_end_ms(row: &AuthRecord, account: &AuthRecord) -> Option<i64> {
+    let text = |name: &str| rows::text(&row.collection, &row.record, name);
+    let own =
+        text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str();
+    own.then(|| rows::moment_ms(&row.collection, &row.record, "expires").unwrap_or(0))
 }
 
 fn is_superuser(claims: &Claims, auth: &Auth) -> bool {

@@ -37,6 +37,7 @@ pub use challenges::Challenges;
 pub use error::AuthError;
 pub use factors::{Factor, LoginWish};
 pub use guard::{LoginGuard, LoginLimits};
+pub use identify::Vouch;
 pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};

@@ -102,6 +102,9 @@ pub enum RecordError {
         #[source]
         fault: Box<RecordError>,
     },
+    /// The schema changed between working out a read that was remembered and reading; working it out anew answers.
+    #[error("a remembered read was overtaken by a change of the schema")]
+    Overtaken,
     /// Something inside does not fit together.
     #[error("defect: {0}")]
     Defect(String),
@@ -126,6 +129,7 @@ impl Fault for RecordError {
             Self::ExpandTooLarge | Self::TooExpensive { .. } => Code::QueryTooExpensive,
             Self::Body(_) => Code::JsonInvalid,
             Self::Batch { .. } => Code::BatchFailed,
+            Self::Overtaken => Code::Busy,
             Self::Defect(_) => Code::Internal,
         }
     }
@@ -191,6 +195,7 @@ impl Fault for RecordError {
             Self::Query(error) => error.retry_after_s(),
             Self::Password(error) => error.retry_after_s(),
             Self::Batch { fault, .. } => fault.retry_after_s(),
+            Self::Overtaken => Some(1),
             _ => None,
         }
     }

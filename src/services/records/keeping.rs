@@ -7,6 +7,7 @@
 use crate::cache::stamp::Dependencies;
 use crate::kernel::ident::{CollectionId, CollectionName, RecordId, TenantId};
 use crate::kernel::value::Stored;
+use crate::query::request::{Place, RequestPath};
 use crate::query::resolved::Facts;
 use crate::schema::cache_policy::{Policy, Tier, lists_tag, record_tag};
 use crate::schema::view;
@@ -25,6 +26,8 @@ pub(super) struct Keeping {
     of_view: bool,
     /// Nothing about the caller is read.
     pub(super) anonymous: bool,
+    /// Nothing but caller, method and address shapes the answer: neither other headers, nor a body, nor time or chance.
+    pub(super) steady: bool,
     /// `Cache-Control` for anybody, and for answers that depend on who asks.
     pub(super) control: [Arc<str>; 2],
     /// `Cache-Tag` of a list.
@@ -47,6 +50,11 @@ impl Keeping {
         let parsed = collection.cache.as_ref().map(|value| Policy::parse(value));
         // A stored policy was checked when it was stored; one that cannot be read any more keeps nothing.
         let mut policy = parsed.map_or_else(Policy::default, |parsed| parsed.unwrap_or_else(|_| Policy::off()));
+        let in_address = |path: &RequestPath| !matches!(path.place, Place::Header(_) | Place::Body(_));
+        let steady = !shuffled
+            && !facts.reads_time
+            && facts.reads.iter().all(in_address)
+            && !policy.key_parts.iter().any(|path| path.starts_with("@request.headers."));
         if shuffled || facts.reads_time || collection.system {
             policy.tier = Tier::Off;
         }
@@ -62,6 +70,7 @@ impl Keeping {
         Self {
             of_view: collection.is_view(),
             anonymous: facts.reads.is_empty(),
+            steady,
             list_tag: Arc::from(format!("{tag},{}", lists_tag(id, name))),
             record_tag: Arc::from(tag),
             tenant: tenant.clone(),

@@ -8,6 +8,8 @@
 
 pub mod read;
 pub mod cached;
+pub mod prepared;
+mod through;
 pub mod replay;
 pub mod write;
 pub mod batch;

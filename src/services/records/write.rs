@@ -5,9 +5,9 @@
 //! Does not do: more than one request (that is `batch`), reading (that is `read`), moving files (that is `uploads`).
 
 use super::account::{self, Prepared, Standing};
-use super::cached::{Through, Written};
 use super::idempotency::Idempotency;
 use super::read::{self, View};
+use super::through::{Through, Written};
 use super::values::{self, Build, Change};
 use super::{Answer, RecordError, Scope, cascade, gate, uploads};
 use crate::kernel::error::Detail;

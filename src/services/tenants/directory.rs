@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where a tenant is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,13 +118,21 @@ pub struct Directory {
     by_id: Shards<Arc<TenantEntry>>,
     by_slug: Shards<TenantId>,
     by_host: Shards<TenantId>,
+    /// Counts changes; raised after each, so that what was looked up before is told from what is so now.
+    version: AtomicU64,
     /// Serialises changes; readers never take it.
     changing: Mutex<()>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { by_id: Shards::new(), by_slug: Shards::new(), by_host: Shards::new(), changing: Mutex::new(()) }
+        Self {
+            by_id: Shards::new(),
+            by_slug: Shards::new(),
+            by_host: Shards::new(),
+            version: AtomicU64::new(0),
+            changing: Mutex::new(()),
+        }
     }
 }
 
@@ -145,6 +154,11 @@ impl Directory {
         entry.hosts.iter().any(|own| &**own == host).then_some(entry)
     }
 
+    /// How often the directory has changed. What was looked up after reading this holds while it stays the same.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// Puts `entry` in place of whatever had its id.
     pub(super) fn put(&self, entry: Arc<TenantEntry>) {
         let _one_at_a_time = self.changing.lock();
@@ -157,6 +171,7 @@ impl Directory {
         if let Some(before) = before {
             self.forget_names(&before, Some(&entry));
         }
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Removes the tenant.
@@ -166,6 +181,7 @@ impl Directory {
             self.by_id.change(id.as_str(), None);
             self.forget_names(&before, None);
         }
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Every entry, in the order of slugs.

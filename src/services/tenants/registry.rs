@@ -161,6 +161,11 @@ impl Registry {
         active.flat_map(|entry| &entry.hosts).map(|host| host.to_string()).collect()
     }
 
+    /// How often names, hosts and states of tenants have changed; see [`Directory::version`].
+    pub fn version(&self) -> u64 {
+        self.0.directory.version()
+    }
+
     /// The entry of a tenant by id, whatever its state.
     pub fn entry(&self, id: &TenantId) -> Option<Arc<TenantEntry>> {
         self.0.directory.find(id)

@@ -1,0 +1,49 @@
+//! A remembered read whose answer is not in memory: read again without routing, extractors and planning.
+//!
+//! Keeps true: the tenant is opened and the caller counted as for any other request; what cannot be answered in the
+//! remembered way takes the long one. Does not do: hits, which need nothing of this.
+
+use super::{Counted, TenantPrefix};
+use crate::http::delivery;
+use crate::http::extract::{address_text, request_id};
+use crate::http::front::{Front, Read, Visit, split_prefix};
+use crate::http::problem::Problem;
+use crate::services::records::cached::Freshness;
+use crate::services::records::{RecordError, Scope};
+use actix_web::dev::ServiceRequest;
+use actix_web::{HttpMessage, HttpResponse};
+use std::sync::Arc;
+
+/// The answer, or `None` if the request has to take the long way.
+pub(super) async fn answer(
+    request: &ServiceRequest,
+    front: &Front,
+    visit: &Visit,
+    read: &Read,
+) -> Result<Option<HttpResponse>, Problem> {
+    debug_assert!(request.extensions().get::<TenantPrefix>().is_none(), "the prefix is still in front of the path");
+    let part = front.part();
+    let prepared = &read.prepared;
+    let scope = Scope {
+        tenant: part.registry.open_tenant(&visit.tenant).await?,
+        principal: visit.identity.principal(),
+        request: Arc::clone(prepared.request()),
+        tools: Arc::clone(&part.tools),
+        request_id: request_id(request.request()),
+        ip: address_text(request.request(), part),
+    };
+    if !prepared.is_usable(&scope).await {
+        let target = request.uri().path_and_query().map_or("", |target| split_prefix(target.as_str()).1);
+        front.forget_read(visit, target);
+        return Ok(None);
+    }
+    let mut counted = Counted::default();
+    let within = part.limits.count_caller(&mut counted, &visit.tenant, &visit.identity);
+    counted.keep_with(request.request());
+    within?;
+    match prepared.answer(&scope, Freshness::Current).await {
+        Ok(served) => Ok(Some(delivery::read(request.request(), &served, &read.told))),
+        Err(RecordError::Overtaken) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
