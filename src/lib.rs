@@ -6,7 +6,7 @@
 //! L5 edge       config · app · cli
 //! L4 transport  http
 //! L3 services   tenants → blueprints → collections → records | auth
-//! L2 engines    telemetry · secrets · tls · store · cache
+//! L2 engines    telemetry · secrets · tls · store · cache · outbound
 //! L1 languages  schema → query → access
 //! L0 kernel     identifiers, values, error codes, clock, limits
 //! ```
@@ -21,6 +21,7 @@ pub mod secrets;
 pub mod tls;
 pub mod store;
 pub mod cache;
+pub mod outbound;
 pub mod services;
 pub mod http;
 pub mod config;

@@ -17,7 +17,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tls", &["kernel"]),
     ("store", &["kernel", "schema", "query", "telemetry"]),
     ("cache", &["kernel", "schema", "telemetry", "store"]),
-    ("services", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache"]),
+    ("outbound", &["kernel", "tls"]),
+    ("services", &["kernel", "schema", "query", "access", "telemetry", "secrets", "store", "cache", "outbound"]),
     ("http", &["kernel", "schema", "query", "access", "telemetry", "secrets", "tls", "store", "cache", "services"]),
     ("config", &["kernel", "secrets"]),
     (
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tls",
             "store",
             "cache",
+            "outbound",
             "services",
             "http",
             "config",
@@ -65,7 +67,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("comfy_table", &["cli"]),
     ("indicatif", &["cli"]),
-    ("reqwest", &["tls", "cli", "services"]),
+    // tls asks for certificates, services::purging tells caches; what settings name is reached through outbound alone
+    ("reqwest", &["tls", "cli", "outbound", "services"]),
+    ("lettre", &["services"]),
     ("rustls", &["tls"]),
     ("toml", &["config"]),
     ("rcgen", &["tls"]),

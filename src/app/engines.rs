@@ -9,18 +9,22 @@ use super::warming::Warming;
 use super::{Parts, StartError, folder};
 use crate::cache::kv::{Bounds, Kv};
 use crate::cache::{Cache, CacheOptions};
-use crate::config::{Config, LimitsConfig};
+use crate::config::{Config, LimitsConfig, OutboundConfig};
 use crate::http::{
     self, AuthPart, BlueprintsPart, CachePart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas,
     TenantsPart, TransitFolder, ValuesPart, VisitPart,
 };
 use crate::kernel::clock::Clock;
+use crate::kernel::ident::TenantId;
 use crate::kernel::random::Random;
+use crate::outbound::Outbound;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordHasher, PasswordOptions};
 use crate::secrets::seal::Sealer;
-use crate::services::auth::{Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, OutboxMailer, PartyOptions};
+use crate::services::auth::{
+    Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, OAuthTools, OutboxMailer, PartyOptions,
+};
 use crate::services::blueprints::Catalog;
 use crate::services::purging::{PurgeForm, PurgeHook, PurgeOptions, PurgeTask};
 use crate::services::records::RecordTools;
@@ -79,7 +83,11 @@ impl Engines {
         observers.extend(cache.clone().map(|cache| Arc::new(CacheFeed(cache)) as Arc<dyn CommitObserver>));
         let purges = (!config.cache.purge_url.is_empty()).then(PurgeHook::new);
         observers.extend(purges.clone().map(|hook| Arc::new(hook) as Arc<dyn CommitObserver>));
-        let store = Arc::new(store::Tenants::start(store_options(config, parts, observers)?)?);
+        let secret = NodeSecret::load_or_create(&config.data.dir, parts.random.as_ref())?;
+        let sealer = Sealer::new(&secret);
+        let mut options = store_options(config, parts, observers)?;
+        options.sealer = Some(Arc::new(SchemaSeal(sealer.clone(), Arc::clone(&parts.random))));
+        let store = Arc::new(store::Tenants::start(options)?);
         let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
         let options =
             RegistryOptions { store: Arc::clone(&store), clock: Arc::clone(&clock), random: Arc::clone(&random) };
@@ -94,8 +102,6 @@ impl Engines {
         let hasher = PasswordHasher::new(PasswordOptions::default(), Arc::clone(&random))?;
         let outbox = config.data.dir.join("outbox");
         let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
-        let secret = NodeSecret::load_or_create(&config.data.dir, random.as_ref())?;
-        let sealer = Sealer::new(&secret);
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
         let tools = match &cache {
             Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
@@ -105,6 +111,7 @@ impl Engines {
             registry: registry.clone(),
             hasher,
             sealer,
+            oauth: OAuthTools::new(outbound(&config.outbound)),
             mailer,
             known,
             guard: LoginGuard::new(login_limits(&config.limits)),
@@ -293,6 +300,20 @@ async fn sweep(mut upkeep: Upkeep) {
         ticks.tick().await;
         upkeep.run().await;
     }
+}
+
+/// Client secrets of identity providers are sealed wherever a schema is stored.
+struct SchemaSeal(Sealer, Arc<dyn Random>);
+
+impl store::SchemaSealer for SchemaSeal {
+    fn seal(&self, tenant: &TenantId, place: &str, plain: &str) -> String {
+        self.0.seal(self.1.as_ref(), tenant, place, plain.as_bytes())
+    }
+}
+
+fn outbound(config: &OutboundConfig) -> Outbound {
+    let ranges = config.private_allowed.clone();
+    Outbound::new(Arc::new(move |address| ranges.iter().any(|range| range.contains(address))))
 }
 
 fn store_options(

@@ -7,7 +7,9 @@
 mod sections;
 mod value;
 
-pub use sections::{AcmeConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, TlsConfig};
+pub use sections::{
+    AcmeConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, OutboundConfig, TlsConfig,
+};
 pub use value::{Cidr, LogFormat};
 
 use sections::RENAMED;

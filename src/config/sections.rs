@@ -184,6 +184,9 @@ sections! {
         log_bytes_max: u64 = limits::LOG_BYTES_MAX, within(1 << 20, 1 << 44), "Log of one tenant at which its oldest records go before their time.";
         slow_query_ms: u64 = 100, within(1, 600_000), "Statements slower than this are logged with their plan.";
     }
+    outbound: OutboundConfig, "What the node itself asks on the network: identity providers." {
+        private_allowed: Vec<Cidr> = Vec::new(), any, "Ranges that are not on the public internet and may be reached all the same, by plain HTTP too, such as `10.0.7.0/24`.";
+    }
     limits: LimitsConfig, "How much one caller may do. 0 is no limit." {
         window_s: u32 = 60, within(1, 86_400), "Time in which requests are counted; a whole window's worth may come at once.";
         requests_per_ip_max: u32 = 3_000_000, within(0, 1_000_000_000), "Requests per window from one address (IPv6: from one /64).";

@@ -4,8 +4,8 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    audit, auth, blueprints, cache, collections, doctor, factors, files, keys, ops, passkeys, records, recovery, rules,
-    tenants, transfer, values,
+    audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, passkeys, records, recovery,
+    rules, tenants, transfer, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -66,6 +66,8 @@ routes! {
 
     "/api/collections/{collection}/auth-methods" GET auth::list_auth_methods;
     "/api/collections/{collection}/auth-with-password" POST auth::auth_with_password;
+    "/api/collections/{collection}/auth-with-oauth2" POST oauth::auth_with_oauth2;
+    "/api/oauth2-redirect" GET oauth::oauth2_redirect, POST oauth::oauth2_redirect;
     "/api/collections/{collection}/auth-refresh" POST auth::auth_refresh;
     "/api/collections/{collection}/auth-logout" POST auth::auth_logout;
     "/api/collections/{collection}/impersonate/{id}" POST auth::impersonate;

@@ -102,6 +102,9 @@ codes! {
     QueryTooExpensive = "query_too_expensive" => Invalid, "The query did more work than its budget allows.";
     QueueFull = "queue_full" => Unavailable, "The write queue of the tenant is full.";
     Busy = "busy" => Unavailable, "The node is at a bound and cannot take this now.";
+    OauthRefused = "oauth_refused" => Invalid, "The identity provider refused the sign-in, or its answer does not hold.";
+    OauthUnverified = "oauth_unverified" => Invalid, "The account with this e-mail address cannot be linked yet.";
+    UpstreamFailed = "upstream_failed" => Invalid, "Another server did not answer, or not as it should.";
     ShuttingDown = "shutting_down" => Unavailable, "The node is stopping.";
     StorageFull = "storage_full" => StorageFull, "The disk or the quota is full; reads go on.";
     RequestTimeout = "request_timeout" => TimedOut, "The request took too long to arrive or to be answered.";

@@ -200,6 +200,37 @@ pub const PURGE_ATTEMPTS_MAX: u32 = 8;
 
 /// Names without a certificate that clients asked for and that wait to be looked at.
 pub const CERTIFICATES_ASKED_MAX: usize = 64;
+/// Outbound requests under way at the same time.
+pub const OUTBOUND_CONCURRENCY_MAX: usize = 64;
+/// Bytes of one outbound answer.
+pub const OUTBOUND_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Milliseconds one outbound connection may take to come about.
+pub const OUTBOUND_CONNECT_MS_MAX: u64 = 5_000;
+/// Milliseconds one outbound request may take, its answer included.
+pub const OUTBOUND_MS_MAX: u64 = 10_000;
+/// Seconds between asking for a provider's sign-in address and coming back with its code.
+pub const OAUTH_SIGN_IN_S: u64 = 600;
+/// Bytes of a code, a verifier or a return address in a sign-in.
+pub const OAUTH_CODE_BYTES_MAX: usize = 4_096;
+/// Sign-ins whose verifier is remembered as used.
+pub const OAUTH_USED_MAX: usize = 65_536;
+/// Identity providers in one collection.
+pub const OAUTH_PROVIDERS_MAX: usize = 32;
+/// Issuers whose metadata and keys are kept in memory.
+pub const OAUTH_ISSUERS_MAX: usize = 256;
+/// Milliseconds an issuer's metadata and keys are kept.
+pub const OAUTH_ISSUER_AGE_MS: i64 = 3_600_000;
+/// Milliseconds for which a failed look at an issuer is not repeated.
+pub const OAUTH_ISSUER_FAILED_MS: i64 = 10_000;
+/// Times per minute that an unknown key id makes an issuer's keys be fetched again.
+pub const OAUTH_KEYS_REFETCH_MAX: u32 = 6;
+/// Keys of one issuer that are looked at.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// Bytes of an identity token.
+pub const ID_TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Seconds by which the clocks of node and provider may differ.
+pub const OAUTH_CLOCK_SKEW_S: i64 = 60;
+
 /// Connections the listener accepts at the same time, per worker.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// Milliseconds a client may take to send its request head.

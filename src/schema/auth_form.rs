@@ -3,8 +3,8 @@
 //! Keeps true: every token kind has a secret of its own, made here and never shown; a request that does not mention a
 //! secret keeps it. Does not do: logging anybody in.
 
-use super::AuthOptions;
 use super::error::Problems;
+use super::{AuthOptions, oauth};
 use crate::kernel::random::{self, Random};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -172,7 +172,9 @@ fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Valu
             }
             merged.insert(member.clone(), kept);
         }
-        check_providers(&merged, problems);
+        if let Some(providers) = merged.get("providers") {
+            oauth::check(providers, problems);
+        }
         if key == "mfa" {
             check_mfa(&merged, problems);
         }
@@ -222,19 +224,21 @@ fn keep_client_secrets(before: Option<&Value>, given: &Value) -> Value {
     given
 }
 
-fn check_providers(options: &Map<String, Value>, problems: &mut Problems<'_>) {
-    let Some(providers) = options.get("providers") else { return };
-    let Some(list) = providers.as_array() else {
-        problems.add_at("providers", "validation_invalid_type", "Must be a list of providers.");
-        return;
-    };
-    for (at, provider) in list.iter().enumerate() {
-        for member in ["name", "clientId"] {
-            if provider.get(member).and_then(Value::as_str).is_none_or(str::is_empty) {
-                problems.at("providers").at(at).add_at(member, "validation_required", "Cannot be blank.");
-            }
+/// The options with every client secret that is still plain replaced by what `seal` makes of it, given the provider's
+/// name; `None` if there is none.
+pub(crate) fn sealed(auth: &AuthOptions, seal: &dyn Fn(&str, &str) -> String) -> Option<AuthOptions> {
+    let mut next = auth.clone();
+    let providers = next.rest.get_mut("oauth2")?.get_mut("providers")?.as_array_mut()?;
+    let mut changed = false;
+    for provider in providers {
+        let name = provider.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let Some(Value::String(secret)) = provider.get_mut("clientSecret") else { continue };
+        if !secret.is_empty() && !secret.starts_with(oauth::SEALED) {
+            *secret = format!("{}{}", oauth::SEALED, seal(&name, secret));
+            changed = true;
         }
     }
+    changed.then_some(next)
 }
 
 /// The wire members; secrets left out.

@@ -15,6 +15,7 @@ pub mod blueprint;
 pub mod cache_policy;
 pub mod field_form;
 pub mod generate;
+pub mod oauth;
 pub(crate) mod auth_form;
 mod build;
 mod convert;
@@ -146,6 +147,14 @@ pub struct AuthOptions {
 }
 
 impl Collection {
+    /// The collection with the secrets of its identity providers sealed, by their place and their text; `None` if none
+    /// is plain.
+    pub fn with_sealed_secrets(&self, seal: &dyn Fn(&str, &str) -> String) -> Option<Self> {
+        let place = |provider: &str| oauth::secret_place(&self.id, provider);
+        let auth = auth_form::sealed(self.auth.as_deref()?, &|provider, plain| seal(&place(provider), plain))?;
+        Some(Self { auth: Some(Arc::new(auth)), ..self.clone() })
+    }
+
     /// The table that holds the records: `c_<id>`. Views of `view` collections have the same form of name.
     pub fn table(&self) -> String {
         format!("c_{}", self.id)

@@ -1,9 +1,11 @@
 //! L2: everything that must not be guessed. Passwords, tokens, keys derived from the node's secret.
 //!
 //! Keeps true: a secret's text never reaches `Debug`, `Display` or an error; comparisons of secrets take constant time;
-//! one signature algorithm exists for tokens (HS256), so there is none to confuse it with.
+//! one signature algorithm exists for our own tokens (HS256), so there is none to confuse it with; those of others are
+//! checked in `jws`, which has no HMAC at all.
 //! Does not do: knowing users, tenants' states or HTTP. `services::auth` decides who may come in.
 
+pub mod jws;
 pub mod keys;
 pub mod opaque;
 pub mod password;

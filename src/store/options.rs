@@ -15,6 +15,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Makes secrets inside a schema unreadable before they are stored.
+pub trait SchemaSealer: Send + Sync {
+    /// Seals `plain` for one place of `tenant`.
+    fn seal(&self, tenant: &TenantId, place: &str, plain: &str) -> String;
+}
+
 /// How a store is built; one per process.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -52,6 +58,8 @@ pub struct StoreOptions {
     pub node: NodeId,
     /// Deterministic SQL functions of the query layer.
     pub functions: Vec<SqlFunction>,
+    /// Seals the client secrets of identity providers; `None` stores them as they come.
+    pub sealer: Option<Arc<dyn SchemaSealer>>,
 }
 
 impl StoreOptions {
@@ -75,6 +83,7 @@ impl StoreOptions {
             slow_query: Duration::from_millis(100),
             node,
             functions: functions::ALL.to_vec(),
+            sealer: None,
         }
     }
 }

@@ -384,7 +384,7 @@ impl<'a> Group<'a> {
             system: None,
         };
         let clock = Clock2 { oid: self.state.log.oid, hlc: hlc.as_i64() };
-        let mut tx = WriteTx::new(reader, &self.state.budget, clock, now_ms);
+        let mut tx = WriteTx::new(reader, &self.state.budget, options.sealer.as_deref(), clock, now_ms);
         self.state.budget.arm(options.read_steps_max, Some(Instant::now() + options.read_deadline), None);
         let verdict = job.run(&mut tx);
         self.state.budget.disarm();

@@ -6,6 +6,7 @@
 use super::changelog::SchemaChange;
 use super::connection::Budget;
 use super::ops::OpSet;
+use super::options::SchemaSealer;
 use super::readers::{self, Reader};
 use super::rowclock::{Clock2, RowClock};
 use super::{StoreError, migrate, rows};
@@ -28,6 +29,7 @@ pub struct WriteTx<'a> {
     /// The storage failure that a changing statement met; it may have cost the whole group its transaction.
     pub(super) storage: RefCell<Option<StoreError>>,
     budget: &'a Budget,
+    sealer: Option<&'a dyn SchemaSealer>,
     clock: Clock2,
     now_ms: i64,
 }
@@ -56,13 +58,20 @@ impl<'a> Deref for WriteTx<'a> {
 }
 
 impl<'a> WriteTx<'a> {
-    pub(super) fn new(reader: Reader<'a>, budget: &'a Budget, clock: Clock2, now_ms: i64) -> Self {
+    pub(super) fn new(
+        reader: Reader<'a>,
+        budget: &'a Budget,
+        sealer: Option<&'a dyn SchemaSealer>,
+        clock: Clock2,
+        now_ms: i64,
+    ) -> Self {
         Self {
             reader,
             ops: OpSet::default(),
             outcome: Outcome::default(),
             storage: RefCell::default(),
             budget,
+            sealer,
             clock,
             now_ms,
         }
@@ -152,7 +161,10 @@ impl<'a> WriteTx<'a> {
     /// Executes a schema plan: statements, definitions, version, log. `schema()` is the new one afterwards.
     ///
     /// A plan made for another version than the present one is [`StoreError::SchemaMoved`]: plan again.
+    ///
+    /// Secrets of identity providers are sealed here, because every schema that is stored comes this way.
     pub fn apply_schema(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        let plan = &self.sealed(plan);
         if plan.previous.version() != self.reader.schema.version() {
             return Err(StoreError::SchemaMoved);
         }
@@ -162,6 +174,17 @@ impl<'a> WriteTx<'a> {
             plan.changed().into_iter().map(|(id, before, after)| (id, definition(before), definition(after))).collect();
         let change = SchemaChange { version: plan.next.version(), ddl: plan.ddl(), changed };
         self.apply_change(change, Arc::clone(&plan.next))
+    }
+
+    fn sealed(&self, plan: &Plan) -> Plan {
+        let Some(sealer) = self.sealer else { return plan.clone() };
+        let tenant = self.reader.tenant;
+        let seal = |place: &str, plain: &str| sealer.seal(tenant, place, plain);
+        let collections =
+            plan.next.collections().iter().map(|collection| {
+                collection.with_sealed_secrets(&seal).map_or_else(|| Arc::clone(collection), Arc::new)
+            });
+        Plan { next: Arc::new(Schema::new(plan.next.version(), collections.collect())), ..plan.clone() }
     }
 
     /// Executes a schema change whose result is `next`.

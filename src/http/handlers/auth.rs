@@ -57,7 +57,7 @@ pub(crate) async fn list_auth_methods(
         "mfa": { "enabled": methods.mfa.is_some(), "duration": methods.mfa.unwrap_or(0) },
         "totp": { "enabled": methods.totp },
         "passkey": { "enabled": methods.passkey },
-        "oauth2": { "enabled": false, "providers": [] },
+        "oauth2": super::oauth::methods(&visitor, &part, &collection).await?,
     })))
 }
 
@@ -167,9 +167,18 @@ pub(crate) async fn create_file_token(visitor: Visitor, part: web::Data<AuthPart
 
 /// `{token, record, meta}` as PocketBase answers a login, with the session's part where there is one.
 pub(super) async fn granted(visitor: &Visitor, grant: Grant) -> Result<HttpResponse, Problem> {
+    granted_with(visitor, grant, Map::new()).await
+}
+
+/// [`granted`] with something in `meta`.
+pub(super) async fn granted_with(
+    visitor: &Visitor,
+    grant: Grant,
+    meta: Map<String, Value>,
+) -> Result<HttpResponse, Problem> {
     let record = read::get_own(&visitor.scope_as(&grant.account), &View::from_pairs(&visitor.parameters())?).await?;
     let record: Value = serde_json::from_slice(&record.body).map_err(|error| Problem::internal(&error))?;
-    let mut body = json!({ "token": grant.token.expose(), "record": record, "meta": {} });
+    let mut body = json!({ "token": grant.token.expose(), "record": record, "meta": meta });
     if let Some(session) = grant.session {
         body["refreshToken"] = json!(session.refresh_token.expose());
         body["expiresIn"] = json!(grant.expires_in_s);

@@ -16,4 +16,5 @@ pub(super) mod values;
 pub(super) mod doctor;
 pub(super) mod factors;
 pub(super) mod passkeys;
+pub(super) mod oauth;
 pub(super) mod ops;

@@ -4,10 +4,12 @@
 //! here carries a password, a token or a code.
 //! Does not do: status codes.
 
+use super::oauth::OAuthError;
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::secrets::Secret;
 use crate::secrets::password::PasswordError;
 use crate::secrets::token::TokenError;
+use crate::services::records::RecordError;
 use crate::services::tenants::TenantError;
 use crate::store::StoreError;
 use std::borrow::Cow;
@@ -81,6 +83,12 @@ pub enum AuthError {
     /// The tenant.
     #[error(transparent)]
     Tenant(#[from] TenantError),
+    /// The sign-in at an identity provider.
+    #[error(transparent)]
+    OAuth(#[from] OAuthError),
+    /// Making the account.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -112,6 +120,8 @@ impl Fault for AuthError {
             Self::Rule(_) | Self::NoTokenKey(_) => Code::Internal,
             Self::Password(error) => error.code(),
             Self::Tenant(error) => error.code(),
+            Self::OAuth(error) => error.code(),
+            Self::Record(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }
@@ -128,6 +138,8 @@ impl Fault for AuthError {
             Self::Confirmation => Cow::Borrowed("The token is invalid, used or expired; ask for a new one."),
             Self::Password(error) => error.public(),
             Self::Tenant(error) => error.public(),
+            Self::OAuth(error) => error.public(),
+            Self::Record(error) => error.public(),
             Self::Store(error) => error.public(),
             _ => Cow::Borrowed(self.code().explanation()),
         }
@@ -141,6 +153,8 @@ impl Fault for AuthError {
             }
             Self::Password(error) => error.details(),
             Self::Tenant(error) => error.details(),
+            Self::OAuth(error) => error.details(),
+            Self::Record(error) => error.details(),
             Self::Store(error) => error.details(),
             _ => Vec::new(),
         }
@@ -158,6 +172,8 @@ impl Fault for AuthError {
             Self::Throttled { retry_after_s, .. } => Some(*retry_after_s),
             Self::Password(error) => error.retry_after_s(),
             Self::Tenant(error) => error.retry_after_s(),
+            Self::OAuth(error) => error.retry_after_s(),
+            Self::Record(error) => error.retry_after_s(),
             Self::Store(error) => error.retry_after_s(),
             _ => None,
         }

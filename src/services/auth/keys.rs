@@ -312,6 +312,15 @@ fn owner_of(account: &AuthRecord) -> Owner {
     (account.collection.id.clone(), account.record.id.clone())
 }
 
+/// Ends every key of one account.
+pub(super) fn forget(tx: &mut WriteTx<'_>, account: &AuthRecord) -> Result<(), AuthError> {
+    let keys = keys(tx.schema())?;
+    for row in of_owner(tx, &keys, &owner_of(account))? {
+        tx.delete(&keys, &row.id)?;
+    }
+    Ok(())
+}
+
 fn own_key(tx: &WriteTx<'_>, owner: &Owner, id: &RecordId) -> Result<Arc<Collection>, AuthError> {
     let keys = keys(tx.schema())?;
     let row = tx.find_record(&keys, id.as_str())?.ok_or(AuthError::NotFound("key"))?;

@@ -18,6 +18,7 @@ mod keys;
 mod known;
 mod login;
 mod mailer;
+mod oauth;
 mod otp;
 mod owner;
 mod party;
@@ -42,6 +43,7 @@ pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
 pub use mailer::{Mail, Mailer, OutboxMailer};
+pub use oauth::{OAuthError, OAuthGrant, OAuthLogin, OAuthTools, ProviderInfo};
 pub use otp::{OtpGrant, OtpLogin};
 pub use party::PartyOptions;
 pub use passkeys::{NewPasskey, PasskeyChallenge, PasskeyInfo, PasskeyLogin};
@@ -71,6 +73,8 @@ pub struct AuthParts {
     pub hasher: PasswordHasher,
     /// Keeps secrets that must be read again.
     pub sealer: Sealer,
+    /// Speaks to identity providers.
+    pub oauth: OAuthTools,
     /// Takes mails.
     pub mailer: Arc<dyn Mailer>,
     /// Accounts in memory; the same object must be among the store's observers.

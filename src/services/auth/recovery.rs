@@ -9,8 +9,9 @@ use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::guard;
 use super::mailer::{self, Fillings};
-use super::sessions;
+use super::oauth::link;
 use super::{Auth, AuthScope, Identity};
+use super::{factors, keys, passkeys, recovery_codes, sessions, totp};
 use crate::kernel::ident::CollectionId;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
@@ -19,7 +20,7 @@ use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, Claims, TokenKind, UnverifiedToken};
 use crate::services::tenants::rows;
-use crate::store::{StoreError, TenantDb};
+use crate::store::{StoreError, TenantDb, WriteTx};
 use std::sync::Arc;
 
 /// A new password, and the token that allows to set it.
@@ -197,6 +198,9 @@ impl Auth {
             }
             let changes = rows::changes_at(&collection, &values, tx.now_ms());
             tx.update(&collection, &account.record.id, &changes)?;
+            if !account::is_verified(&now) {
+                forget_stranger(tx, &now)?;
+            }
             sessions::end_all(tx, &collection.id, &account.record.id)
         })
         .await?;
@@ -258,6 +262,16 @@ impl Auth {
         self.0.mailer.hand_over(mailer::render(rest, template, (subject, &body), &fillings, db.id(), to));
         Ok(())
     }
+}
+
+/// Whoever registered the address may not have been who holds it: what else opens the account goes with the password.
+fn forget_stranger(tx: &mut WriteTx<'_>, account: &AuthRecord) -> Result<(), AuthError> {
+    keys::forget(tx, account)?;
+    link::forget(tx, account)?;
+    totp::forget(tx, account)?;
+    recovery_codes::forget(tx, account)?;
+    passkeys::forget(tx, account)?;
+    factors::end_halves(tx, account)
 }
 
 /// The account with this e-mail address.

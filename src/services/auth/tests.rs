@@ -53,6 +53,7 @@ fn auth_with(
     limits: LoginLimits,
 ) -> Auth {
     Auth::new(AuthParts {
+        oauth: OAuthTools::new(crate::outbound::Outbound::new(Arc::new(|_| false))),
         registry: node.registry.clone(),
         hasher: hasher(cost, node),
         sealer: Sealer::new(&NodeSecret::ephemeral(node.random.as_ref())),

@@ -19,7 +19,7 @@ use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind, Schema};
 use crate::secrets::password::Lane;
 use crate::services::files::Upload;
-use crate::store::{WriteToken, WriteTx};
+use crate::store::{StoreError, WriteToken, WriteTx};
 use serde_json::{Map, Value};
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -166,6 +166,25 @@ async fn run(
         through.keep(scope, &of.schema, &made);
     }
     Ok(WriteAnswer { done, lsn: written.lsn, token: written.token, replayed })
+}
+
+/// Creates a record and runs `after` in the same transaction; a refusal of either undoes both.
+pub async fn create_and<E>(
+    scope: &Scope,
+    request: WriteRequest,
+    after: impl FnOnce(&mut WriteTx<'_>) -> Result<(), E> + Send + 'static,
+) -> Result<(), E>
+where
+    E: From<RecordError> + From<StoreError> + Send + 'static,
+{
+    let prepared = prepare(scope, &request).await?;
+    let run = scope.clone();
+    let written = scope.tenant.write(scope.write_meta(), move |tx| {
+        apply(tx, &run, &request, &prepared)?;
+        after(tx)
+    });
+    written.await?;
+    Ok(())
 }
 
 /// Does what is slow and needs no transaction: hashing passwords, checking the old one.

@@ -1,7 +1,7 @@
 //! The collections that Tenantry itself brings: those of the control database and those of every tenant.
 //!
 //! Keeps true: ids and field numbers are fixed, so every node and every version agrees on the columns; a list here only
-//! ever grows. Hidden from everyone but superusers, because no rule is set.
+//! ever grows. Hidden from everyone but superusers, because no rule is set; owners see their own identities at providers.
 //! Does not do: business collections; these come from blueprints and from users of the API.
 
 use crate::kernel::ident::{CollectionId, CollectionName, FieldId, FieldName, FieldNumber};
@@ -36,6 +36,8 @@ pub const TOTPS: &str = "_totps";
 pub const RECOVERY_CODES: &str = "_recoveryCodes";
 /// Name of the collection of passkeys.
 pub const PASSKEYS: &str = "_passkeys";
+/// Name of the collection of accounts' identities at providers, as in PocketBase.
+pub const EXTERNAL_AUTHS: &str = "_externalAuths";
 /// Name of the collection of API keys.
 pub const API_KEYS: &str = "_apiKeys";
 /// Name of the auth collection every tenant starts with, as in PocketBase.
@@ -55,6 +57,7 @@ pub fn control_collections(random: &dyn Random, now_ms: i64) -> Vec<Collection> 
         totps(now_ms),
         recovery_codes(now_ms),
         passkeys(now_ms),
+        external_auths(now_ms),
     ]
 }
 
@@ -69,6 +72,7 @@ pub fn tenant_collections(now_ms: i64) -> Vec<Collection> {
         totps(now_ms),
         recovery_codes(now_ms),
         passkeys(now_ms),
+        external_auths(now_ms),
     ]
 }
 
@@ -275,6 +279,27 @@ fn passkeys(now_ms: i64) -> Collection {
     draft.index("record", &["collectionRef", "recordRef"]);
     draft.unique("credentialId", &["credentialId"], None);
     draft.build(now_ms)
+}
+
+/// Seen and removed by the account's owner, as in PocketBase; made by logging in alone.
+fn external_auths(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_external_auths", EXTERNAL_AUTHS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.required_text("provider", 100);
+    draft.required_text("providerId", 255);
+    draft.required_text("issuer", 255);
+    draft.stamps();
+    draft.unique("identity", &["collectionRef", "issuer", "providerId"], None);
+    draft.unique("record", &["collectionRef", "recordRef", "provider"], None);
+    let mut collection = draft.build(now_ms);
+    let own = || {
+        let rule = "@request.auth.id != '' && recordRef = @request.auth.id \
+                    && collectionRef = @request.auth.collectionId";
+        Some(Arc::from(rule))
+    };
+    collection.rules = Rules { list: own(), view: own(), delete: own(), ..collection.rules };
+    collection
 }
 
 fn api_keys(now_ms: i64) -> Collection {
@@ -484,7 +509,10 @@ mod tests {
             assert_eq!(collection.fields[0].name.as_str(), "id");
             if collection.system {
                 let Rules { list, view, create, update, delete, manage, auth } = &collection.rules;
-                assert!([list, view, create, update, delete, manage].iter().all(|rule| rule.is_none()));
+                assert!([create, update, manage].iter().all(|rule| rule.is_none()), "{}", collection.name);
+                // Owners see and remove their own identities, as in PocketBase.
+                let own = collection.name.as_str() == EXTERNAL_AUTHS;
+                assert!([list, view, delete].iter().all(|rule| rule.is_some() == own), "{}", collection.name);
                 assert_eq!(auth.is_some(), collection.is_auth());
             }
         }
