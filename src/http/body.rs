@@ -6,7 +6,7 @@
 use crate::http::extract::Visitor;
 use crate::http::multipart::{self, Target};
 use crate::http::problem::Problem;
-use crate::kernel::error::Code;
+use crate::kernel::error::{Code, Detail};
 use crate::kernel::limits;
 use crate::services::files::Upload;
 use actix_web::dev::Payload;
@@ -65,7 +65,9 @@ pub(crate) fn number(parameters: &[(String, String)], name: &str) -> Result<Opti
         return Ok(None);
     };
     text.parse().map(Some).map_err(|_| {
-        Problem::new(Code::ParameterInvalid, format!("The parameter {name} is {text:?}; a whole number is expected."))
+        let message = format!("The parameter {name} is {text:?}; a whole number is expected.");
+        let detail = Detail::new(name, "validation_not_a_number", message.clone());
+        Problem::new(Code::ParameterInvalid, message).with_detail(detail)
     })
 }
 

@@ -121,9 +121,12 @@ impl Problem {
     /// The body as JSON.
     pub fn to_json(&self, request_id: &str) -> Value {
         let status = self.status();
+        let place = place_of(self.code).filter(|_| self.details.is_empty());
+        let place = place.map(|place| Detail::new(place, self.code.as_str(), self.message.clone()));
         let errors: Vec<Value> = self
             .details
             .iter()
+            .chain(&place)
             .map(|detail| json!({ "field": detail.field, "code": detail.code, "message": detail.message }))
             .collect();
         let mut body = json!({
@@ -141,6 +144,18 @@ impl Problem {
             body[*name] = json!(text);
         }
         body
+    }
+}
+
+/// The part of the request that a failure without details is about. It is named in `errors` alone: `data` is about fields.
+const fn place_of(code: Code) -> Option<&'static str> {
+    match code {
+        Code::JsonInvalid | Code::BodyTooLarge => Some("body"),
+        Code::PreconditionFailed => Some("If-Match"),
+        Code::IdempotencyMismatch => Some("Idempotency-Key"),
+        Code::RangeNotSatisfiable => Some("Range"),
+        Code::TenantAmbiguous => Some("X-Tenant"),
+        _ => None,
     }
 }
 

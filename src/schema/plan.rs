@@ -359,18 +359,19 @@ fn collect_names(
         let mut problems = Problems::new(found);
         let mut problems = at_path(&mut problems, draft.path);
         let taken_id = draft.before.is_none() && schema.find_id(id).is_some_and(|other| !deleted.contains(&other.id));
-        if !ids.insert(id.clone()) || taken_id {
-            problems.add_at(
-                "id",
-                "validation_duplicated_collection_id",
-                format!("The id {id} is already used; leave it out or choose another."),
-            );
-        }
+        let taken_id = !ids.insert(id.clone()) || taken_id;
+        // The id that nobody gave follows from the name, so a taken name is the news and the taken id its echo.
         if names.insert(name.as_str().to_ascii_lowercase(), id.clone()).is_some() {
             problems.add_at(
                 "name",
                 "validation_collection_name_exists",
                 format!("A collection {name} exists (names ignore case)."),
+            );
+        } else if taken_id {
+            problems.add_at(
+                "id",
+                "validation_duplicated_collection_id",
+                format!("The id {id} is already used; leave it out or choose another."),
             );
         }
     }

@@ -182,15 +182,15 @@ pub async fn create(
 ) -> Result<Written<Value>, CollectionError> {
     let mut input = definition::parse(body)?;
     input.system = false;
-    tenant
-        .write(meta, move |tx| {
-            let plan = with_context(tx, &random, |schema, context| plan::plan_create(schema, &input, context))?;
-            apply(tx, &plan)?;
-            // A create changes views at most beside the collection it makes.
-            let made = plan.next.collections().iter().find(|new| plan.previous.find_id(&new.id).is_none());
-            Ok(made.map_or(Value::Null, |made| definition::to_wire(made)))
-        })
-        .await
+    let planning = move |tx: &WriteTx<'_>| {
+        with_context(tx, &random, |schema, context| plan::plan_create(schema, &input, context))
+    };
+    change(tenant, meta, planning, |plan| {
+        // A create changes views at most beside the collection it makes.
+        let made = plan.next.collections().iter().find(|new| plan.previous.find_id(&new.id).is_none());
+        made.map_or(Value::Null, |made| definition::to_wire(made))
+    })
+    .await
 }
 
 /// Changes a collection; what `body` does not mention stays. The answer is the collection as it became.
@@ -202,16 +202,15 @@ pub async fn update(
     body: &Value,
 ) -> Result<Written<Value>, CollectionError> {
     let input = definition::parse(body)?;
-    let name = name_or_id.to_owned();
-    tenant
-        .write(meta, move |tx| {
-            let id = require(tx.schema(), &name)?.id.clone();
-            let plan = with_context(tx, &random, |schema, context| plan::plan_update(schema, &name, &input, context))?;
-            check_system_shape(&plan)?;
-            apply(tx, &plan)?;
-            Ok(plan.find_after(&id).map_or(Value::Null, |after| definition::to_wire(after)))
-        })
-        .await
+    let (name, asked) = (name_or_id.to_owned(), name_or_id.to_owned());
+    let planning = move |tx: &WriteTx<'_>| {
+        with_context(tx, &random, |schema, context| plan::plan_update(schema, &name, &input, context))
+    };
+    change(tenant, meta, planning, move |plan| {
+        let after = plan.previous.find(&asked).and_then(|before| plan.find_after(&before.id));
+        after.map_or(Value::Null, |after| definition::to_wire(after))
+    })
+    .await
 }
 
 /// Deletes a collection with its records; refused while relations or views need it.
@@ -222,12 +221,9 @@ pub async fn delete(
     name_or_id: &str,
 ) -> Result<Written<()>, CollectionError> {
     let name = name_or_id.to_owned();
-    tenant
-        .write(meta, move |tx| {
-            let plan = with_context(tx, &random, |schema, context| plan::plan_delete(schema, &name, context))?;
-            apply(tx, &plan)
-        })
-        .await
+    let planning =
+        move |tx: &WriteTx<'_>| with_context(tx, &random, |schema, context| plan::plan_delete(schema, &name, context));
+    change(tenant, meta, planning, |_| ()).await
 }
 
 /// Imports `{"collections":[…],"deleteMissing":bool}` in one transaction.
@@ -243,11 +239,22 @@ pub async fn import(
         None | Some(Value::Null | Value::Bool(false)) => Unmentioned::Keep,
         Some(_) => return Err(CollectionError::Parameter { name: "deleteMissing", expected: "true or false" }),
     };
+    change(tenant, meta, move |tx| plan_import(tx, &random, &inputs, unmentioned), |_| ()).await
+}
+
+/// What every change of collections is: planned on the data of its transaction, checked, run, answered.
+async fn change<T: Send + 'static>(
+    tenant: &TenantDb,
+    meta: WriteMeta,
+    planning: impl FnOnce(&WriteTx<'_>) -> Result<Plan, CollectionError> + Send + 'static,
+    answer: impl FnOnce(&Plan) -> T + Send + 'static,
+) -> Result<Written<T>, CollectionError> {
     tenant
         .write(meta, move |tx| {
-            let plan = plan_import(tx, &random, &inputs, unmentioned)?;
+            let plan = planning(tx)?;
             check_system_shape(&plan)?;
-            apply(tx, &plan)
+            apply(tx, &plan)?;
+            Ok(answer(&plan))
         })
         .await
 }

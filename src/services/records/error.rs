@@ -174,6 +174,12 @@ impl Fault for RecordError {
             Self::Query(error) => error.details(),
             Self::Password(error) => error.details(),
             Self::Invalid(details) => details.clone(),
+            Self::Parameter { name, .. } => {
+                vec![Detail::new(*name, "validation_invalid_value", self.public().into_owned())]
+            }
+            Self::IdempotencyKeyInvalid => {
+                vec![Detail::new("Idempotency-Key", "validation_invalid_format", self.public().into_owned())]
+            }
             Self::Batch { index, fault } => {
                 let place = format!("requests.{index}");
                 let mut details = vec![Detail::new(place.clone(), Code::BatchFailed.as_str(), "Batch request failed.")];

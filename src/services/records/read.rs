@@ -7,7 +7,7 @@
 
 use super::hint;
 use super::keeping::Keeping;
-use super::page::{self, Place};
+use super::page::{PageLoad, Place};
 use super::plans::{Access, AggregateWork, GetWork, ListWork, PlanKey, Question};
 use super::{Answer, RecordError, Scope};
 use crate::cache::key::Category;
@@ -170,6 +170,11 @@ impl ListTask {
         }
     }
 
+    fn page<'a>(&'a self, reader: &'a Reader<'a>, scope: &'a Scope, work: &'a ListWork) -> PageLoad<'a> {
+        let query = &self.request.query;
+        PageLoad { reader, scope, collection: &self.collection, query, place: &self.place, work }
+    }
+
     /// What was asked.
     pub(super) fn query(&self) -> &ListQuery {
         &self.request.query
@@ -261,7 +266,7 @@ pub fn load_list(reader: &Reader<'_>, scope: &Scope, task: &ListTask) -> Result<
 
 fn load_planned(reader: &Reader<'_>, scope: &Scope, task: &ListTask) -> Result<Answer, RecordError> {
     match &task.work {
-        Work::Page(work) => page::load(reader, scope, &task.collection, &task.request.query, &task.place, work),
+        Work::Page(work) => task.page(reader, scope, work).answer(),
         Work::Totals(work) => load_totals(reader, scope, &task.request.query, work),
     }
 }
@@ -479,9 +484,7 @@ pub(super) async fn export_page(
         .read(move |reader| {
             let task = plan_list(&run, reader.schema(), task.collection.id.as_str(), &task.request)?;
             match &task.work {
-                Work::Page(work) => {
-                    page::load_lines(reader, &run, &task.collection, &task.request.query, &task.place, work)
-                }
+                Work::Page(work) => task.page(reader, &run, work).lines(),
                 Work::Totals(_) => Err(RecordError::Defect("totals in an export".into())),
             }
         })
