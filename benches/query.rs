@@ -1,4 +1,5 @@
-//! What a question costs: the language alone, and whole answers of the demo tenant over HTTP without the cache.
+//! What a question costs: the language alone, whole answers of the demo tenant over HTTP without the cache, by a superuser
+//! and under the rules as an ordinary user, and rows in bulk.
 //!
 //! Keeps true: an answer is measured only after it was seen to have the rows it should. Does not do: concurrency; one
 //! connection asks, so the latency is that of the answer and not of a queue (`http` measures load).
@@ -8,7 +9,9 @@ mod support;
 use anyhow::Context;
 use std::rc::Rc;
 use support::args::Args;
+use support::bulk::{Bulk, Form};
 use support::load::{self, Fill, Plan};
+use support::plans::Planner;
 use support::report::{Report, count, time_us};
 use support::site::Site;
 use support::timing::per_call_us;
@@ -24,7 +27,14 @@ fn main() -> anyhow::Result<()> {
         return bare::serve(dir, args.cached);
     }
     measure_language(&args)?;
-    if args.bare_only { Ok(()) } else { measure_answers(&args) }
+    measure_plans(&args)?;
+    if args.bare_only {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let site = Site::start_tenantry(dir.path().join("tenantry"), false)?;
+    measure_answers(&args, &site)?;
+    if args.wants("bulk") { measure_bulk(&args, &site) } else { Ok(()) }
 }
 
 const FILTERS: [(&str, &str); 4] = [
@@ -49,6 +59,40 @@ fn measure_language(args: &Args) -> anyhow::Result<()> {
     report.finish()
 }
 
+/// The plan of a whole list, made and remembered.
+fn measure_plans(args: &Args) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let planner = runtime.block_on(Planner::start(dir.path()))?;
+    let mut report = Report::new("query-plans", &["filter of a list", "plan made", "plan from memory"], args);
+    let schema = per_call_us(Planner::schema_alone);
+    for (name, filter) in FILTERS.into_iter().filter(|(name, _)| args.wants(name)) {
+        let root = if name == "back-relation" { "tournaments" } else { "players" };
+        planner.plan(root, filter)?;
+        let made = (per_call_us(|| planner.plan_anew(root, filter).is_ok()) - schema).max(0.0);
+        let kept = per_call_us(|| planner.plan(root, filter).is_ok());
+        report.row(vec![name.to_owned(), time_us(made), time_us(kept)]);
+    }
+    report.finish()
+}
+
+/// A hundred thousand rows in and out.
+fn measure_bulk(args: &Args, site: &Site) -> anyhow::Result<()> {
+    let rows = if args.quick { 5_000 } else { 100_000 };
+    let bulk = Bulk::new(site, rows)?;
+    let mut report = Report::new("query-bulk", &["rows", "form", "dry run", "import", "export"], args);
+    for form in [Form::Ndjson, Form::Csv] {
+        let text = bulk.text(form);
+        let dry = bulk.import(form, &text, "&dryRun=1")?;
+        let import = bulk.import(form, &text, "")?;
+        let export = bulk.export(form)?;
+        bulk.empty()?;
+        let shown = |took: std::time::Duration| format!("{:.2} s", took.as_secs_f64());
+        report.row(vec![rows.to_string(), form.name().to_owned(), shown(dry), shown(import), shown(export)]);
+    }
+    report.finish()
+}
+
 /// One question: its name, its path below the collections, and how many items a right answer has at least.
 struct Question {
     name: &'static str,
@@ -56,21 +100,24 @@ struct Question {
     items: usize,
 }
 
-fn measure_answers(args: &Args) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let site = Site::start_tenantry(dir.path().join("tenantry"), false)?;
-    let columns = ["question", "p50", "p99", "CPU per request", "bytes"];
+fn measure_answers(args: &Args, site: &Site) -> anyhow::Result<()> {
+    let user = site.register_user()?;
+    let columns = ["question", "asked by", "p50", "p99", "CPU per request", "bytes"];
     let mut report = Report::new("query-answers", &columns, args);
-    for question in questions(&site)?.into_iter().filter(|question| args.wants(question.name)) {
-        let path = format!("{API}{}", question.path);
-        let answer = site.fetch(&path)?;
+    let questions = questions(site)?;
+    let wanted = questions.iter().filter(|question| args.wants(question.name));
+    for (question, (who, headers)) in
+        wanted.flat_map(|question| [("superuser", site.headers()), ("a user", &user)].map(|caller| (question, caller)))
+    {
+        let request = load::render("GET", &format!("{API}{}", question.path), headers, None);
+        let answer = load::fetch(site.server.addr, &request)?;
         let items = answer.json().ok().and_then(|list| list["items"].as_array().map(Vec::len)).unwrap_or(0);
         if answer.status != 200 || items < question.items {
             let why = format!("not measured: {} with {items} items", answer.status);
-            report.row(vec![question.name.to_owned(), why, String::new(), String::new(), String::new()]);
+            let none = String::new;
+            report.row(vec![question.name.to_owned(), who.to_owned(), why, none(), none(), none()]);
             continue;
         }
-        let request = site.render(&path);
         let fill: Fill = Rc::new(move |_, out: &mut Vec<u8>| {
             out.extend_from_slice(&request);
             200
@@ -81,6 +128,7 @@ fn measure_answers(args: &Args) -> anyhow::Result<()> {
         let cpu = site.server.cpu_us().saturating_sub(before) as f64 / outcome.sent.max(1) as f64;
         report.row(vec![
             question.name.to_owned(),
+            who.to_owned(),
             time_us(outcome.p50_us),
             time_us(outcome.p99_us),
             time_us(cpu),

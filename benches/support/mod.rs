@@ -18,4 +18,6 @@ pub(crate) mod schema;
 pub(crate) mod site;
 pub(crate) mod tenants;
 pub(crate) mod timing;
+pub(crate) mod bulk;
+pub(crate) mod plans;
 pub(crate) mod tournament;

@@ -159,6 +159,26 @@ impl Site {
         load::render("GET", path, &self.headers, None)
     }
 
+    /// Registers an ordinary user of the demo tenant; the headers with which they ask.
+    pub(crate) fn register_user(&self) -> anyhow::Result<Vec<String>> {
+        let account =
+            serde_json::json!({ "email": "player@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+        let path = format!("{TENANT}/api/collections/users/records");
+        let made =
+            load::fetch(self.server.addr, &load::render("POST", &path, &self.headers, Some(&account.to_string())))?;
+        ensure!(made.status == 200, "a user: {}", made.head);
+        let login = serde_json::json!({ "identity": "player@example.com", "password": PASSWORD }).to_string();
+        let path = format!("{TENANT}/api/collections/users/auth-with-password");
+        let answer = load::fetch(self.server.addr, &load::render("POST", &path, &[], Some(&login)))?.json()?;
+        let token = answer["token"].as_str().with_context(|| format!("log in: {answer}"))?;
+        Ok(vec![format!("Authorization: {token}")])
+    }
+
+    /// The headers of the superuser.
+    pub(crate) fn headers(&self) -> &[String] {
+        &self.headers
+    }
+
     /// The id of some tournament.
     pub(crate) fn tournament(&self) -> &str {
         self.ids.tournaments.first().map_or("", String::as_str)

@@ -361,7 +361,9 @@ fn collect_names(
         let taken_id = draft.before.is_none() && schema.find_id(id).is_some_and(|other| !deleted.contains(&other.id));
         let taken_id = !ids.insert(id.clone()) || taken_id;
         // The id that nobody gave follows from the name, so a taken name is the news and the taken id its echo.
-        if names.insert(name.as_str().to_ascii_lowercase(), id.clone()).is_some() {
+        let same_name = |other: &Arc<Collection>| other.name.as_str().eq_ignore_ascii_case(name.as_str());
+        let is_echo = taken_id && draft.before.is_none() && schema.find_id(id).is_some_and(same_name);
+        if names.insert(name.as_str().to_ascii_lowercase(), id.clone()).is_some() || is_echo {
             problems.add_at(
                 "name",
                 "validation_collection_name_exists",

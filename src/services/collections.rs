@@ -182,9 +182,8 @@ pub async fn create(
 ) -> Result<Written<Value>, CollectionError> {
     let mut input = definition::parse(body)?;
     input.system = false;
-    let planning = move |tx: &WriteTx<'_>| {
-        with_context(tx, &random, |schema, context| plan::plan_create(schema, &input, context))
-    };
+    let planning =
+        move |tx: &WriteTx<'_>| with_context(tx, &random, |schema, context| plan::plan_create(schema, &input, context));
     change(tenant, meta, planning, |plan| {
         // A create changes views at most beside the collection it makes.
         let made = plan.next.collections().iter().find(|new| plan.previous.find_id(&new.id).is_none());

@@ -79,7 +79,7 @@ async fn refused_definitions_say_which_part_is_wrong() {
     admin.post("/api/collections", json!({ "name": "taken", "type": "base", "fields": [] })).await.created();
     for (body, part) in [
         (json!({ "name": "1 bad name", "type": "base" }), "name"),
-        (json!({ "name": "taken", "type": "base" }), "id"),
+        (json!({ "name": "taken", "type": "base" }), "name"),
         (json!({ "name": "x", "type": "nonsense" }), "type"),
         (json!({ "name": "x", "type": "base", "fields": [{ "name": "a", "type": "nonsense" }] }), "fields"),
         (

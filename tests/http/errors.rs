@@ -14,15 +14,10 @@ use tenantry::store::{FaultPoint, Faults, Injected};
 const CONTRACT: &str = include_str!("errors.txt");
 
 /// Codes that no request of this suite can provoke, each with the reason.
-const OUT_OF_REACH: &[(&str, &str)] = &[
-    ("queue_full", "needs a writer that stands still; tested in the store"),
-    ("busy", "needs a bound that a test cannot fill in time; tested in secrets and store"),
-    ("query_too_expensive", "needs more rows than a test makes; tested in records with a small budget"),
-    ("shutting_down", "the listener is closed before the flag can be seen"),
-    ("tenant_busy", "needs two administrative operations at one moment; tested in tenants"),
-    ("rate_limited", "rate limits are not offered yet"),
-    ("quota_exceeded", "budgets are not offered yet"),
-];
+const OUT_OF_REACH: &[(&str, &str)] = &[(
+    "shutting_down",
+    "a stop closes idle connections at once, so nobody is left to hear it; told to whoever waits in the store",
+)];
 
 #[test]
 fn the_table_of_codes_is_the_contract() {
@@ -111,4 +106,36 @@ async fn a_panic_costs_one_request_and_is_counted() {
     server.anon().get("/health").await.ok();
     let metrics = String::from_utf8(server.anon().get("/metrics").await.body).unwrap();
     assert!(metrics.contains("\ntenantry_http_panics_total 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_part_of_the_request_it_is_about() {
+    let server = TestServer::start_with("[http]\nbody_bytes_max = 20000", Arc::new(SystemClock)).await;
+    let admin = server.tenant("acme").await;
+    let body = json!({ "name": "notes", "type": "base", "fields": [{ "name": "text", "type": "text" }] });
+    admin.post("/api/collections", body.clone()).await.created();
+    let path = "/api/collections/notes/records";
+    let made = admin.post(path, json!({ "text": "a" })).await.created();
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let keyed = admin.clone().with_header("idempotency-key", "k");
+    keyed.post(path, json!({ "text": "b" })).await.created();
+    let deep = format!("{}{}", "{\"a\":".repeat(70), "1}".repeat(70));
+    let stale = admin.clone().with_header("if-match", "\"stale\"");
+    let bad_key = admin.clone().with_header("idempotency-key", "k".repeat(300));
+    for (answer, code, place) in [
+        (admin.send_raw(reqwest::Method::POST, path, deep).await, "json_invalid", "body"),
+        (admin.send_raw(reqwest::Method::POST, path, "{\"text\"").await, "json_invalid", "body"),
+        (admin.post(path, json!({ "text": "x".repeat(30_000) })).await, "body_too_large", "body"),
+        (stale.patch(&one, json!({ "text": "c" })).await, "precondition_failed", "If-Match"),
+        (keyed.post(path, json!({ "text": "other" })).await, "idempotency_mismatch", "Idempotency-Key"),
+        (bad_key.post(path, json!({ "text": "d" })).await, "parameter_invalid", "Idempotency-Key"),
+        (admin.get(&format!("{path}?page=first")).await, "parameter_invalid", "page"),
+        (admin.get("/api/changes?since=then").await, "parameter_invalid", "since"),
+        // The name is taken; that the id made from it is taken too is nobody's concern.
+        (admin.post("/api/collections", body).await, "schema_invalid", "name"),
+    ] {
+        let problem = answer.problem(code);
+        assert_eq!(problem["errors"][0]["field"], place, "{problem}");
+        assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
+    }
 }

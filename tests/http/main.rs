@@ -23,6 +23,7 @@ mod passkeys;
 mod audit;
 mod limits;
 mod errors;
+mod bounds;
 mod observability;
 mod tls;
 mod acme;

@@ -65,6 +65,15 @@ impl TestServer {
             .unwrap()
     }
 
+    /// Begins to stop on a thread of its own; joining it says how that ended.
+    pub(crate) fn stop_in_background(&mut self) -> std::thread::JoinHandle<std::io::Result<()>> {
+        let node = self.node.take().expect("a running node");
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(node.stop())
+        })
+    }
+
     /// Stops and starts again on the same folder.
     pub(crate) async fn restart(self) -> Self {
         self.restart_after(|_| ()).await

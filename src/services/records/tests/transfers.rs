@@ -131,25 +131,3 @@ async fn changes_tell_everything_but_secrets() {
     assert_eq!((page["items"].as_array().unwrap().len(), page["next"].as_i64()), (1, Some(start + 1)));
     world.stop().await;
 }
-
-/// A figure to look at, not to assert on: `cargo test --release -- --ignored a_hundred_thousand --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints how long 100,000 rows take"]
-async fn a_hundred_thousand_rows_take_seconds() {
-    let world = World::new(&library()).await;
-    let admin = world.admin();
-    let mut text = String::new();
-    for n in 0..100_000 {
-        text.push_str(&format!(
-            "{{\"title\":\"Title {n}\",\"score\":{},\"tags\":[\"red\"],\"body\":\"some words\"}}\n",
-            n % 1000
-        ));
-    }
-    let began = std::time::Instant::now();
-    let report = import(&admin, "posts", Format::Ndjson, &text, 0).await;
-    let imported = began.elapsed();
-    let exported = export(&admin, "posts", Format::Csv, &[]).await;
-    assert_eq!((report.created, exported.lines().count()), (100_000, 100_001));
-    eprintln!("import {imported:?}, export {:?}", began.elapsed() - imported);
-    world.stop().await;
-}
