@@ -106,9 +106,14 @@ fn measure_answers(args: &Args, site: &Site) -> anyhow::Result<()> {
     let mut report = Report::new("query-answers", &columns, args);
     let questions = questions(site)?;
     let wanted = questions.iter().filter(|question| args.wants(question.name));
+    // A user sees fewer players than there are, so the page 1,000 deep is beyond the last one.
+    let asks = |question: &Question, who: &str| who == "superuser" || !question.name.ends_with("deep");
     for (question, (who, headers)) in
         wanted.flat_map(|question| [("superuser", site.headers()), ("a user", &user)].map(|caller| (question, caller)))
     {
+        if !asks(question, who) {
+            continue;
+        }
         let request = load::render("GET", &format!("{API}{}", question.path), headers, None);
         let answer = load::fetch(site.server.addr, &request)?;
         let items = answer.json().ok().and_then(|list| list["items"].as_array().map(Vec::len)).unwrap_or(0);
@@ -139,7 +144,10 @@ fn measure_answers(args: &Args, site: &Site) -> anyhow::Result<()> {
 }
 
 fn questions(site: &Site) -> anyhow::Result<Vec<Question>> {
-    let tournament = site.tournament();
+    let open = format!("{API}/tournaments/records?perPage=1&filter={}", "status%20%21%3D%20%27draft%27");
+    let open = site.fetch(&open)?.json()?;
+    // Not a draft, so that everybody may see its players.
+    let tournament = open["items"][0]["id"].as_str().context("a tournament that is no draft")?;
     let question = |name, items, path: String| Question { name, path, items };
     let encode =
         |filter: &str| percent_encoding::utf8_percent_encode(filter, percent_encoding::NON_ALPHANUMERIC).to_string();

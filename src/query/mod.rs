@@ -20,6 +20,7 @@ mod operand;
 pub mod select;
 pub mod list;
 pub mod page;
+mod total;
 pub mod statement;
 mod search;
 pub mod eval;

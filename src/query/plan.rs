@@ -157,7 +157,7 @@ pub fn list(
     let expand = expand_all(lens, collection, &query.expand, &query.fields, &mut facts);
     let reversed = position == Position::From(Direction::Backward);
     let partition = filter.as_ref().and_then(|filter| pinned(collection, &filter.expr));
-    Ok(ListPlan { page, count: count.finish().0, row, keys, reversed, expand, facts, partition })
+    Ok(ListPlan { page, count: count.finish_count(), row, keys, reversed, expand, facts, partition })
 }
 
 /// What the declared partition field must equal for `expr` to hold.

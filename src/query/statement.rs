@@ -12,6 +12,7 @@ use crate::query::resolve::Lens;
 use crate::query::resolved::{Facts, Predicate, Visibility};
 use crate::query::select::{Excerpt, Selection};
 use crate::query::sql::{Condition, Fragment, Renderer};
+use crate::query::total;
 use crate::schema::Collection;
 use crate::schema::field::Storage;
 use std::collections::BTreeSet;
@@ -273,6 +274,16 @@ impl<'l> Builder<'l> {
             return too_many("values", limits::STATEMENT_BINDS_MAX);
         }
         Ok((statement, facts))
+    }
+
+    /// The statement of a count whose one column is `COUNT(*)`.
+    pub(crate) fn finish_count(self) -> Statement {
+        if self.extra_join == Fragment::default()
+            && let Some(grouped) = total::by_group(&self.collection, self.renderer.joins(), &self.conditions)
+        {
+            return Statement::new(grouped);
+        }
+        self.finish().0
     }
 
     pub(crate) fn finish(self) -> (Statement, Facts) {
