@@ -36,6 +36,7 @@ impl Planner {
         let scope = Scope {
             tenant,
             principal: Principal::Anonymous,
+            by: None,
             request: Arc::new(RequestContext::default()),
             tools: Arc::new(tools),
             request_id: Arc::from("bench"),

@@ -46,9 +46,9 @@ impl RecordBody {
     pub(crate) async fn read(visitor: &Visitor, target: Target<'_>, payload: web::Payload) -> Result<Self, Problem> {
         let (request, payload) = (visitor.request(), payload.into_inner());
         if is_multipart(request) {
-            return multipart::read(visitor, target, payload).await;
+            return visitor.outlast(multipart::read(visitor, target, payload)).await;
         }
-        let raw = read_all(request, payload).await?;
+        let raw = visitor.outlast(read_all(request, payload)).await?;
         check_media_type(request, &raw)?;
         Ok(Self { object: parse(&raw)?, uploads: Vec::new(), raw })
     }

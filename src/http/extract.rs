@@ -161,6 +161,27 @@ impl Visitor {
         }
     }
 
+    /// Refuses what the tenant or the caller began and may do no longer: for requests that last.
+    pub(crate) async fn check_standing(&self) -> Result<(), Problem> {
+        self.part.registry.open_tenant(self.tenant.id()).await?;
+        let is_node = self.identity.account().is_some_and(|account| account.record.id.as_str() == NODE_ID);
+        if is_node || self.part.auth.still_holds(&self.tenant, &self.identity).await? {
+            return Ok(());
+        }
+        Err(Problem::bare(Code::TokenInvalid))
+    }
+
+    /// `body`, read by a future that may last; afterwards the caller must still be who they were.
+    pub(crate) async fn outlast<T>(&self, body: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+        let began_ms = self.part.clock.now_ms();
+        let body = body.await?;
+        // One that was there at once needs no second look.
+        if self.part.clock.now_ms() != began_ms {
+            self.check_standing().await?;
+        }
+        Ok(body)
+    }
+
     /// Refuses everybody but superusers.
     pub(crate) fn require_superuser(&self) -> Result<(), Problem> {
         if self.identity.is_superuser() {
@@ -192,6 +213,7 @@ impl Visitor {
         Scope {
             tenant: self.tenant.clone(),
             principal: self.identity.principal(),
+            by: self.identity.acts_for_another().then(|| self.identity.actor()),
             request: Arc::new(self.context("default", body)),
             tools: Arc::clone(&self.part.tools),
             request_id: request_id(&self.request),

@@ -19,12 +19,12 @@ pub struct Problem {
     code: Code,
     message: String,
     details: Vec<Detail>,
-    members: Vec<(&'static str, String)>,
+    members: Box<[(&'static str, String)]>,
     retry_after_s: Option<u32>,
     /// What of a file there would have been.
     content_range: Option<String>,
     /// The chain of causes, kept only for failures that the edge logs.
-    chain: Option<String>,
+    chain: Option<Box<str>>,
 }
 
 /// The status code of a family of failures. The only such mapping.
@@ -55,7 +55,7 @@ impl Problem {
             code,
             message: message.into(),
             details: Vec::new(),
-            members: Vec::new(),
+            members: Box::default(),
             retry_after_s: None,
             content_range: None,
             chain: None,
@@ -69,7 +69,7 @@ impl Problem {
 
     /// A defect or a failing machine; only the log learns which.
     pub fn internal(error: &dyn std::error::Error) -> Self {
-        Self { chain: Some(chain_of(error)), ..Self::bare(Code::Internal) }
+        Self { chain: Some(chain_of(error).into()), ..Self::bare(Code::Internal) }
     }
 
     /// Says when trying again makes sense.
@@ -181,12 +181,12 @@ fn nested(details: &[Detail]) -> Map<String, Value> {
 impl<F: Fault> From<F> for Problem {
     fn from(fault: F) -> Self {
         let code = fault.code();
-        let chain = (code.kind() == Kind::Internal).then(|| chain_of(&fault));
+        let chain = (code.kind() == Kind::Internal).then(|| chain_of(&fault).into());
         Self {
             code,
             message: fault.public().into_owned(),
             details: fault.details(),
-            members: fault.members(),
+            members: fault.members().into_boxed_slice(),
             retry_after_s: fault.retry_after_s(),
             content_range: None,
             chain,

@@ -110,8 +110,8 @@ pub enum Actor {
     Superuser(Arc<str>),
     /// A record of an auth collection: collection name, record id.
     Record(Arc<str>, Arc<str>),
-    /// An API key, by id.
-    Key(Arc<str>),
+    /// An API key, by id, and the account it belongs to, as text.
+    Key(Arc<str>, Arc<str>),
 }
 
 impl fmt::Display for Actor {
@@ -121,7 +121,7 @@ impl fmt::Display for Actor {
             Self::Anonymous => f.write_str("anonymous"),
             Self::Superuser(id) => write!(f, "superuser:{id}"),
             Self::Record(collection, id) => write!(f, "record:{collection}/{id}"),
-            Self::Key(id) => write!(f, "key:{id}"),
+            Self::Key(id, owner) => write!(f, "key:{id} of {owner}"),
         }
     }
 }

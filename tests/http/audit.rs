@@ -105,3 +105,39 @@ async fn no_secret_leaves_by_trail_feed_export_or_error() {
         assert!(shown.is_none(), "{field} is shown in {trail}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_named_with_its_owner_and_an_impersonated_account_with_the_superuser() {
+    let server = TestServer::start().await;
+    let root = server.superuser().await;
+    let ada = server.user(&server.node(), "ada").await;
+    let own = format!("/api/collections/users/records/{}", ada.id);
+    let body = json!({ "name": "k", "scopes": { "operations": ["read", "update"] } });
+    let made = ada.actor.post("/api/keys", body).await.created();
+    let key = server.anon().with_authorization(made["key"].as_str().unwrap());
+    key.patch(&own, json!({ "name": "by key" })).await.ok();
+    let granted = root.post(&format!("/api/collections/users/impersonate/{}", ada.id), json!({})).await.ok();
+    let acting = server.anon().with_authorization(granted["token"].as_str().unwrap());
+    acting.patch(&own, json!({ "name": "by root" })).await.ok();
+
+    let id = made["id"].as_str().unwrap();
+    let root_id = root.get("/api/collections/_superusers/records").await.ok()["items"][0]["id"].clone();
+    let root_id = root_id.as_str().unwrap();
+    let (owner, superuser) = (format!("record:users/{}", ada.id), format!("superuser:{root_id}"));
+    let found = |actor: String| {
+        let root = root.clone();
+        async move {
+            let page = root.get(&format!("/api/audit?collection=users&actor={actor}")).await.ok();
+            let name = |entry: &Value| {
+                let ops = entry["ops"].as_array().unwrap();
+                ops.iter().find(|op| op["field"] == "name").map(|op| (entry["actor"].clone(), op["value"].clone()))
+            };
+            items(&page).iter().filter_map(name).collect::<Vec<_>>()
+        }
+    };
+    let by_key = (json!(format!("key:{id} of {owner}")), json!("by key"));
+    let by_root = (json!(format!("{owner} by {superuser}")), json!("by root"));
+    assert_eq!(found(format!("key:{id}")).await, [by_key.clone()]);
+    assert_eq!(found(superuser).await, [by_root.clone()]);
+    assert_eq!(found(owner).await, [by_key, by_root]);
+}

@@ -20,6 +20,7 @@ mod access;
 mod auth;
 mod factors;
 mod passkeys;
+mod revocation;
 mod audit;
 mod limits;
 mod errors;

@@ -1,6 +1,7 @@
 //! Records in bulk: NDJSON and CSV, streamed both ways.
 //!
-//! Keeps true: memory stays flat however many records there are. Does not do: reading rows, rules.
+//! Keeps true: memory stays flat however many records there are; who may no longer have or bring them is cut off before
+//! the next piece. Does not do: reading rows, rules.
 
 use crate::http::body::BodyLimits;
 use crate::http::extract::Visitor;
@@ -22,9 +23,11 @@ pub(crate) async fn export_records(visitor: Visitor, collection: web::Path<Strin
     let mut exporter = Exporter::new(visitor.scope(Map::new()), &collection, format, request);
     // The first piece is read before the answer begins, so that a refusal is still a problem and not a cut stream.
     let first = exporter.next().await?;
-    let rest = stream::try_unfold(exporter, |mut exporter| async move {
+    let rest = stream::try_unfold((visitor, exporter), |(visitor, mut exporter)| async move {
         let piece = exporter.next().await.map_err(|fault| std::io::Error::other(fault.to_string()))?;
-        Ok::<_, std::io::Error>(piece.map(|piece| (piece, exporter)))
+        // The stream is cut, which the client sees: there is no proper end.
+        visitor.check_standing().await.map_err(|problem| std::io::Error::other(problem.to_string()))?;
+        Ok::<_, std::io::Error>(piece.map(|piece| (piece, (visitor, exporter))))
     });
     let (media, ending) = match format {
         Format::Ndjson => ("application/x-ndjson", "ndjson"),
@@ -54,8 +57,10 @@ pub(crate) async fn import_records(
     let late = |_| Problem::bare(Code::RequestTimeout);
     while let Some(piece) = tokio::time::timeout(limits.timeout, payload.next()).await.map_err(late)? {
         let damaged = |error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}."));
+        visitor.check_standing().await?;
         importer.push(&piece.map_err(damaged)?).await?;
     }
+    visitor.check_standing().await?;
     let report = importer.finish().await?;
     let refusals: Vec<_> =
         report.refusals.iter().map(|refusal| json!({ "line": refusal.line, "reason": refusal.reason })).collect();

@@ -27,6 +27,7 @@ pub(super) async fn answer(
     let scope = Scope {
         tenant: part.registry.open_tenant(&visit.tenant).await?,
         principal: visit.identity.principal(),
+        by: None,
         request: Arc::clone(prepared.request()),
         tools: Arc::clone(&part.tools),
         request_id: request_id(request.request()),

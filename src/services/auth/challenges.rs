@@ -120,7 +120,7 @@ mod tests {
         let keep = |ip: &str| all.keep(&random, place("a"), login(), Some(ip.parse().unwrap()), 0);
         let other = keep("10.0.0.2");
         let first = keep("10.0.0.1");
-        let last = (0..limits::CHALLENGES_PER_ADDRESS_MAX).map(|_| keep("10.0.0.1")).last().unwrap();
+        let last = (0..limits::CHALLENGES_PER_ADDRESS_MAX).fold(None, |_, _| Some(keep("10.0.0.1"))).unwrap();
         assert_eq!(all.0.lock().len(), limits::CHALLENGES_PER_ADDRESS_MAX + 1);
         assert!(all.take(&first, &place("a"), 0).is_none());
         assert!(all.take(&other, &place("a"), 0).is_some() && all.take(&last, &place("a"), 0).is_some());

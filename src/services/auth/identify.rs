@@ -14,7 +14,7 @@ use crate::query::request::AuthRecord;
 use crate::schema::Collection;
 use crate::secrets::token::{Claims, TokenError, TokenKind, UnverifiedToken};
 use crate::services::tenants::rows;
-use crate::services::tenants::system::{SESSIONS, SUPERUSERS};
+use crate::services::tenants::system::{API_KEYS, SESSIONS, SUPERUSERS};
 use crate::store::{StoreError, TenantDb};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -99,6 +99,28 @@ impl Auth {
         let (claims, account) = self.check_token(tenant, token, TokenKind::File).await?;
         let caller = if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) };
         Ok(Identity { caller, session: None, impersonator: None, key: None, refreshable: false, expires_s: claims.exp })
+    }
+
+    /// Whether what `identity` came with still holds: the account and its token key, the session, the API key. For requests
+    /// that last; that a token expires meanwhile does not end them.
+    pub async fn still_holds(&self, tenant: &TenantDb, identity: &Identity) -> Result<bool, AuthError> {
+        let Some(account) = identity.account() else { return Ok(true) };
+        let db = if identity.is_superuser() { self.0.registry.control() } else { tenant };
+        let schema = db.schema();
+        let Some(collection) = schema.find_id(&account.collection.id) else { return Ok(false) };
+        let Some(now) = self.known_record(db, collection, account.record.id.as_str()).await? else { return Ok(false) };
+        let owns = |row: &AuthRecord| {
+            let text = |name: &str| rows::text(&row.collection, &row.record, name);
+            text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str()
+        };
+        let (name, id) = match (&identity.key, &identity.session) {
+            (Some(key), _) => (API_KEYS, &key.id),
+            (None, _) if account::token_key(&now) != account::token_key(account) => return Ok(false),
+            (None, Some(session)) => (SESSIONS, session),
+            (None, None) => return Ok(true),
+        };
+        let Some(rows) = schema.find(name) else { return Ok(false) };
+        Ok(self.known_record(db, rows, id).await?.is_some_and(|row| owns(&row)))
     }
 
     /// Checks signature, audience, expiry and, where the token belongs to one, the session.

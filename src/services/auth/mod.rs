@@ -198,11 +198,21 @@ impl Identity {
         }
     }
 
-    /// What the log calls this caller; an impersonated account is logged with whoever acts through it.
+    /// What the log calls this caller; a key is logged with its owner, an impersonated account with whoever acts through
+    /// it.
     pub fn actor(&self) -> Actor {
-        if let Some(key) = &self.key {
-            return Actor::Key(Arc::clone(&key.id));
+        match &self.key {
+            Some(key) => Actor::Key(Arc::clone(&key.id), Arc::from(self.account_actor().to_string())),
+            None => self.account_actor(),
         }
+    }
+
+    /// Whether the log names more than the account: a key, or a superuser who acts through it.
+    pub const fn acts_for_another(&self) -> bool {
+        self.key.is_some() || self.impersonator.is_some()
+    }
+
+    fn account_actor(&self) -> Actor {
         match &self.caller {
             Caller::Anonymous => Actor::Anonymous,
             Caller::Superuser(account) => Actor::Superuser(Arc::from(account.record.id.as_str())),

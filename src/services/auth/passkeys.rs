@@ -242,7 +242,7 @@ impl Auth {
         if is_owner.map(|handle| handle.to_string()).as_deref() != Some(found.handle.as_str()) {
             return Err(AuthError::Credentials);
         }
-        let held = quietly(|| site.finish_discoverable_authentication_v2(&answer, state, &Credential::from(found.key)));
+        let held = quietly(|| site.finish_discoverable_authentication_v2(&answer, state, Credential::from(found.key)));
         let held = held.ok().filter(AuthenticationResult::user_verified).ok_or(AuthError::Credentials)?;
         let wanted = Arc::clone(&collection.collection);
         let used = db.write(scope.meta.clone(), move |tx| note_use(tx, &wanted, &found.id, &held));

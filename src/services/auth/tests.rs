@@ -575,7 +575,7 @@ async fn an_api_key_acts_as_its_account_until_it_ends() {
     };
     let (info, key) = world.auth.create_key(&world.scope, &who, make(&[], None)).await.unwrap();
     let used = world.whoami(&key).await.unwrap();
-    assert_eq!(used.actor().to_string(), format!("key:{}", info.id));
+    assert_eq!(used.actor().to_string(), format!("key:{} of record:users/ada", info.id));
     assert_eq!(used.account().unwrap().record.id.as_str(), "ada");
     let schema = world.scope.tenant.schema();
     let (users, sessions) = (schema.find("users").unwrap(), schema.find(system::SESSIONS).unwrap());

@@ -16,7 +16,8 @@ const STEP: usize = 1_000;
 /// Which entries are wanted; an empty text is any.
 #[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
-    /// Who, as the log calls them: `superuser:…`, `record:users/…`, `key:…`, `anonymous`, `system`.
+    /// Who, as the log calls them: `superuser:…`, `record:users/…`, `key:…`, `anonymous`, `system`. A key's entries are
+    /// also found by its owner, an impersonated account's by whoever acted through it.
     pub actor: String,
     /// Name or id of a collection.
     pub collection: String,
@@ -106,6 +107,11 @@ pub async fn list_audit(scope: &Scope, query: AuditQuery, form: AuditForm) -> Re
     Ok(AuditPage { answer: Answer::new(body), next, verified, complete: next >= position })
 }
 
+/// Whether `wanted` is the actor of an entry or one of those it names: `key:… of record:…`, `record:… by superuser:…`.
+fn names(actor: &str, wanted: &str) -> bool {
+    actor == wanted || actor.split(" of ").flat_map(|part| part.split(" by ")).any(|part| part == wanted)
+}
+
 /// The filter by ids.
 struct Wanted {
     collection: Option<CollectionId>,
@@ -136,7 +142,7 @@ impl Wanted {
     fn is_met(&self, query: &AuditQuery, change: &LoggedTx) -> bool {
         let at_ms = change.frame.hlc.millis();
         let any = self.collection.is_none() && self.record.is_none();
-        (query.actor.is_empty() || *query.actor == *change.frame.actor)
+        (query.actor.is_empty() || names(&change.frame.actor, &query.actor))
             && query.from_ms.is_none_or(|from| at_ms >= from)
             && query.until_ms.is_none_or(|until| at_ms < until)
             && (any || change.frame.ops.iter().any(|op| place(op).is_some_and(|(of, id)| self.is_about(of, id))))

@@ -1,4 +1,4 @@
-//! Deleting a record and everything that must go or let go with it.
+//! Deleting a record and everything that must go or let go with it, what Tenantry keeps of an account included.
 //!
 //! Keeps true: after a delete no relation of the tenant names the deleted record, and either all of it happens or
 //! nothing does. The walk is bounded by the operations one transaction may have.
@@ -11,6 +11,7 @@ use crate::kernel::value::{Cell, Stored};
 use crate::schema::field::{Field, FieldKind};
 use crate::schema::{Collection, Schema};
 use crate::services::tenants::rows;
+use crate::services::tenants::system::SUPERUSERS;
 use crate::store::WriteTx;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -123,6 +124,20 @@ fn delete_belongings(
         }
     }
     Ok(())
+}
+
+/// Refuses to delete the one superuser there is.
+pub(super) fn check_superusers(tx: &WriteTx<'_>, collection: &Collection) -> Result<(), RecordError> {
+    if !collection.system || collection.name.as_str() != SUPERUSERS {
+        return Ok(());
+    }
+    let sql = format!("SELECT 1 FROM \"{}\" LIMIT 2", collection.table());
+    let mut count = 0;
+    tx.for_each(&sql, &[], &mut |_| {
+        count += 1;
+        Ok(())
+    })?;
+    if count > 1 { Ok(()) } else { Err(RecordError::LastSuperuser) }
 }
 
 impl Remainder {

@@ -76,6 +76,9 @@ pub enum RecordError {
         /// Its relation field.
         field: FieldName,
     },
+    /// Nobody could manage the node any more.
+    #[error("the last superuser cannot be deleted")]
+    LastSuperuser,
     /// Deleting would touch more records than one transaction may.
     #[error("the delete cascades too far")]
     CascadeTooLarge,
@@ -121,6 +124,7 @@ impl Fault for RecordError {
             Self::FileNotFound => Code::FileNotFound,
             Self::SuperuserOnly { .. } | Self::LogLocked => Code::SuperuserRequired,
             Self::CreateRefused(_) => Code::CreateRefused,
+            Self::LastSuperuser => Code::Conflict,
             Self::Invalid(_) => Code::ValidationFailed,
             Self::ReadOnly(_) | Self::RequiredReference { .. } | Self::CascadeTooLarge => Code::RequestInvalid,
             Self::Parameter { .. } | Self::IdempotencyKeyInvalid => Code::ParameterInvalid,
@@ -150,6 +154,7 @@ impl Fault for RecordError {
             Self::RequiredReference { collection, field } => Cow::Owned(format!(
                 "The record cannot be deleted because the required field {field} of {collection} refers to it."
             )),
+            Self::LastSuperuser => Cow::Borrowed("The last superuser cannot be deleted; make another one first."),
             Self::CascadeTooLarge => Cow::Borrowed(
                 "The delete would change more records than one transaction may; delete the referring records first.",
             ),

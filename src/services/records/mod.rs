@@ -140,6 +140,8 @@ pub struct Scope {
     pub tenant: TenantDb,
     /// Who asks.
     pub principal: Principal,
+    /// Whom the log names, where that is more than the caller: a key, somebody who acts through the account.
+    pub by: Option<Actor>,
     /// The request as rules see it; its `auth` is that of the principal. Its `body` is that of a single write; where it
     /// is empty, rules see the body of the [`write::WriteRequest`].
     pub request: Arc<RequestContext>,
@@ -168,12 +170,15 @@ impl Scope {
         self.principal.is_superuser()
     }
 
-    /// Who asks, as text: `system`, `anonymous`, `superuser:ID` or `record:COLLECTION/ID`.
+    /// Who asks, as text: `system`, `anonymous`, `superuser:ID`, `record:COLLECTION/ID`, or more where `by` says more.
     pub fn caller_text(&self) -> String {
         self.actor().to_string()
     }
 
     fn actor(&self) -> Actor {
+        if let Some(by) = &self.by {
+            return by.clone();
+        }
         match &self.principal {
             Principal::System => Actor::System,
             Principal::Anonymous => Actor::Anonymous,

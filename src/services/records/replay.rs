@@ -131,6 +131,7 @@ fn stranger(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &Replay<'_>) ->
     };
     Scope {
         tenant: tenant.clone(),
+        by: None,
         principal: Principal::Anonymous,
         request: Arc::new(request),
         tools: Arc::clone(tools),

@@ -356,6 +356,7 @@ impl Job<'_> {
             return Err(RecordError::NotFound);
         }
         self.check_precondition(tx, id)?;
+        cascade::check_superusers(tx, self.collection)?;
         cascade::delete_record(tx, self.collection, id)?;
         Ok(Done { effect: Effect::Deleted, answer: Answer::empty(), of: None })
     }

@@ -106,6 +106,7 @@ impl World {
         Scope {
             tenant: self.db.clone(),
             principal,
+            by: None,
             request: Arc::new(request),
             tools: Arc::clone(&self.tools),
             request_id: Arc::from("r1"),

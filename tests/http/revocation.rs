@@ -1,0 +1,201 @@
+//! What is taken away ends at once, also on connections that are open and for requests that are under way.
+
+use crate::support::{Actor, Answer, PASSWORD, RawConnection, TestServer, has_head};
+use serde_json::{Value, json};
+
+const ROWS: usize = 1_500;
+
+/// So long that one page of an export, 1,000 rows, does not fit between a node that writes and a client that does not read.
+fn row_bytes() -> usize {
+    let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
+    let buffer = limits.split_whitespace().last().and_then(|most| most.parse().ok()).unwrap_or(4 << 20);
+    buffer.clamp(4 << 20, 64 << 20) * 3 / 2 / 1_000
+}
+
+async fn login(guest: &Actor) -> Value {
+    let body = json!({ "identity": "ada@example.com", "password": PASSWORD });
+    guest.post("/api/collections/users/auth-with-password?session=1", body).await.ok()
+}
+
+fn request(path: &str, grant: &Value) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: node\r\nauthorization: {}\r\n\r\n", grant["token"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_connection_is_refused_with_the_next_request() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let user = server.user(&admin, "ada").await;
+    let guest = user.actor.clone().without_authorization();
+    let own = format!("/t/acme/api/collections/users/records/{}", user.id);
+    let sessions = "/t/acme/api/collections/users/sessions";
+
+    let grant = login(&guest).await;
+    let mut open = RawConnection::open(&server.url()).await;
+    assert!(open.exchange(&request(&own, &grant)).await.starts_with("HTTP/1.1 200"));
+    let session = grant["sessionId"].as_str().unwrap();
+    user.actor.delete(&format!("/api/collections/users/sessions/{session}")).await.gone();
+    assert!(open.exchange(&request(&own, &grant)).await.starts_with("HTTP/1.1 404"), "a stranger by now");
+    let refused = open.exchange(&request(sessions, &grant)).await;
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("token_invalid"), "{refused}");
+
+    let grant = login(&guest).await;
+    assert!(open.exchange(&request(&own, &grant)).await.starts_with("HTTP/1.1 200"));
+    server.node().post("/api/tenants/acme/suspend", json!({})).await.ok();
+    let refused = open.exchange(&request(&own, &grant)).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("tenant_suspended"), "{refused}");
+    server.node().post("/api/tenants/acme/resume", json!({})).await.ok();
+    assert!(open.exchange(&request(&own, &grant)).await.starts_with("HTTP/1.1 200"));
+    admin.delete(&format!("/api/collections/users/records/{}", user.id)).await.gone();
+    assert!(open.exchange(&request(sessions, &grant)).await.starts_with("HTTP/1.1 401"));
+}
+
+async fn notes(admin: &Actor) {
+    let body = json!({
+        "name": "notes", "type": "base", "listRule": "@request.auth.id != ''", "createRule": "",
+        "fields": [{ "name": "text", "type": "text", "max": 200_000 }],
+    });
+    admin.post("/api/collections", body).await.created();
+}
+
+async fn import(admin: &Actor, rows: usize) {
+    let line = format!("{{\"text\":\"{}\"}}\n", "x".repeat(row_bytes()));
+    let path = "/api/collections/notes/import";
+    let sent = admin.request(reqwest::Method::POST, path).header("content-type", "application/x-ndjson");
+    assert_eq!(Answer::of(sent.body(line.repeat(rows))).await.ok()["created"], json!(rows));
+}
+
+/// Begins an export, runs `meanwhile` once the node cannot send on, and reads the rest: how many rows, and whether the
+/// stream came to its proper end.
+async fn export(server: &TestServer, grant: &Value, meanwhile: impl Future<Output = ()>) -> (usize, bool) {
+    let mut open = RawConnection::open_narrow(&server.url()).await;
+    open.send(request("/t/acme/api/collections/notes/export", grant).as_bytes()).await;
+    let head = open.read_until(has_head).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    meanwhile.await;
+    let rest = open.read_until(|all| all.ends_with(b"\r\n0\r\n\r\n")).await;
+    ((head + &rest).matches("\"text\"").count(), rest.ends_with("\r\n0\r\n\r\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_stops_when_its_reader_may_not_go_on() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let user = server.user(&admin, "ada").await;
+    let guest = user.actor.clone().without_authorization();
+    notes(&admin).await;
+    import(&admin, ROWS).await;
+
+    let grant = login(&guest).await;
+    assert_eq!(export(&server, &grant, async {}).await, (ROWS, true));
+
+    let session = format!("/api/collections/users/sessions/{}", grant["sessionId"].as_str().unwrap());
+    let (rows, ended) = export(&server, &grant, async { user.actor.delete(&session).await.gone() }).await;
+    assert!(rows < ROWS && !ended, "{rows} rows of {ROWS} after the session was revoked");
+
+    let grant = login(&guest).await;
+    let suspend = async { drop(server.node().post("/api/tenants/acme/suspend", json!({})).await.ok()) };
+    let (rows, ended) = export(&server, &grant, suspend).await;
+    assert!(rows < ROWS && !ended, "{rows} rows of {ROWS} after the tenant was suspended");
+    server.node().post("/api/tenants/acme/resume", json!({})).await.ok();
+
+    let reset = format!("/api/collections/users/second-factors/{}", user.id);
+    let (rows, ended) = export(&server, &grant, async { admin.delete(&reset).await.gone() }).await;
+    assert!(rows < ROWS && !ended, "{rows} rows of {ROWS} after the account's tokens ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_stops_when_the_tenant_is_suspended() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    notes(&admin).await;
+    let root = server.superuser().await;
+    let (sender, mut pieces) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+    let body = futures_util::stream::poll_fn(move |context| {
+        pieces.poll_recv(context).map(|piece| piece.map(Ok::<_, std::io::Error>))
+    });
+    let request = root.at("acme").request(reqwest::Method::POST, "/api/collections/notes/import");
+    let request = request.header("content-type", "application/x-ndjson").body(reqwest::Body::wrap_stream(body));
+    let answer = tokio::spawn(Answer::of(request));
+    let mut sent = 0;
+    let list = "/api/collections/notes/records?perPage=1&fields=id";
+    let imported = loop {
+        sender.send(b"{\"text\":\"early\"}\n".repeat(100)).await.unwrap();
+        sent += 100;
+        match admin.get(list).await.ok()["totalItems"].as_u64().unwrap() {
+            0 => assert!(sent < 1_000_000, "nothing is imported"),
+            some => break some,
+        }
+    };
+    server.node().post("/api/tenants/acme/suspend", json!({})).await.ok();
+    // The node may hang up before it has all of it.
+    for _ in 0..50 {
+        if sender.send(b"{\"text\":\"late\"}\n".repeat(100)).await.is_err() {
+            break;
+        }
+    }
+    drop(sender);
+    answer.await.unwrap().has_status(403).problem("tenant_suspended");
+    server.node().post("/api/tenants/acme/resume", json!({})).await.ok();
+    let late = admin.get("/api/collections/notes/records?perPage=1&filter=text%3D'late'").await.ok();
+    assert_eq!(late["totalItems"], 0);
+    assert!(admin.get(list).await.ok()["totalItems"].as_u64().unwrap() >= imported);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_body_arrives_after_the_suspension_is_refused() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    notes(&admin).await;
+    let body = "{\"text\":\"too late\"}";
+    let mut open = RawConnection::open(&server.url()).await;
+    let head = format!(
+        "POST /t/acme/api/collections/notes/records HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    open.send(head.as_bytes()).await;
+    open.send(&body.as_bytes()[..5]).await;
+    server.node().post("/api/tenants/acme/suspend", json!({})).await.ok();
+    open.send(&body.as_bytes()[5..]).await;
+    let refused = open.read_until(|_| false).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("tenant_suspended"), "{refused}");
+    server.node().post("/api/tenants/acme/resume", json!({})).await.ok();
+    assert_eq!(admin.get("/api/collections/notes/records").await.ok()["totalItems"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_superuser_stays() {
+    let server = TestServer::start().await;
+    let root = server.superuser().await;
+    let path = "/api/collections/_superusers/records";
+    let first = root.get(path).await.ok()["items"][0]["id"].as_str().unwrap().to_owned();
+    root.delete(&format!("{path}/{first}")).await.has_status(409).problem("conflict");
+    server.node().delete(&format!("{path}/{first}")).await.problem("conflict");
+    let body = json!({ "email": "two@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+    let second = root.post(path, body).await.created()["id"].as_str().unwrap().to_owned();
+    root.delete(&format!("{path}/{first}")).await.gone();
+    root.get("/api/tenants").await.problem("token_invalid");
+    server.node().delete(&format!("{path}/{second}")).await.problem("conflict");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_account_leaves_nothing_behind() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let user = server.user(&admin, "ada").await;
+    login(&user.actor.clone().without_authorization()).await;
+    let key = json!({ "name": "k", "scopes": { "operations": ["read"] } });
+    user.actor.post("/api/keys", key).await.created();
+    user.actor.post("/api/collections/users/totp", json!({ "password": PASSWORD })).await.ok();
+    let kept = ["_sessions", "_apiKeys", "_totps"];
+    for name in kept {
+        let listed = admin.get(&format!("/api/collections/{name}/records")).await.ok();
+        assert_eq!(listed["totalItems"], 1, "{name}");
+    }
+    admin.delete(&format!("/api/collections/users/records/{}", user.id)).await.gone();
+    for name in kept {
+        let listed = admin.get(&format!("/api/collections/{name}/records")).await.ok();
+        assert_eq!(listed["totalItems"], 0, "{name}");
+    }
+}
