@@ -36,7 +36,7 @@ function filesBelow(folder) {
   });
 }
 
-/** A node; `env` is added to its environment. Call `stop()` in an `after` hook. */
+/** A node; `env`, or what it says of the node's address, is added to its environment. Call `stop()` in an `after` hook. */
 export async function startNode(env = {}) {
   const folder = mkdtempSync(join(tmpdir(), "tenantry-oidc-"));
   const made = spawnSync(
@@ -46,7 +46,7 @@ export async function startNode(env = {}) {
   );
   if (made.status !== 0) throw new Error(`superuser create failed: ${made.stderr}`);
   const url = `http://127.0.0.1:${await freePort()}`;
-  const settings = { ...process.env, TENANTRY__OUTBOUND__PRIVATE_ALLOWED: "127.0.0.1", ...env };
+  const settings = { ...process.env, TENANTRY__OUTBOUND__PRIVATE_ALLOWED: "127.0.0.1", ...(typeof env === "function" ? env(url) : env) };
   const child = spawn(binary, ["serve", "--listen", url.slice(7), "--data-dir", folder], {
     stdio: ["ignore", "pipe", "pipe"],
     env: settings,

@@ -46,6 +46,7 @@ export async function startNode() {
   }
   return {
     url,
+    folder,
     async stop() {
       const gone = new Promise((exited) => child.once("exit", (code) => exited(code)));
       child.kill("SIGTERM");
