@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use tempfile::TempDir;
 
 fn tenantry(folder: &Path, args: &[&str]) -> Command {
@@ -27,6 +28,8 @@ fn code(output: &Output, expected: i32) -> String {
 struct Node {
     child: Child,
     url: String,
+    /// What it says after its address, until it ends.
+    log: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Node {
@@ -45,15 +48,20 @@ impl Node {
         let said =
             lines.find_map(|line| Some(line.unwrap().split_once("answers at ")?.1.to_owned())).expect("an address");
         // Keeps the pipe from filling up.
-        std::thread::spawn(move || lines.for_each(drop));
+        let log = std::thread::spawn(move || lines.map(Result::unwrap).collect());
         let url = said.split(". ").next().unwrap().to_owned();
-        Self { child, url }
+        Self { child, url, log: Some(log) }
     }
 
-    fn stop(mut self) -> Option<i32> {
+    fn stop(self) -> Option<i32> {
+        self.stop_and_read().0
+    }
+
+    fn stop_and_read(mut self) -> (Option<i32>, Vec<String>) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap().code()
+        let code = self.child.wait().unwrap().code();
+        (code, self.log.take().unwrap().join().unwrap())
     }
 }
 
@@ -76,6 +84,31 @@ fn help_teaches_by_example() {
         assert!(code(&run(folder.path(), command), 0).contains("Examples:"), "{command:?}");
     }
     assert!(code(&run(folder.path(), &["--version"]), 0).starts_with("tenantry "));
+}
+
+#[test]
+fn an_orderly_stop_leaves_no_log_line_unwritten() {
+    for format in ["text", "json"] {
+        let folder = TempDir::new().unwrap();
+        let node = Node::start_with(folder.path(), &[("TENANTRY__LOG__FORMAT", format)]);
+        let address = node.url.strip_prefix("http://").unwrap().to_owned();
+        for number in 0..50 {
+            let mut stream = std::net::TcpStream::connect(&address).unwrap();
+            let head = format!(
+                "GET /livez HTTP/1.1\r\nHost: a\r\nX-Request-Id: request-{number}\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+        }
+        let (code, log) = node.stop_and_read();
+        assert_eq!(code, Some(0));
+        for number in 0..50 {
+            let id = format!("\"request-{number}\"");
+            let lines: Vec<_> = log.iter().filter(|line| line.contains(&id)).collect();
+            assert!(matches!(lines[..], [line] if line.contains("GET /livez 200")), "{id}: {lines:?}");
+        }
+        assert!(log.iter().any(|line| line.contains("stopping on SIGTERM")), "{log:?}");
+    }
 }
 
 #[test]

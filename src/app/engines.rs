@@ -32,6 +32,7 @@ use crate::services::records::cached::RecordCache;
 use crate::services::tenants::{Registry, RegistryOptions};
 use crate::services::throttle::Quota;
 use crate::store::{self, CommitObserver, StoreOptions};
+use crate::telemetry::LogWatch;
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{HttpMetrics, MetricSource};
 use std::sync::Arc;
@@ -172,7 +173,7 @@ impl Engines {
         let mut health: Vec<Arc<dyn HealthSource>> =
             vec![Arc::clone(&watch) as _, Arc::new(DiskHealth(config.data.dir.clone()))];
         let mut sources: Vec<Arc<dyn MetricSource>> =
-            vec![Arc::clone(&metrics) as _, watch, Arc::new(TenantsWatch(self.registry.clone()))];
+            vec![Arc::clone(&metrics) as _, watch, Arc::new(TenantsWatch(self.registry.clone())), Arc::new(LogWatch)];
         if let Some(cache) = self.cache.clone().map(CacheWatch).map(Arc::new) {
             health.push(Arc::clone(&cache) as _);
             sources.push(cache);

@@ -35,7 +35,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
     if let Command::Serve(args) = command {
         return serve(args, config).await;
     }
-    telemetry::install(&LogOptions { filter: "warn".to_owned(), json: false })?;
+    let _log = telemetry::install(&LogOptions { filter: "warn".to_owned(), json: false })?;
     let client = Client::connect(config).await?;
     let result = match command {
         Command::Tenant(command) => tenant(&client, command).await,
@@ -55,7 +55,8 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
 }
 
 async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {
-    telemetry::install(&LogOptions { filter: config.log.filter.clone(), json: config.log.format == LogFormat::Json })?;
+    let json = config.log.format == LogFormat::Json;
+    let _log = telemetry::install(&LogOptions { filter: config.log.filter.clone(), json })?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let node = app::start(config, Parts::default()).await?;

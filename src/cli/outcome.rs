@@ -32,7 +32,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Log(#[from] crate::telemetry::LogFilterError),
+    Log(#[from] crate::telemetry::LogError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("{message} ({code}, HTTP {status}){}", fields(errors))]

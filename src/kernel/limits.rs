@@ -76,6 +76,10 @@ pub const IMPORT_LINE_BYTES_MAX: usize = BODY_BYTES_MAX;
 /// Refused lines that an import reports one by one.
 pub const IMPORT_ERRORS_MAX: usize = 100;
 
+/// Bytes of log lines that wait to be written; what comes beyond is dropped and counted.
+pub const LOG_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+/// Milliseconds for which log lines gather before they are written.
+pub const LOG_FLUSH_MS: u64 = 100;
 /// Visitors (tenant, host, token) that one worker remembers.
 pub const VISITS_REMEMBERED_MAX: usize = 2_048;
 /// Bytes of address and headers by which a visitor is remembered.

@@ -346,6 +346,11 @@ impl Tenants {
                 if table.held.contains(id) {
                     return Err(StoreError::TenantBusy(id.clone()));
                 }
+                // The usual case. Cloned under the lock, under which nobody can be closing it.
+                if let Some(tenant) = table.open.get(id).and_then(|cell| cell.get()) {
+                    tenant.0.last_used_ms.store(self.shared.options.clock.now_ms(), Ordering::Relaxed);
+                    return Ok(tenant.clone());
+                }
                 let known = table.open.contains_key(id);
                 let crowded = !known && table.open.len() >= self.shared.options.open_max;
                 (Arc::clone(table.open.entry(id.clone()).or_default()), crowded)

@@ -25,6 +25,7 @@ use crate::http::problem::{PROBLEM_JSON, Problem};
 use crate::kernel::error::Code;
 use crate::services::records::cached::Served;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
+use crate::telemetry::{self, Access};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::error::InternalError;
@@ -118,10 +119,11 @@ where
             && let Some(served) = read.prepared.find()
         {
             let mut counts = Counted::default();
-            let within = count_address(&request, &self.edge, &mut counts)
+            let within = count_address(&request, &self.edge, self.front.part(), &mut counts)
                 .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity));
             if within.is_ok() {
-                return Either::Left(ready(hit(request, &self.edge, &served, read, &counts, started)));
+                let hit = Hit { edge: &self.edge, served: &served, read, counted: &counts, started };
+                return Either::Left(ready(hit.answer(request)));
             }
             counts.keep_with(request.request());
             counted = Some(within);
@@ -132,40 +134,41 @@ where
     }
 }
 
-/// Answers from memory. Inside a guard as every handler, because a body may be compressed here for the first time.
-fn hit(
-    request: ServiceRequest,
-    edge: &Edge,
-    served: &Served,
-    read: &Read,
-    counted: &Counted,
+/// What a hit is answered with.
+struct Hit<'call> {
+    edge: &'call Edge,
+    served: &'call Served,
+    read: &'call Read,
+    counted: &'call Counted,
     started: Instant,
-) -> Outcome {
-    edge.metrics.begin();
-    let id = edge.ids.take_or_make(request.headers());
-    let answering = AssertUnwindSafe(|| answer_hit(request, edge, &id, served, read, counted, started));
-    std::panic::catch_unwind(answering).map_err(|panic| panicked(panic, RouteClass::Records, &Method::GET, edge, &id))
 }
 
-fn answer_hit(
-    request: ServiceRequest,
-    edge: &Edge,
-    id: &RequestId,
-    served: &Served,
-    read: &Read,
-    counted: &Counted,
-    started: Instant,
-) -> ServiceResponse<BoxBody> {
-    let mut response = delivery::read(request.request(), served, &read.told);
-    let headers = response.headers_mut();
-    decorate(headers, id, edge.hsts.as_ref());
-    rate_limit::describe(headers, counted);
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        edge.origins.open(origin, headers);
+impl Hit<'_> {
+    /// Answers from memory. Inside a guard as every handler, because a body may be compressed here for the first time.
+    fn answer(&self, request: ServiceRequest) -> Outcome {
+        self.edge.metrics.begin();
+        let id = self.edge.ids.take_or_make_value(request.headers());
+        let answering = AssertUnwindSafe(|| self.respond(request, &id));
+        std::panic::catch_unwind(answering)
+            .map_err(|panic| panicked(panic, RouteClass::Records, &Method::GET, self.edge, &id))
     }
-    let response = ServiceResponse::new(request.into_parts().0, response);
-    finish(&response, edge, id, started);
-    response
+
+    fn respond(&self, request: ServiceRequest, id: &HeaderValue) -> ServiceResponse<BoxBody> {
+        let mut response = delivery::read(request.request(), self.served, &self.read.told);
+        let headers = response.headers_mut();
+        decorate(headers, id, self.edge.hsts.as_ref());
+        rate_limit::describe(headers, self.counted);
+        if let Some(origin) = request.headers().get(header::ORIGIN) {
+            self.edge.origins.open(origin, headers);
+        }
+        let response = ServiceResponse::new(request.into_parts().0, response);
+        finish(&response, self.edge, text_of(id), self.started);
+        response
+    }
+}
+
+fn text_of(id: &HeaderValue) -> &str {
+    id.to_str().expect("invariant: an id is plain text")
 }
 
 /// A read that the worker remembers, if the request asks for one.
@@ -194,8 +197,8 @@ where
     let preflight = edge.origins.preflight(request.method(), request.headers());
     let passed = match (&known.found, counted) {
         (_, Some(counted)) => counted,
-        (Some(_), None) => count_and_keep(&request, &edge),
-        (None, None) => prefix::strip(&mut request).and_then(|()| count_and_keep(&request, &edge)),
+        (Some(_), None) => count_and_keep(&request, &edge, &known),
+        (None, None) => prefix::strip(&mut request).and_then(|()| count_and_keep(&request, &edge, &known)),
     };
     let mut response = match (preflight, passed) {
         (Some(answer), _) => ServiceResponse::new(request.into_parts().0, answer),
@@ -213,33 +216,34 @@ where
         response = with_problem_body(response, &edge, &id);
     }
     let counted = response.request().extensions().get::<Counted>().copied().unwrap_or_default();
-    decorate(response.headers_mut(), &id, edge.hsts.as_ref());
+    decorate(response.headers_mut(), &id.to_value(), edge.hsts.as_ref());
     rate_limit::describe(response.headers_mut(), &counted);
     if let Some(origin) = origin {
         edge.origins.open(&origin, response.headers_mut());
     }
     in_flight.1 = true;
-    finish(&response, &edge, &id, started);
+    finish(&response, &edge, id.as_str(), started);
     Ok(response)
 }
 
-fn count_and_keep(request: &ServiceRequest, edge: &Edge) -> Result<(), Problem> {
+fn count_and_keep(request: &ServiceRequest, edge: &Edge, known: &Known) -> Result<(), Problem> {
     let mut counted = Counted::default();
-    let within = count_address(request, edge, &mut counted);
+    let within = count_address(request, edge, known.front.part(), &mut counted);
     counted.keep_with(request.request());
     within
 }
 
 /// Probes of the node's health are never refused.
-fn count_address(request: &ServiceRequest, edge: &Edge, counted: &mut Counted) -> Result<(), Problem> {
+fn count_address(
+    request: &ServiceRequest,
+    edge: &Edge,
+    part: &VisitPart,
+    counted: &mut Counted,
+) -> Result<(), Problem> {
     if ["/livez", "/readyz", "/health", "/metrics"].contains(&request.path()) {
         return Ok(());
     }
-    let request = request.request();
-    edge.limits.count_address(counted, || {
-        let part = request.app_data::<web::Data<VisitPart>>()?;
-        client_ip(request, part)
-    })
+    edge.limits.count_address(counted, || client_ip(request.request(), part))
 }
 
 /// Answers what the worker remembers, or runs the handler; a panic becomes the answer 500 and is counted.
@@ -269,7 +273,7 @@ where
     };
     match AssertUnwindSafe(answering).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(panicked(panic, class, &method, edge, id)),
+        Err(panic) => Err(panicked(panic, class, &method, edge, &id.to_value())),
     }
 }
 
@@ -278,14 +282,15 @@ fn panicked(
     class: RouteClass,
     method: &Method,
     edge: &Edge,
-    id: &RequestId,
+    id: &HeaderValue,
 ) -> actix_web::Error {
     let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     edge.metrics.count_panic();
     edge.metrics.finish(class, method.as_str(), 500, 0);
-    tracing::error!({ request.id = id.as_str(), panic = said }, "request {} panicked", id.as_str());
-    let mut response = problem_response(&Problem::bare(Code::Internal), id);
+    let text = text_of(id);
+    tracing::error!({ request.id = text, panic = said }, "request {text} panicked");
+    let mut response = problem_response(&Problem::bare(Code::Internal), text);
     decorate(response.headers_mut(), id, edge.hsts.as_ref());
     InternalError::from_response("the handler panicked", response).into()
 }
@@ -307,14 +312,14 @@ fn with_problem_body(response: ServiceResponse<BoxBody>, edge: &Edge, id: &Reque
             tracing::error!({ request.id = id.as_str(), error = chain }, "request {} failed inside", id.as_str());
         }
     }
-    let mut answer = problem_response(problem, id);
+    let mut answer = problem_response(problem, id.as_str());
     for allow in response.headers().get_all(header::ALLOW) {
         answer.headers_mut().append(header::ALLOW, allow.clone());
     }
     ServiceResponse::new(request, answer)
 }
 
-fn problem_response(problem: &Problem, id: &RequestId) -> HttpResponse {
+fn problem_response(problem: &Problem, id: &str) -> HttpResponse {
     let mut answer = HttpResponse::build(problem.status());
     answer.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).insert_header((header::CACHE_CONTROL, "no-store"));
     if let Some(seconds) = problem.retry_after_s() {
@@ -330,7 +335,7 @@ fn problem_response(problem: &Problem, id: &RequestId) -> HttpResponse {
         // The rest of the body is not wanted; without this the connection would wait for it.
         answer.force_close();
     }
-    answer.body(problem.to_json(id.as_str()).to_string())
+    answer.body(problem.to_json(id).to_string())
 }
 
 /// Failures of the framework itself: damaged chunks, unreadable paths.
@@ -349,11 +354,9 @@ fn from_framework(error: Option<&actix_web::Error>, status: StatusCode) -> Probl
     }
 }
 
-fn decorate(headers: &mut HeaderMap, id: &RequestId, hsts: Option<&HeaderValue>) {
+fn decorate(headers: &mut HeaderMap, id: &HeaderValue, hsts: Option<&HeaderValue>) {
     const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-        headers.insert(REQUEST_ID, value);
-    }
+    headers.insert(REQUEST_ID, id.clone());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -362,7 +365,7 @@ fn decorate(headers: &mut HeaderMap, id: &RequestId, hsts: Option<&HeaderValue>)
     }
 }
 
-fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &RequestId, started: Instant) {
+fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &str, started: Instant) {
     let request = response.request();
     let status = response.status().as_u16();
     let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -376,12 +379,8 @@ fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &RequestId, star
     if edge.access_log {
         let extensions = request.extensions();
         let tenant = extensions.get::<TenantPrefix>().map_or(slug.unwrap_or(""), |prefix| prefix.0.as_str());
-        let method = request.method().as_str();
-        tracing::info!(
-            target: "tenantry::access",
-            { request.id = id.as_str(), tenant.slug = tenant, method, path, status, duration_us, bytes },
-            "{method} {path} {status}"
-        );
+        let (request_id, method) = (id, request.method().as_str());
+        telemetry::log_access(&Access { request_id, tenant, method, path, status, duration_us, bytes });
     }
 }
 

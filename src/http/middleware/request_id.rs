@@ -4,7 +4,8 @@
 //! on a node. Does not do: secrets; an id is guessable and grants nothing.
 
 use crate::kernel::random::{self, Random};
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,11 @@ impl RequestId {
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text as it leaves.
+    pub(crate) fn to_value(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).expect("invariant: letters, digits, dots and dashes are a header value")
     }
 
     /// A handle that outlives the request.
@@ -39,16 +45,69 @@ impl RequestIds {
 
     /// The caller's `X-Request-Id` if it is well formed, otherwise the next of ours.
     pub(crate) fn take_or_make(&self, headers: &HeaderMap) -> RequestId {
-        let offered = headers.get("x-request-id").and_then(|value| value.to_str().ok()).filter(|text| is_id(text));
-        let id = match offered {
-            Some(text) => Arc::from(text),
-            None => Arc::from(format!("{}-{:x}", self.word, self.next.fetch_add(1, Ordering::Relaxed))),
-        };
-        RequestId(id)
+        match offered(headers).and_then(|value| value.to_str().ok()) {
+            Some(text) => RequestId(Arc::from(text)),
+            None => RequestId(Arc::from(String::from_utf8_lossy(&self.make()))),
+        }
     }
+
+    /// The same as it leaves; for answers that nobody else needs the id of.
+    pub(crate) fn take_or_make_value(&self, headers: &HeaderMap) -> HeaderValue {
+        match offered(headers) {
+            Some(value) => value.clone(),
+            None => HeaderValue::from_maybe_shared(Bytes::from(self.make()))
+                .expect("invariant: letters, digits and a dash are a header value"),
+        }
+    }
+
+    fn make(&self) -> Vec<u8> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = Vec::with_capacity(self.word.len() + 17);
+        id.extend_from_slice(self.word.as_bytes());
+        id.push(b'-');
+        let nibbles = (64 - number.leading_zeros()).div_ceil(4).max(1);
+        for place in (0..nibbles).rev() {
+            let nibble = usize::try_from(number >> (place * 4) & 15).unwrap_or(0);
+            id.push(DIGITS.get(nibble).copied().unwrap_or(b'0'));
+        }
+        id
+    }
+}
+
+fn offered(headers: &HeaderMap) -> Option<&HeaderValue> {
+    const NAME: HeaderName = HeaderName::from_static("x-request-id");
+    headers.get(NAME).filter(|value| value.to_str().is_ok_and(is_id))
 }
 
 fn is_id(text: &str) -> bool {
     (8..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::random::SystemRandom;
+
+    #[test]
+    fn ids_count_up_in_hexadecimal() {
+        let ids = RequestIds::new(&SystemRandom::default());
+        for number in [1, 2, 15, 16, 255, 4_096, u64::MAX] {
+            ids.next.store(number, Ordering::Relaxed);
+            let id = ids.take_or_make(&HeaderMap::new());
+            assert_eq!(id.as_str(), format!("{}-{number:x}", ids.word));
+        }
+    }
+
+    #[test]
+    fn only_a_well_formed_id_of_the_caller_is_taken() {
+        let ids = RequestIds::new(&SystemRandom::default());
+        for (text, taken) in [("abcdefgh", true), ("short", false), ("with space", false), ("a.b-c_d9", true)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static("x-request-id"), HeaderValue::from_static(text));
+            assert_eq!(ids.take_or_make(&headers).as_str() == text, taken, "{text}");
+            assert_eq!(ids.take_or_make_value(&headers) == text, taken, "{text}");
+        }
+    }
 }
