@@ -7,6 +7,7 @@ mod demo;
 mod engines;
 mod error;
 mod folder;
+mod metering;
 mod observe;
 mod secure;
 mod upkeep;

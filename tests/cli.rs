@@ -280,3 +280,30 @@ fn the_command_line_speaks_to_a_node_with_certificates_of_any_name() {
     code(&run(folder.path(), &["tenant", "show", "acme", "--data-dir", "data"]), 0);
     assert_eq!(node.stop(), Some(0));
 }
+
+#[test]
+fn budgets_and_the_audit_log_are_at_hand_on_the_command_line() {
+    let folder = TempDir::new().unwrap();
+    let node = Node::start(folder.path());
+    let tenantry = |args: &[&str]| run(folder.path(), &[args, &["--data-dir", "data"]].concat());
+    code(&tenantry(&["tenant", "create", "acme"]), 0);
+    let limits = ["tenant", "limit", "acme", "--requests-per-minute", "600", "--storage-bytes", "1000000000"];
+    code(&tenantry(&limits), 0);
+    let shown = code(&tenantry(&["tenant", "limit", "acme"]), 0);
+    assert!(shown.contains("/600") && shown.contains("/1000000000"), "{shown}");
+    code(&tenantry(&["tenant", "limit", "acme", "--reset", "requestsPerMinute"]), 0);
+    let shown = code(&tenantry(&["usage"]), 0);
+    assert!(shown.contains("acme") && shown.contains("main") && !shown.contains("/600"), "{shown}");
+    code(&tenantry(&["tenant", "limit", "acme", "--reset", "nonsense"]), 5);
+
+    let listed = code(&tenantry(&["audit", "list", "--tenant", "_node"]), 0);
+    assert!(listed.contains("superuser:node") && listed.contains("127.0.0.1"), "{listed}");
+    let lines = code(&tenantry(&["audit", "export", "--tenant", "_node", "--collection", "_tenants"]), 0);
+    assert!(lines.lines().all(|line| line.starts_with('{')) && lines.contains("acme"), "{lines}");
+    let csv = code(&tenantry(&["audit", "export", "--tenant", "_node", "--format", "csv"]), 0);
+    assert!(csv.starts_with("position,time,actor,ip,request,op,"), "{csv}");
+    let held = code(&tenantry(&["audit", "verify", "--tenant", "_node"]), 0);
+    assert!(held.contains("the chain holds"), "{held}");
+    code(&tenantry(&["audit", "verify", "--tenant", "nobody"]), 5);
+    assert_eq!(node.stop(), Some(0));
+}

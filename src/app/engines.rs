@@ -3,13 +3,14 @@
 //! Keeps true: observers are in place before the first tenant opens, so no commit goes unseen; closing commits, then
 //! checkpoints, then releases the files. Does not do: answering requests.
 
+use super::metering::{Feed, Scales, UsageWatch};
 use super::observe::{CacheFeed, CacheWatch, DiskHealth, PurgeWatch, SlowQueryLog, StoreWatch, TenantsWatch};
 use super::upkeep::Upkeep;
 use super::warming::Warming;
 use super::{Parts, StartError, folder};
 use crate::cache::kv::{Bounds, Kv};
 use crate::cache::{Cache, CacheOptions};
-use crate::config::{Config, LimitsConfig, OutboundConfig};
+use crate::config::{BudgetsConfig, Config, LimitsConfig, OutboundConfig};
 use crate::http::{
     self, AuthPart, BlueprintsPart, CachePart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas,
     TenantsPart, TransitFolder, ValuesPart, VisitPart,
@@ -26,6 +27,7 @@ use crate::services::auth::{
     Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, OAuthTools, OutboxMailer, PartyOptions,
 };
 use crate::services::blueprints::Catalog;
+use crate::services::budget::{Budgets, TenantLimits};
 use crate::services::purging::{PurgeForm, PurgeHook, PurgeOptions, PurgeTask};
 use crate::services::records::RecordTools;
 use crate::services::records::cached::RecordCache;
@@ -35,6 +37,7 @@ use crate::store::{self, CommitObserver, StoreOptions};
 use crate::telemetry::LogWatch;
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{HttpMetrics, MetricSource};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -60,6 +63,9 @@ pub(super) struct Engines {
     /// Keeps open tenants tidy and closes idle ones; aborted by `close`, between two sweeps or inside one, which holds
     /// nothing half-done.
     sweeper: JoinHandle<()>,
+    budgets: Arc<Budgets>,
+    /// Measures what tenants keep on disk; aborted by `close`, it only reads.
+    weigher: JoinHandle<()>,
     /// Told of changes for caches in front of the node, if there is an address to tell them at.
     purges: Option<PurgeHook>,
     /// Posts them; ended by `close` after the last commit.
@@ -84,10 +90,14 @@ impl Engines {
         observers.extend(cache.clone().map(|cache| Arc::new(CacheFeed(cache)) as Arc<dyn CommitObserver>));
         let purges = (!config.cache.purge_url.is_empty()).then(PurgeHook::new);
         observers.extend(purges.clone().map(|hook| Arc::new(hook) as Arc<dyn CommitObserver>));
+        let budgets = Arc::new(Budgets::new(budget_defaults(&config.budgets)));
+        let feed = Arc::new(Feed { budgets: Arc::clone(&budgets), clock: Arc::clone(&parts.clock) });
+        observers.push(Arc::clone(&feed) as Arc<dyn CommitObserver>);
         let secret = NodeSecret::load_or_create(&config.data.dir, parts.random.as_ref())?;
         let sealer = Sealer::new(&secret);
         let mut options = store_options(config, parts, observers)?;
         options.sealer = Some(Arc::new(SchemaSeal(sealer.clone(), Arc::clone(&parts.random))));
+        options.meters = Some(feed);
         let store = Arc::new(store::Tenants::start(options)?);
         let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
         let options =
@@ -136,6 +146,13 @@ impl Engines {
         let tidying =
             Upkeep::new(Arc::clone(&store), auth.clone(), Arc::clone(&tools), Arc::clone(&clock), &config.data);
         let sweeper = tokio::spawn(sweep(tidying));
+        let scales = Scales {
+            store: Arc::clone(&store),
+            budgets: Arc::clone(&budgets),
+            clock: Arc::clone(&clock),
+            uploads: HashMap::new(),
+        };
+        let weigher = tokio::spawn(scales.run());
         let warmer = cache.clone().map(|cache| {
             let (tools, registry) = (Arc::clone(&tools), registry.clone());
             tokio::spawn(Warming { cache, tools, registry, store: Arc::clone(&store) }.run())
@@ -154,6 +171,8 @@ impl Engines {
             tools,
             node_key,
             sweeper,
+            budgets,
+            weigher,
             purges,
             purger,
             keeper,
@@ -174,6 +193,11 @@ impl Engines {
             vec![Arc::clone(&watch) as _, Arc::new(DiskHealth(config.data.dir.clone()))];
         let mut sources: Vec<Arc<dyn MetricSource>> =
             vec![Arc::clone(&metrics) as _, watch, Arc::new(TenantsWatch(self.registry.clone())), Arc::new(LogWatch)];
+        sources.push(Arc::new(UsageWatch {
+            budgets: Arc::clone(&self.budgets),
+            registry: self.registry.clone(),
+            clock: Arc::clone(&parts.clock),
+        }));
         if let Some(cache) = self.cache.clone().map(CacheWatch).map(Arc::new) {
             health.push(Arc::clone(&cache) as _);
             sources.push(cache);
@@ -191,6 +215,7 @@ impl Engines {
                 tools: Arc::clone(&self.tools),
                 clock: Arc::clone(&parts.clock),
                 limits: Arc::new(RequestLimits::new(request_quotas(&config.limits), Arc::clone(&parts.clock))),
+                budgets: Arc::clone(&self.budgets),
                 node_key: self.node_key.clone(),
                 tenant_domains: config.http.tenant_domains.clone(),
                 trusted: Box::new(move |address| proxies.iter().any(|range| range.contains(address))),
@@ -204,6 +229,7 @@ impl Engines {
                 clock: Arc::clone(&parts.clock),
             },
             tenants: TenantsPart {
+                budgets: Arc::clone(&self.budgets),
                 registry: self.registry.clone(),
                 catalog: self.catalog.clone(),
                 clock: Arc::clone(&parts.clock),
@@ -234,13 +260,16 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, catalog, tools, cache, kv, sweeper, purger, keeper, warmer, .. } = self;
+        let Self { store, registry, auth, catalog, tools, cache, kv, sweeper, weigher, purger, keeper, warmer, .. } =
+            self;
         sweeper.abort();
         if let Some(keeper) = keeper {
             keeper.abort();
         }
         // Aborted is the expected end.
         let _ = sweeper.await;
+        weigher.abort();
+        let _ = weigher.await;
         if let Some(warmer) = warmer {
             warmer.abort();
             let _ = warmer.await;
@@ -334,6 +363,18 @@ fn store_options(
         slow_query: Duration::from_millis(config.data.slow_query_ms),
         ..StoreOptions::new(config.data.dir.clone(), node, clock, random)
     })
+}
+
+fn budget_defaults(config: &BudgetsConfig) -> TenantLimits {
+    let limit = |value: u64| Some(value).filter(|value| *value > 0);
+    TenantLimits {
+        requests_per_minute: limit(config.requests_per_minute),
+        requests_per_day: limit(config.requests_per_day),
+        writes_per_minute: limit(config.writes_per_minute),
+        read_steps_per_minute: limit(config.read_steps_per_minute),
+        storage_bytes: limit(config.storage_bytes),
+        concurrent_requests: limit(config.concurrent_requests),
+    }
 }
 
 fn login_limits(config: &LimitsConfig) -> LoginLimits {

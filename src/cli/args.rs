@@ -52,6 +52,19 @@ pub(super) enum Command {
     /// Look at the response cache, empty it, refill it, check it
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Show who uses how much of what, the busiest tenants first
+    #[command(after_help = "Examples:\n  tenantry usage\n  tenantry usage --tenant acme\n  tenantry usage --watch")]
+    Usage {
+        /// Slug or id of the one tenant to show
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Show it anew every two seconds until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Look at the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Open every tenant and check its file, its log and the space left
     #[command(after_help = "Examples:\n  tenantry doctor --data-dir /var/lib/tenantry")]
     Doctor,
@@ -188,6 +201,35 @@ pub(super) enum TenantCommand {
         /// The exported file
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+    },
+    /// Give a tenant limits of its own, or show those in force
+    #[command(
+        after_help = "Examples:\n  tenantry tenant limit acme --requests-per-minute 600 --storage-bytes 1000000000\n  tenantry tenant limit acme --reset requestsPerMinute\n  tenantry tenant limit acme"
+    )]
+    Limit {
+        /// Slug or id
+        tenant: String,
+        /// Requests per minute; 0 is no limit
+        #[arg(long)]
+        requests_per_minute: Option<u64>,
+        /// Requests per day; 0 is no limit
+        #[arg(long)]
+        requests_per_day: Option<u64>,
+        /// Records changed per minute; 0 is no limit
+        #[arg(long)]
+        writes_per_minute: Option<u64>,
+        /// Steps of SQLite per minute; 0 is no limit
+        #[arg(long)]
+        read_steps_per_minute: Option<u64>,
+        /// Bytes of database, log and files; 0 is no limit
+        #[arg(long)]
+        storage_bytes: Option<u64>,
+        /// Requests at the same moment; 0 is no limit
+        #[arg(long)]
+        concurrent_requests: Option<u64>,
+        /// Go back to the node's default for this limit, by its name in the API; may be repeated
+        #[arg(long, value_name = "NAME")]
+        reset: Vec<String>,
     },
     /// Delete a tenant with all its data
     #[command(after_help = "Examples:\n  tenantry tenant delete acme --yes")]
@@ -390,6 +432,59 @@ pub(super) enum CacheCommand {
         /// Answers to recompute at most
         #[arg(long, default_value_t = 100)]
         sample: u32,
+    },
+}
+
+#[derive(Debug, Default, ClapArgs)]
+pub(super) struct AuditFilter {
+    /// Slug or id of the tenant; `_node` is the log of the node itself
+    #[arg(long, default_value = "main")]
+    pub(super) tenant: String,
+    /// Only changes by this actor
+    #[arg(long)]
+    pub(super) actor: Option<String>,
+    /// Only changes in this collection
+    #[arg(long)]
+    pub(super) collection: Option<String>,
+    /// Only changes of this record
+    #[arg(long)]
+    pub(super) record: Option<String>,
+    /// Only changes from this address
+    #[arg(long)]
+    pub(super) ip: Option<String>,
+    /// Only changes of this request
+    #[arg(long)]
+    pub(super) request: Option<String>,
+    /// Only changes from this moment on, such as 2026-01-31 or 2026-01-31T08:00:00Z
+    #[arg(long)]
+    pub(super) from: Option<String>,
+    /// Only changes before this moment
+    #[arg(long)]
+    pub(super) until: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Show the newest entries as a table
+    #[command(after_help = "Examples:\n  tenantry audit list --tenant acme --actor users/USER")]
+    List(AuditFilter),
+    /// Write every matching entry to the standard output
+    #[command(
+        after_help = "Examples:\n  tenantry audit export --tenant acme > audit.ndjson\n  tenantry audit export --tenant acme --format csv --from 2026-01-01"
+    )]
+    Export {
+        #[command(flatten)]
+        filter: AuditFilter,
+        /// ndjson or csv
+        #[arg(long, default_value = "ndjson")]
+        format: String,
+    },
+    /// Check that nobody changed the log behind the node's back
+    #[command(after_help = "Examples:\n  tenantry audit verify --tenant acme")]
+    Verify {
+        /// Slug or id of the tenant; `_node` is the log of the node itself
+        #[arg(long, default_value = "main")]
+        tenant: String,
     },
 }
 

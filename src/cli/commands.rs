@@ -9,6 +9,7 @@ use super::client::{Client, accepted};
 use super::demo;
 use super::outcome::Failure;
 use super::schema;
+use super::{audit, usage};
 use crate::app::{self, Parts};
 use crate::config::{Config, LogFormat};
 use crate::kernel::random::SystemRandom;
@@ -47,6 +48,8 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
         Command::Rules(command) => schema::rules(&client, command).await,
         Command::Records(command) => records(&client, command).await,
         Command::Cache(command) => cache::cache(&client, command).await,
+        Command::Usage { tenant, watch } => usage::usage(&client, tenant.as_deref(), watch).await,
+        Command::Audit(command) => audit::audit(&client, command).await,
         Command::Doctor => doctor(&client).await,
         Command::Serve(_) | Command::Config(_) | Command::Completions { .. } => Ok(()),
     };
@@ -76,6 +79,7 @@ async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {
 
 async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> {
     let path = |tenant: &str| format!("/api/tenants/{}", segment(tenant));
+    let limits = usage::named_limits(&command);
     let shown = match command {
         TenantCommand::Create { slug, name, blueprint } => {
             let name = name.unwrap_or_else(|| slug.clone());
@@ -111,6 +115,14 @@ async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> 
             let body = stream_file(&from).await?;
             let request = client.request(Method::POST, &query).header("content-type", "application/octet-stream");
             accepted(request.body(body).send().await?).await?.json().await?
+        }
+        TenantCommand::Limit { tenant, reset, .. } if reset.is_empty() && limits.is_empty() => {
+            return usage::limits(client, &tenant).await;
+        }
+        TenantCommand::Limit { tenant, reset, .. } => {
+            let cleared = reset.into_iter().map(|name| (name, Value::Null));
+            let limits: serde_json::Map<String, Value> = limits.into_iter().chain(cleared).collect();
+            client.send(Method::PATCH, &path(&tenant), &json!({ "limits": limits })).await?
         }
         TenantCommand::Delete { tenant, yes: _ } => {
             client.send_empty(Method::DELETE, &path(&tenant)).await?;

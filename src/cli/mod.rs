@@ -7,12 +7,14 @@
 #[macro_use]
 mod say;
 mod args;
+mod audit;
 mod cache;
 mod client;
 mod commands;
 mod demo;
 mod outcome;
 mod schema;
+mod usage;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};

@@ -8,7 +8,8 @@ mod sections;
 mod value;
 
 pub use sections::{
-    AcmeConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, OutboundConfig, TlsConfig,
+    AcmeConfig, BudgetsConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig,
+    OutboundConfig, TlsConfig,
 };
 pub use value::{Cidr, LogFormat};
 

@@ -196,6 +196,14 @@ sections! {
         login_failures_max: u32 = 20, within(0, 1_000_000), "Failed logins per window from one address for one identity.";
         login_failures_per_ip_max: u32 = 200, within(0, 1_000_000), "Failed logins per window from one address.";
     }
+    budgets: BudgetsConfig, "What one tenant may do unless it has limits of its own (`tenantry tenant limit`). 0 is no limit." {
+        requests_per_minute: u64 = 0, any, "Requests per minute; past it 429.";
+        requests_per_day: u64 = 0, any, "Requests per day (UTC); past it 429.";
+        writes_per_minute: u64 = 0, any, "Records created, changed or deleted per minute; past it writes get 429.";
+        read_steps_per_minute: u64 = 0, any, "Steps of SQLite's virtual machine per minute, a handful per row looked at; past it 429.";
+        storage_bytes: u64 = 0, any, "Bytes of database, log and files; past it writes other than deletions get 507.";
+        concurrent_requests: u64 = 0, any, "Requests being answered at the same moment; past it 503.";
+    }
     cache: CacheConfig, "The response cache." {
         enabled: bool = true, any, "Whether responses are cached in memory.";
         memory_bytes_max: usize = 64 * 1024 * 1024, within(1 << 20, 1 << 40), "Memory for cached responses of all tenants.";

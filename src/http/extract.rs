@@ -19,6 +19,7 @@ use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
 use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, TokenMode};
+use crate::services::budget::{Budgets, Intent, TenantLimits, TenantUsage, UnderWay};
 use crate::services::records::cached::Served;
 use crate::services::records::prepared::Prepared;
 use crate::services::records::{RecordTools, Scope};
@@ -45,6 +46,7 @@ pub(crate) struct VisitPart {
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Arc<RequestLimits>,
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) node_key: Secret,
     /// Domains whose first label names a tenant.
     pub(crate) tenant_domains: Vec<String>,
@@ -62,6 +64,8 @@ pub(crate) struct Visitor {
     serial: Option<u64>,
     part: web::Data<VisitPart>,
     request: HttpRequest,
+    /// Counts the request at its tenant until the handler has ended.
+    under_way: Option<UnderWay>,
 }
 
 impl FromRequest for Visitor {
@@ -82,7 +86,7 @@ impl FromRequest for Visitor {
             if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.headers())) {
                 let tenant = part.registry.open_tenant(&visit.tenant).await?;
                 let (identity, serial) = (visit.identity.clone(), Some(visit.serial()));
-                return Self { tenant, identity, refused: None, serial, part, request }.admit();
+                return Self { tenant, identity, refused: None, serial, part, request, under_way: None }.admit();
             }
             // Before anything is looked up: what changes meanwhile must make the visit look old.
             let version = part.registry.version();
@@ -127,16 +131,20 @@ impl Visitor {
                 Err(fault) => return Err(fault.into()),
             },
         };
-        Self { tenant, identity, refused, serial: None, part, request }.admit()
+        Self { tenant, identity, refused, serial: None, part, request, under_way: None }.admit()
     }
 
     /// Counts the request and refuses what its key is not good for.
-    fn admit(self) -> Result<Self, Problem> {
+    fn admit(mut self) -> Result<Self, Problem> {
         let mut counted = Counted::default();
         let within = self.part.limits.count_caller(&mut counted, self.tenant.id(), &self.identity);
         counted.keep_with(&self.request);
         within?;
         key_gate::check(&self.request, &self.tenant, &self.identity)?;
+        self.under_way = match self.part.budget_of(self.tenant.id()) {
+            Some(budget) => Some(budget.admit(intent_of(&self.request), &self.identity, self.part.clock.now_ms())?),
+            None => None,
+        };
         Ok(self)
     }
 
@@ -327,6 +335,37 @@ impl Visitor {
     }
 }
 
+/// What one tenant may do and does.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    limits: TenantLimits,
+    usage: Arc<TenantUsage>,
+}
+
+impl VisitPart {
+    /// The budget of a tenant as its entry is now; the node itself has none.
+    pub(crate) fn budget_of(&self, tenant: &TenantId) -> Option<Budget> {
+        let entry = self.registry.entry(tenant)?;
+        Some(Budget { limits: entry.limits.or(self.budgets.defaults()), usage: self.budgets.usage(tenant) })
+    }
+}
+
+impl Budget {
+    /// Counts a request of whoever `identity` is; superusers are counted and never refused.
+    pub(crate) fn admit(&self, intent: Intent, identity: &Identity, now_ms: i64) -> Result<UnderWay, Problem> {
+        Ok(self.usage.admit(&self.limits, intent, identity.is_superuser(), now_ms)?)
+    }
+}
+
+/// What a request is about to do to storage; logging in and out is no write that a budget may stop.
+fn intent_of(request: &HttpRequest) -> Intent {
+    const STORING: [&str; 4] = ["/records", "/api/batch", "/import", "/truncate"];
+    if request.method().is_safe() || !STORING.iter().any(|part| request.path().contains(part)) {
+        return Intent::Read;
+    }
+    if *request.method() == Method::DELETE { Intent::Delete } else { Intent::Write }
+}
+
 fn visit_part(request: &HttpRequest) -> Result<web::Data<VisitPart>, Problem> {
     request.app_data::<web::Data<VisitPart>>().cloned().ok_or_else(|| Problem::bare(Code::Internal))
 }
@@ -351,7 +390,7 @@ fn names_superusers(request: &HttpRequest, part: &VisitPart) -> bool {
 }
 
 /// The tenant that path, host name and header agree on; `main` if none of them names one.
-fn find_tenant(request: &HttpRequest, part: &VisitPart) -> Result<TenantId, Problem> {
+pub(crate) fn find_tenant(request: &HttpRequest, part: &VisitPart) -> Result<TenantId, Problem> {
     let mut found = None;
     if let Some(TenantPrefix(slug)) = request.extensions().get::<TenantPrefix>() {
         agree(&mut found, part.registry.resolve_slug(slug.as_str())?)?;

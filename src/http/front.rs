@@ -7,10 +7,12 @@
 //!
 //! One per worker and used by its thread alone: no lock, and no borrow is held across an await.
 
-use crate::http::extract::VisitPart;
+use crate::http::extract::{Budget, VisitPart};
+use crate::http::problem::Problem;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::services::auth::{Identity, Vouch};
+use crate::services::budget::{Intent, UnderWay};
 use crate::services::records::cached::Served;
 use crate::services::records::prepared::Prepared;
 use actix_web::dev::RequestHead;
@@ -33,6 +35,8 @@ pub(crate) struct Visit {
     vouch: Option<Vouch>,
     /// What the registry counted before anything was looked up.
     registry_version: u64,
+    /// As old as `registry_version`, which moves with every change of a limit.
+    budget: Option<Budget>,
 }
 
 /// A read that was worked out before, with the parts of its answer that never change.
@@ -120,7 +124,8 @@ impl Front {
         let key = visit_key(&mut key, slug, headers)?;
         let serial = self.next_serial.replace(self.next_serial.get() + 1);
         let (tenant, identity) = (tenant.clone(), identity.clone());
-        let visit = Visit { serial, tenant, identity, vouch, registry_version };
+        let budget = self.part.budget_of(&tenant);
+        let visit = Visit { serial, tenant, identity, vouch, registry_version, budget };
         self.visits.borrow_mut().keep(Box::from(key), Rc::new(visit));
         Some(serial)
     }
@@ -148,6 +153,11 @@ impl Front {
 }
 
 impl Visit {
+    /// Counts a read of this visit against the budgets of its tenant, until what is given back is dropped.
+    pub(crate) fn admit(&self, now_ms: i64) -> Result<Option<UnderWay>, Problem> {
+        self.budget.as_ref().map(|budget| budget.admit(Intent::Read, &self.identity, now_ms)).transpose()
+    }
+
     /// Which visit this is.
     pub(crate) fn serial(&self) -> u64 {
         self.serial

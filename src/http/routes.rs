@@ -5,7 +5,7 @@
 
 use super::handlers::{
     audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, passkeys, records, recovery,
-    rules, tenants, transfer, values,
+    rules, tenants, transfer, usage, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -119,6 +119,8 @@ routes! {
     "/api/cache/{key:.+}" GET values::get_value, PUT values::set_value, POST values::increment_value, DELETE values::delete_value;
     "/api/locks/{name:.+}" POST values::acquire_lock, PATCH values::renew_lock, DELETE values::release_lock;
 
+    "/api/admin/audit" GET audit::list_node_audit;
+    "/api/admin/usage" GET usage::get_usage;
     "/api/admin/doctor" GET doctor::get_doctor;
     "/api/admin/performance" GET cache::get_performance;
     "/api/admin/cache/stats" GET cache::get_stats;

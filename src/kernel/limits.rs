@@ -108,6 +108,8 @@ pub const GROUP_COMMIT_LEN_MAX: usize = 256;
 pub const TX_OPS_MAX: usize = 100_000;
 /// Characters in a tenant's name.
 pub const TENANT_NAME_CHARS_MAX: usize = 200;
+/// Origins in one tenant's list of those whose pages may call it.
+pub const TENANT_ORIGINS_MAX: usize = 50;
 /// Host names of one tenant.
 pub const TENANT_HOSTS_MAX: usize = 20;
 /// Tenants with an open database handle.

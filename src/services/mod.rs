@@ -1,6 +1,7 @@
 //! L3: the services, in dependency order. A pure list.
 
 pub mod throttle;
+pub mod budget;
 pub mod tenants;
 pub mod purging;
 pub mod sample;

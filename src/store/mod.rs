@@ -40,8 +40,8 @@ pub use files::{FileRef, FileWriter, OpenFile, StagedFile};
 pub use migrate::FORMAT_VERSION;
 pub use node::{load_or_create_node_id, raise_file_limit};
 pub use options::{
-    Actor, Commit, CommitObserver, SchemaSealer, SlowQuery, SlowQuerySink, StoreOptions, Touch, TouchOp, WriteMeta,
-    WriteToken, Written,
+    Actor, Commit, CommitObserver, ReadMeter, ReadMeters, SchemaSealer, SlowQuery, SlowQuerySink, StoreOptions, Touch,
+    TouchOp, WriteMeta, WriteToken, Written,
 };
 pub use readers::{Generation, Reader, Row, partition_key};
 pub use record_codec::{CodecError, Frame, OriginSeen, decode_frame, encode_frame};

@@ -54,6 +54,8 @@ pub struct StoreOptions {
     pub slow_queries: Option<Arc<dyn SlowQuerySink>>,
     /// Statements slower than this are reported.
     pub slow_query: Duration,
+    /// Told how much each tenant's statements read.
+    pub meters: Option<Arc<dyn ReadMeters>>,
     /// The identity of this node.
     pub node: NodeId,
     /// Deterministic SQL functions of the query layer.
@@ -81,6 +83,7 @@ impl StoreOptions {
             observers: Vec::new(),
             slow_queries: None,
             slow_query: Duration::from_millis(100),
+            meters: None,
             node,
             functions: functions::ALL.to_vec(),
             sealer: None,
@@ -234,6 +237,18 @@ pub struct SlowQuery<'a> {
     pub duration: Duration,
     /// Rows it gave.
     pub rows: u64,
+}
+
+/// Counts what one tenant's statements read; must not block.
+pub trait ReadMeter: Send + Sync {
+    /// A statement gave `rows` rows in `steps` steps of the virtual machine.
+    fn count(&self, rows: u64, steps: u64);
+}
+
+/// Gives every tenant its meter, once per opened handle.
+pub trait ReadMeters: Send + Sync {
+    /// The meter of `tenant`.
+    fn meter(&self, tenant: &TenantId) -> Arc<dyn ReadMeter>;
 }
 
 /// Receives slow statements; must not block.

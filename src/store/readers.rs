@@ -11,7 +11,7 @@
 use super::changelog::{self, LoggedTx};
 use super::connection::{self, Budget};
 use super::functions;
-use super::options::{SlowQuery, SlowQuerySink, StoreOptions};
+use super::options::{ReadMeter, SlowQuery, SlowQuerySink, StoreOptions};
 use super::stats::Counters;
 use super::tenant::TenantInner;
 use super::{StoreError, migrate};
@@ -21,7 +21,7 @@ use crate::schema::record::RecordImage;
 use crate::schema::view::ColumnOrigin;
 use crate::schema::{Collection, Schema};
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, StatementStatus, params};
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub struct Reader<'a> {
     pub(super) lsn: i64,
     pub(super) tenant: &'a TenantId,
     pub(super) slow: Option<(&'a dyn SlowQuerySink, Duration)>,
+    pub(super) meter: Option<&'a dyn ReadMeter>,
     /// Set while the store runs its own statements on a guarded connection.
     pub(super) system: Option<&'a AtomicBool>,
 }
@@ -132,11 +133,25 @@ impl<'a> Reader<'a> {
         let mut statement = self.prepare(sql, binds)?;
         let mut rows = statement.raw_query();
         let mut count = 0;
-        while let Some(row) = rows.next()? {
-            count += 1;
-            each(&Row(row))?;
+        let mut walk = || {
+            while let Some(row) = rows.next()? {
+                count += 1;
+                each(&Row(row))?;
+            }
+            Ok(())
+        };
+        let walked = walk();
+        drop(rows);
+        self.meter(&statement, count);
+        walked.map(|()| count)
+    }
+
+    /// Counts what a statement did since it was last counted, also if it was cut off.
+    fn meter(&self, statement: &Statement<'_>, rows: u64) {
+        if let Some(meter) = self.meter {
+            let steps = statement.reset_status(StatementStatus::VmStep);
+            meter.count(rows, u64::try_from(steps).unwrap_or(0));
         }
-        Ok(count)
     }
 
     /// The first row of `sql`, mapped.
@@ -148,7 +163,10 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<T>, StoreError> {
         let mut statement = self.prepare(sql, binds)?;
         let mut rows = statement.raw_query();
-        rows.next()?.map(|row| map(&Row(row))).transpose()
+        let found = rows.next().map_err(StoreError::from).and_then(|row| row.map(|row| map(&Row(row))).transpose());
+        drop(rows);
+        self.meter(&statement, u64::from(matches!(found, Ok(Some(_)))));
+        found
     }
 
     /// A record with all its fields.
@@ -377,6 +395,7 @@ impl ReadConnection {
             lsn: snapshot.lsn,
             tenant: tenant.id(),
             slow: options.slow_queries.as_deref().map(|sink| (sink, options.slow_query)),
+            meter: tenant.meter(),
             system: Some(&self.system),
         };
         self.budget.arm(allowance.steps, allowance.deadline, allowance.cancelled);

@@ -7,7 +7,7 @@
 use super::changelog::{LogHead, LoggedTx};
 use super::files::FileRemover;
 use super::migrate;
-use super::options::{StoreOptions, WriteMeta, Written};
+use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
 use super::readers::{self, Allowance, ReadPool, Reader};
 use super::stats::{Counters, StoreStats, TenantStats};
 use super::writer::{self, WriteQueue, WriteState, WriterPool};
@@ -41,6 +41,7 @@ pub(super) struct TenantInner {
     queue: Mutex<WriteQueue>,
     write: Mutex<Option<WriteState>>,
     last_used_ms: AtomicI64,
+    meter: Option<Arc<dyn ReadMeter>>,
     shared: Arc<Shared>,
 }
 
@@ -81,8 +82,13 @@ impl TenantInner {
             queue: Mutex::default(),
             write: Mutex::new(Some(WriteState { connection, budget, log, turns: 0 })),
             last_used_ms: AtomicI64::new(options.clock.now_ms()),
+            meter: shared.options.meters.as_ref().map(|meters| meters.meter(id)),
             shared: Arc::clone(shared),
         })
+    }
+
+    pub(super) fn meter(&self) -> Option<&dyn ReadMeter> {
+        self.meter.as_deref()
     }
 
     pub(super) fn id(&self) -> &TenantId {

@@ -381,6 +381,7 @@ impl<'a> Group<'a> {
             lsn: self.state.log.lsn,
             tenant: self.inner.id(),
             slow: options.slow_queries.as_deref().map(|sink| (sink, options.slow_query)),
+            meter: self.inner.meter(),
             system: None,
         };
         let clock = Clock2 { oid: self.state.log.oid, hlc: hlc.as_i64() };

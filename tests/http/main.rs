@@ -28,3 +28,5 @@ mod bounds;
 mod observability;
 mod tls;
 mod acme;
+mod budgets;
+mod hostile;

@@ -3,7 +3,7 @@
 //! Keeps true: only superusers; nothing is cached. Does not do: choosing entries; `services::records::audit` does.
 
 use crate::http::body;
-use crate::http::extract::Visitor;
+use crate::http::extract::{NodeVisitor, Visitor};
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::datetime;
@@ -13,13 +13,20 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use serde_json::Map;
 
-/// `GET /api/audit?actor=&collection=&record=&from=&until=&since=&limit=&format=ndjson`
+/// `GET /api/admin/audit`: the same of the node itself: tenants, superusers, blueprints, settings.
+pub(crate) async fn list_node_audit(visitor: NodeVisitor) -> Result<HttpResponse, Problem> {
+    list_audit(visitor.0).await
+}
+
+/// `GET /api/audit?actor=&collection=&record=&ip=&request=&from=&until=&since=&limit=&format=ndjson`
 pub(crate) async fn list_audit(visitor: Visitor) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
     let query = AuditQuery {
         actor: visitor.text("actor"),
         collection: visitor.text("collection"),
         record: visitor.text("record"),
+        ip: visitor.text("ip"),
+        request: visitor.text("request"),
         from_ms: moment(&visitor, "from")?,
         until_ms: moment(&visitor, "until")?,
         since: body::number(&visitor.parameters(), "since")?.unwrap_or(0),

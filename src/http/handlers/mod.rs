@@ -18,3 +18,4 @@ pub(super) mod factors;
 pub(super) mod passkeys;
 pub(super) mod oauth;
 pub(super) mod ops;
+pub(crate) mod usage;

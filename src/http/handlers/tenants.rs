@@ -15,6 +15,7 @@ use crate::kernel::ident::TenantSlug;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::services::blueprints::{self, Catalog};
+use crate::services::budget::{Budgets, TenantLimits};
 use crate::services::purging::PurgeHook;
 use crate::services::records::RecordTools;
 use crate::services::sample::SampleRequest;
@@ -24,6 +25,7 @@ use crate::services::tenants::{
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What the routes of tenants need.
@@ -34,6 +36,7 @@ pub(crate) struct TenantsPart {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) values: Kv,
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) purges: Option<PurgeHook>,
     /// Where files wait on their way in or out.
     pub(crate) transit: TransitFolder,
@@ -60,6 +63,16 @@ pub(crate) struct UpdateTenantRequest {
     slug: Option<String>,
     name: Option<String>,
     hosts: Option<Vec<String>>,
+    /// By name; null goes back to the node's default.
+    limits: Option<BTreeMap<String, Option<u64>>>,
+    /// Null goes back to the node's list.
+    #[serde(default, deserialize_with = "present")]
+    cors_origins: Option<Option<Vec<String>>>,
+}
+
+/// Tells `null` from a member that is not there.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 /// The body of a clone.
@@ -78,6 +91,8 @@ fn to_wire(entry: &TenantEntry) -> Value {
         "name": &*entry.name,
         "state": entry.state.as_str(),
         "hosts": entry.hosts,
+        "limits": entry.limits,
+        "corsOrigins": entry.cors_origins,
         "blueprint": entry.blueprint.as_ref().map(|of| json!({ "name": &*of.name, "version": of.version })),
         "created": datetime::format_ms(entry.created_ms),
         "updated": datetime::format_ms(entry.updated_ms),
@@ -175,9 +190,22 @@ pub(crate) async fn update_tenant(
     Json(body): Json<UpdateTenantRequest>,
 ) -> Result<HttpResponse, Problem> {
     let slug = body.slug.map(|slug| slug_of(Some(&slug), "")).transpose()?;
-    let request = RenameTenant { slug, name: body.name, hosts: body.hosts };
+    let limits = body.limits.map(|wanted| changed_limits(part.registry.find(&tenant)?.limits, wanted)).transpose()?;
+    let request = RenameTenant { slug, name: body.name, hosts: body.hosts, limits, cors_origins: body.cors_origins };
     let entry = part.registry.rename(visitor.0.write_meta(), &tenant, request).await?;
     Ok(respond::json(&to_wire(&entry)))
+}
+
+/// `limits` with the named ones changed.
+fn changed_limits(mut limits: TenantLimits, wanted: BTreeMap<String, Option<u64>>) -> Result<TenantLimits, Problem> {
+    for (name, value) in wanted {
+        if !limits.set(&name, value) {
+            let message = format!("There is no limit {name:?}; there are {}.", TenantLimits::NAMES.join(", "));
+            let detail = Detail::new(format!("limits.{name}"), "validation_unknown", message.clone());
+            return Err(Problem::new(Code::ValidationFailed, message).with_detail(detail));
+        }
+    }
+    Ok(limits)
 }
 
 /// `POST /api/tenants/{tenant}/suspend`
@@ -226,6 +254,7 @@ pub(crate) async fn delete_tenant(
         cache.forget(&gone);
     }
     part.values.forget(&gone);
+    part.budgets.forget(&gone);
     if let Some(hook) = &part.purges {
         hook.note_tenant(&gone);
     }

@@ -42,6 +42,7 @@ pub(super) async fn answer(
     let within = part.limits.count_caller(&mut counted, &visit.tenant, &visit.identity);
     counted.keep_with(request.request());
     within?;
+    let _under_way = visit.admit(part.clock.now_ms())?;
     match prepared.answer(&scope, Freshness::Current).await {
         Ok(served) => Ok(Some(delivery::read(request.request(), &served, &read.told))),
         Err(RecordError::Overtaken) => Ok(None),

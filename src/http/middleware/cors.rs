@@ -1,11 +1,13 @@
 //! Requests from pages of other origins (the Fetch standard, "HTTP CORS protocol").
 //!
 //! Keeps true: credentials of the browser (cookies) are never allowed, so an open `*` gives a page nothing that its
-//! visitor's token does not. Does not do: tokens; a page sends those itself.
+//! visitor's token does not; a tenant's own list replaces the node's, and answers that depend on the origin say so in
+//! `Vary`. Does not do: tokens; a page sends those itself.
 
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use std::sync::Arc;
 
 /// Seconds for which a browser may remember a preflight.
 const MAX_AGE_S: &str = "86400";
@@ -16,49 +18,56 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
      RateLimit, RateLimit-Policy",
 );
 
-/// The origins whose pages may call.
+/// The origins whose pages may call: scheme, host and port each; `*` is every origin.
 #[derive(Debug, Clone)]
-pub(crate) struct Origins(Vec<String>);
+pub(crate) struct Origins(Vec<Arc<str>>);
+
+/// What one request's page may do.
+#[derive(Debug, Clone)]
+pub(super) struct Grant(Option<HeaderValue>);
 
 impl Origins {
-    /// Scheme, host and port each; `*` is every origin.
     pub(crate) fn new(origins: Vec<String>) -> Self {
-        Self(origins)
+        Self(origins.into_iter().map(Arc::from).collect())
     }
 
-    /// What to answer a page of `origin` with, if it may call.
-    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
-        if self.0.iter().any(|known| known == "*") {
-            return Some(HeaderValue::from_static("*"));
+    /// What a page of `origin` may do, by the tenant's `own` list if it has one.
+    pub(super) fn grant(&self, origin: &HeaderValue, own: Option<&[Arc<str>]>) -> Grant {
+        let known = own.unwrap_or(&self.0);
+        if known.iter().any(|known| &**known == "*") {
+            return Grant(Some(HeaderValue::from_static("*")));
         }
-        let text = origin.to_str().ok()?;
-        self.0.iter().any(|known| known.eq_ignore_ascii_case(text)).then(|| origin.clone())
+        let allowed = origin.to_str().is_ok_and(|text| known.iter().any(|known| known.eq_ignore_ascii_case(text)));
+        Grant(allowed.then(|| origin.clone()))
     }
+}
 
-    /// The answer to a preflight, if this is one.
-    pub(super) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<HttpResponse> {
-        let origin = headers.get(header::ORIGIN)?;
-        if method != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-            return None;
-        }
+/// Whether a request with these headers is a preflight.
+pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+impl Grant {
+    /// The answer to a preflight.
+    pub(super) fn preflight(&self, headers: &HeaderMap) -> HttpResponse {
         let mut response = HttpResponse::NoContent().finish();
-        let answer = response.headers_mut();
-        if let Some(allowed) = self.allowed(origin) {
-            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        if self.0.is_some() {
+            let answer = response.headers_mut();
             answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
             answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
             if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
                 answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
             }
         }
-        answer.append(header::VARY, HeaderValue::from_static("Origin"));
-        Some(response)
+        response
     }
 
     /// Lets the page that asked read the answer.
-    pub(super) fn open(&self, origin: &HeaderValue, answer: &mut HeaderMap) {
-        if let Some(allowed) = self.allowed(origin) {
-            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+    pub(super) fn open(&self, answer: &mut HeaderMap) {
+        if let Some(allowed) = &self.0 {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed.clone());
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
         answer.append(header::VARY, HeaderValue::from_static("Origin"));

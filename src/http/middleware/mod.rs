@@ -19,10 +19,11 @@ pub(crate) use rate_limit::{Counted, RequestLimits, RequestQuotas};
 pub(crate) use request_id::{RequestId, RequestIds};
 
 use crate::http::delivery;
-use crate::http::extract::{VisitPart, client_ip};
+use crate::http::extract::{VisitPart, client_ip, find_tenant};
 use crate::http::front::{Front, Read, Visit, split_prefix};
 use crate::http::problem::{PROBLEM_JSON, Problem};
 use crate::kernel::error::Code;
+use crate::kernel::ident::TenantId;
 use crate::services::records::cached::Served;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
 use crate::telemetry::{self, Access};
@@ -120,13 +121,20 @@ where
         {
             let mut counts = Counted::default();
             let within = count_address(&request, &self.edge, self.front.part(), &mut counts)
-                .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity));
-            if within.is_ok() {
-                let hit = Hit { edge: &self.edge, served: &served, read, counted: &counts, started };
-                return Either::Left(ready(hit.answer(request)));
+                .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity))
+                .and_then(|()| visit.admit(self.front.part().clock.now_ms()));
+            match within {
+                Ok(_under_way) => {
+                    let open = request.headers().get(header::ORIGIN);
+                    let open = open.map(|origin| grant(&self.edge, self.front.part(), origin, Some(&visit.tenant)));
+                    let hit = Hit { edge: &self.edge, served: &served, read, counted: &counts, open, started };
+                    return Either::Left(ready(hit.answer(request)));
+                }
+                Err(problem) => {
+                    counts.keep_with(request.request());
+                    counted = Some(Err(problem));
+                }
             }
-            counts.keep_with(request.request());
-            counted = Some(within);
         }
         let (inner, edge, front) = (Rc::clone(&self.inner), self.edge.clone(), self.front.clone());
         let answered = Known { front, found: known };
@@ -140,6 +148,8 @@ struct Hit<'call> {
     served: &'call Served,
     read: &'call Read,
     counted: &'call Counted,
+    /// What the page that asks may do, if it is of another origin.
+    open: Option<cors::Grant>,
     started: Instant,
 }
 
@@ -158,8 +168,8 @@ impl Hit<'_> {
         let headers = response.headers_mut();
         decorate(headers, id, self.edge.hsts.as_ref());
         rate_limit::describe(headers, self.counted);
-        if let Some(origin) = request.headers().get(header::ORIGIN) {
-            self.edge.origins.open(origin, headers);
+        if let Some(open) = &self.open {
+            open.open(headers);
         }
         let response = ServiceResponse::new(request.into_parts().0, response);
         finish(&response, self.edge, text_of(id), self.started);
@@ -193,13 +203,19 @@ where
     request.extensions_mut().insert(id.clone());
     edge.metrics.begin();
     let mut in_flight = InFlight(&edge.metrics, false);
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let preflight = edge.origins.preflight(request.method(), request.headers());
     let passed = match (&known.found, counted) {
         (_, Some(counted)) => counted,
         (Some(_), None) => count_and_keep(&request, &edge, &known),
         (None, None) => prefix::strip(&mut request).and_then(|()| count_and_keep(&request, &edge, &known)),
     };
+    let origin = request.headers().get(header::ORIGIN).map(|origin| match &known.found {
+        Some((visit, _)) => grant(&edge, known.front.part(), origin, Some(&visit.tenant)),
+        None => {
+            grant(&edge, known.front.part(), origin, find_tenant(request.request(), known.front.part()).ok().as_ref())
+        }
+    });
+    let preflight = cors::is_preflight(request.method(), request.headers());
+    let preflight = origin.as_ref().filter(|_| preflight).map(|origin| origin.preflight(request.headers()));
     let mut response = match (preflight, passed) {
         (Some(answer), _) => ServiceResponse::new(request.into_parts().0, answer),
         (None, Ok(())) => match guarded(request, &*inner, &known, &edge, &id).await {
@@ -218,8 +234,8 @@ where
     let counted = response.request().extensions().get::<Counted>().copied().unwrap_or_default();
     decorate(response.headers_mut(), &id.to_value(), edge.hsts.as_ref());
     rate_limit::describe(response.headers_mut(), &counted);
-    if let Some(origin) = origin {
-        edge.origins.open(&origin, response.headers_mut());
+    if let Some(origin) = &origin {
+        origin.open(response.headers_mut());
     }
     in_flight.1 = true;
     finish(&response, &edge, id.as_str(), started);
@@ -231,6 +247,13 @@ fn count_and_keep(request: &ServiceRequest, edge: &Edge, known: &Known) -> Resul
     let within = count_address(request, edge, known.front.part(), &mut counted);
     counted.keep_with(request.request());
     within
+}
+
+/// What the page that sent the request may do at the tenant it names. A preflight does not carry `X-Tenant`, so pages that
+/// address their tenant that way alone meet the list of the tenant `main` there.
+fn grant(edge: &Edge, part: &VisitPart, origin: &HeaderValue, tenant: Option<&TenantId>) -> cors::Grant {
+    let entry = tenant.and_then(|tenant| part.registry.entry(tenant));
+    edge.origins.grant(origin, entry.as_ref().and_then(|entry| entry.cors_origins.as_deref()))
 }
 
 /// Probes of the node's health are never refused.

@@ -23,6 +23,10 @@ pub struct AuditQuery {
     pub collection: String,
     /// Id of a record.
     pub record: String,
+    /// The address the change came from.
+    pub ip: String,
+    /// The id of the request.
+    pub request: String,
     /// Not before, milliseconds since the Unix epoch.
     pub from_ms: Option<i64>,
     /// Before, milliseconds since the Unix epoch.
@@ -142,7 +146,10 @@ impl Wanted {
     fn is_met(&self, query: &AuditQuery, change: &LoggedTx) -> bool {
         let at_ms = change.frame.hlc.millis();
         let any = self.collection.is_none() && self.record.is_none();
+        let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
         (query.actor.is_empty() || names(&change.frame.actor, &query.actor))
+            && is(&query.ip, change.frame.ip.as_deref().unwrap_or_default())
+            && is(&query.request, &change.frame.request_id)
             && query.from_ms.is_none_or(|from| at_ms >= from)
             && query.until_ms.is_none_or(|until| at_ms < until)
             && (any || change.frame.ops.iter().any(|op| place(op).is_some_and(|(of, id)| self.is_about(of, id))))

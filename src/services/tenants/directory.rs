@@ -5,6 +5,7 @@
 //! Does not do: persistence, deciding on changes.
 
 use crate::kernel::ident::{TenantId, TenantSlug};
+use crate::services::budget::TenantLimits;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -67,6 +68,10 @@ pub struct TenantEntry {
     pub blueprint: Option<BlueprintRef>,
     /// Host names that lead to it, lower case, besides `<slug>.<base host>`.
     pub hosts: Vec<Arc<str>>,
+    /// What it may do, where that differs from the node's defaults.
+    pub limits: TenantLimits,
+    /// Origins whose pages may call it; `None` is the node's own list.
+    pub cors_origins: Option<Vec<Arc<str>>>,
     /// Creation, milliseconds since the Unix epoch.
     pub created_ms: i64,
     /// Last change of the entry, milliseconds since the Unix epoch.
@@ -220,6 +225,8 @@ mod tests {
             state: TenantState::Active,
             blueprint: None,
             hosts: hosts.iter().map(|host| Arc::from(*host)).collect(),
+            limits: TenantLimits::default(),
+            cors_origins: None,
             created_ms: 0,
             updated_ms: 0,
         })

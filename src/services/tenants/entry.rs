@@ -11,6 +11,7 @@ use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::value::Stored;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
+use crate::services::budget::TenantLimits;
 use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
 use std::sync::Arc;
 
@@ -21,6 +22,21 @@ pub(super) enum Save {
     Insert,
     /// It replaces the one with its id.
     Update,
+}
+
+/// What the registry keeps about a tenant in one JSON field.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Policy {
+    limits: TenantLimits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cors_origins: Option<Vec<Arc<str>>>,
+}
+
+impl Policy {
+    fn of(entry: &TenantEntry) -> Self {
+        Self { limits: entry.limits, cors_origins: entry.cors_origins.clone() }
+    }
 }
 
 /// Writes `entry`; its slug must be free.
@@ -108,6 +124,7 @@ fn values(entry: &TenantEntry) -> Vec<(&'static str, Stored)> {
         ("blueprint", Stored::text(blueprint)),
         ("blueprintVersion", Stored::Real(f64::from(version))),
         ("hosts", Stored::from(serde_json::Value::from(hosts).to_string())),
+        ("policy", Stored::from(serde_json::to_string(&Policy::of(entry)).unwrap_or_default())),
     ]
 }
 
@@ -118,6 +135,11 @@ fn from_image(collection: &Collection, image: &RecordImage) -> Result<TenantEntr
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "versions are small whole numbers")]
     let version = rows::number(collection, image, "blueprintVersion") as u32;
     let hosts: Vec<Arc<str>> = serde_json::from_str(text("hosts")).unwrap_or_default();
+    // A policy that a newer version wrote must not be taken for none.
+    let policy: Policy = match text("policy") {
+        "" | "null" => Policy::default(),
+        policy => serde_json::from_str(policy).map_err(|_| damaged())?,
+    };
     Ok(TenantEntry {
         id: TenantId::parse(image.id.as_str()).map_err(|_| damaged())?,
         slug: TenantSlug::parse(text("slug")).map_err(|_| damaged())?,
@@ -127,6 +149,8 @@ fn from_image(collection: &Collection, image: &RecordImage) -> Result<TenantEntr
             .filter(|name| !name.is_empty())
             .map(|name| BlueprintRef { name: Arc::from(name), version }),
         hosts,
+        limits: policy.limits,
+        cors_origins: policy.cors_origins,
         created_ms: moment("created"),
         updated_ms: moment("updated"),
     })

@@ -16,6 +16,7 @@ use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
+use crate::services::budget::TenantLimits;
 use crate::store::{self, StoreError, TenantDb, WriteMeta};
 use std::fmt;
 use std::future::Future;
@@ -75,6 +76,10 @@ pub struct RenameTenant {
     pub name: Option<String>,
     /// The new host names.
     pub hosts: Option<Vec<String>>,
+    /// The new limits of its own, all of them.
+    pub limits: Option<TenantLimits>,
+    /// The new list of origins; `Some(None)` is the node's.
+    pub cors_origins: Option<Option<Vec<String>>>,
 }
 
 /// Where the contents of a new tenant come from.
@@ -154,6 +159,12 @@ impl Registry {
             }
             if let Some(hosts) = request.hosts {
                 entry.hosts = checked_hosts(&hosts)?;
+            }
+            if let Some(limits) = request.limits {
+                entry.limits = limits;
+            }
+            if let Some(origins) = request.cors_origins {
+                entry.cors_origins = origins.map(|origins| checked_origins(&origins)).transpose()?;
             }
             Ok(())
         })
@@ -264,6 +275,8 @@ impl Registry {
             id: TenantId::generate(self.0.random.as_ref()),
             name: checked_name(name, &slug)?,
             hosts: checked_hosts(hosts)?,
+            limits: TenantLimits::default(),
+            cors_origins: None,
             state: TenantState::Creating,
             slug,
             blueprint,
@@ -303,6 +316,19 @@ impl Registry {
         })
         .await
     }
+}
+
+/// `*`, or scheme, host and port as a browser sends them.
+fn checked_origins(origins: &[String]) -> Result<Vec<Arc<str>>, TenantError> {
+    let well_formed = |origin: &str| match url::Url::parse(origin) {
+        Ok(url) => ["http", "https"].contains(&url.scheme()) && url.origin().ascii_serialization() == origin,
+        Err(_) => origin == "*",
+    };
+    if origins.len() > limits::TENANT_ORIGINS_MAX || !origins.iter().all(|origin| well_formed(origin)) {
+        let expected = "it needs at most 50 origins such as https://app.example.com, or *";
+        return Err(TenantError::Invalid { field: "corsOrigins", expected });
+    }
+    Ok(origins.iter().map(|origin| Arc::from(origin.as_str())).collect())
 }
 
 /// Runs `work` to its end even if the caller goes away.

@@ -154,6 +154,11 @@ impl Registry {
         Some(answering(Some(entry), host))
     }
 
+    /// Every entry, in the order of slugs.
+    pub fn entries(&self) -> Vec<Arc<TenantEntry>> {
+        self.0.directory.entries()
+    }
+
     /// Every host name that an active tenant claims.
     pub fn hosts(&self) -> Vec<String> {
         let entries = self.0.directory.entries();

@@ -173,6 +173,8 @@ fn tenants(now_ms: i64) -> Collection {
     draft.number("blueprintVersion");
     draft.json("hosts");
     draft.stamps();
+    // After the stamps: fields are numbered in this order, and folders of earlier versions have those above.
+    draft.json("policy");
     draft.unique("slug", &["slug"], None);
     draft.build(now_ms)
 }

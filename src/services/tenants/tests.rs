@@ -130,6 +130,7 @@ async fn a_tenant_lives_through_all_states_and_a_restart() {
         slug: Some(slug_of("apex")),
         name: Some("Apex Ltd".into()),
         hosts: Some(vec!["Apex.Example.".into()]),
+        ..RenameTenant::default()
     };
     node.registry.rename(meta(), "acme", rename).await.unwrap();
     assert_eq!(code(node.registry.resolve_slug("acme")), Code::TenantNotFound);

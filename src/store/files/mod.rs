@@ -126,6 +126,17 @@ impl FileWriter {
     }
 }
 
+/// What lies in and below `folder`; links are not followed.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
 /// A stored file, opened.
 #[derive(Debug)]
 pub struct OpenFile {
@@ -138,6 +149,24 @@ pub struct OpenFile {
 }
 
 impl TenantDb {
+    /// Bytes of the database and its write-ahead log; a file that went away counts nothing.
+    pub async fn database_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        for suffix in ["", "-wal"] {
+            let mut name = self.inner().path().as_os_str().to_owned();
+            name.push(suffix);
+            bytes += tokio::fs::metadata(name).await.map_or(0, |file| file.len());
+        }
+        bytes
+    }
+
+    /// Bytes of uploaded files, staged ones included.
+    pub async fn upload_bytes(&self) -> u64 {
+        let root = self.files_root();
+        // A task that was cut off by the end of the process measured nothing.
+        tokio::task::spawn_blocking(move || bytes_below(&root)).await.unwrap_or(0)
+    }
+
     pub(super) fn files_root(&self) -> PathBuf {
         root_of(self.inner().path())
     }
