@@ -46,20 +46,52 @@ fn attempt(identity: &str, password: &str) -> Vec<u8> {
     load::render("POST", &format!("{USERS}/auth-with-password"), &[], Some(&body))
 }
 
-/// A wrong password of an account that exists against one of an account that does not.
+/// Every request that a stranger can make about an address: one that has an account against one that has none.
 fn measure_oracle(args: &Args, site: &Site, report: &mut Report) -> anyhow::Result<()> {
+    let otp = serde_json::json!({ "otp": { "enabled": true } }).to_string();
+    let enabled = load::fetch(site.server.addr, &load::render("PATCH", USERS, site.headers(), Some(&otp)))?;
+    anyhow::ensure!(enabled.status == 200, "otp: {}", String::from_utf8_lossy(&enabled.body));
     // Below the 200 failures per address at which the throttle would answer instead.
-    let pairs = if args.quick { 10 } else { 90 };
+    let pairs: usize = if args.quick { 6 } else { 44 };
+    for at in 0..pairs.div_ceil(TRIES) {
+        register(site, &email(true, at * TRIES))?;
+    }
+    let password = |known: bool, at: usize| Ok(attempt(&email(known, at), &format!("wrong password {at}")));
+    measure_pairs(site, report, "a wrong password", pairs, password)?;
+    let asking = |path: &'static str| {
+        move |known: bool, at: usize| Ok(ask(path, &serde_json::json!({ "email": email(known, at) })))
+    };
+    measure_pairs(site, report, "asking for a one-time code", pairs, asking("request-otp"))?;
+    measure_pairs(site, report, "asking for a password reset", pairs, asking("request-password-reset"))?;
+    measure_pairs(site, report, "asking for a verification", pairs, asking("request-verification"))?;
+    let guess = |known: bool, at: usize| {
+        let asked = load::fetch(site.server.addr, &asking("request-otp")(known, at)?)?;
+        let asked: serde_json::Value = serde_json::from_slice(&asked.body)?;
+        Ok(ask("auth-with-otp", &serde_json::json!({ "otpId": asked["otpId"], "password": "00000000" })))
+    };
+    measure_pairs(site, report, "a wrong one-time code", pairs, guess)
+}
+
+/// An address: of the accounts that were registered, or of nobody.
+fn email(known: bool, at: usize) -> String {
+    format!("{}{}@example.com", if known { "known" } else { "maybe" }, at / TRIES)
+}
+
+fn ask(path: &str, body: &serde_json::Value) -> Vec<u8> {
+    load::render("POST", &format!("{USERS}/{path}"), &[], Some(&body.to_string()))
+}
+
+/// Sends what `prepare` makes for known and unknown addresses by turns and compares the times of the answers.
+fn measure_pairs(
+    site: &Site,
+    report: &mut Report,
+    what: &str,
+    pairs: usize,
+    prepare: impl Fn(bool, usize) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<()> {
     let (mut known, mut unknown, mut refused) = (Vec::new(), Vec::new(), 0);
     for at in 0..pairs {
-        let (account, password) = (at / TRIES, format!("wrong password {at}"));
-        if at % TRIES == 0 {
-            register(site, &format!("known{account}@example.com"))?;
-        }
-        let mut requests = [
-            (attempt(&format!("known{account}@example.com"), &password), &mut known),
-            (attempt(&format!("maybe{account}@example.com"), &password), &mut unknown),
-        ];
+        let mut requests = [(prepare(true, at)?, &mut known), (prepare(false, at)?, &mut unknown)];
         if at % 2 == 1 {
             requests.reverse();
         }
@@ -79,7 +111,7 @@ fn measure_oracle(args: &Args, site: &Site, report: &mut Report) -> anyhow::Resu
         time_us(median(unknown)),
         count(f64::from(refused))
     );
-    report.row(vec!["chance to tell a known account by time".into(), format!("{chance:.2}"), detail]);
+    report.row(vec![format!("chance to tell a known account by the time of {what}"), format!("{chance:.2}"), detail]);
     Ok(())
 }
 

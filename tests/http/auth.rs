@@ -64,6 +64,20 @@ async fn wrong_credentials_and_unknown_users_look_alike() {
             server.anon().post(&format!("/api/collections/users/{path}"), json!({"email": email})).await.gone();
         }
     }
+    server.node().patch("/api/collections/users", json!({"otp": {"enabled": true}})).await.ok();
+    let mut shapes = Vec::new();
+    for email in ["ada@a.test", "nobody@a.test"] {
+        let asked = server.anon().post("/api/collections/users/request-otp", json!({"email": email})).await.ok();
+        assert_eq!(asked.as_object().unwrap().len(), 1);
+        assert_eq!(asked["otpId"].as_str().unwrap().len(), 15);
+        let body = json!({"otpId": asked["otpId"], "password": "00000000"});
+        let answer = server.anon().post("/api/collections/users/auth-with-otp", body).await;
+        let mut body = answer.problem("credentials_invalid");
+        body.as_object_mut().unwrap().remove("requestId");
+        shapes.push(body);
+    }
+    shapes.dedup();
+    assert_eq!(shapes.len(), 1, "{shapes:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -344,3 +344,48 @@ async fn no_secret_of_a_factor_is_ever_shown_again() {
     }
     assert!(admin.get("/api/audit?collection=_totps").await.ok()["items"].as_array().unwrap().len() >= 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_ends_half_finished_logins() {
+    let (server, clock) = start().await;
+    let user = server.user(&server.node(), "ada").await;
+    let anon = server.anon();
+    let (app, _, ada) = enrol(&user.actor, USERS, &clock).await;
+    let id = mfa_id(password(&anon, "users", "ada@example.com", "").await);
+    let change = json!({ "oldPassword": PASSWORD, "password": "another-horse", "passwordConfirm": "another-horse" });
+    ada.patch(&format!("{USERS}/records/{}", user.id), change).await.ok();
+    let path = format!("{USERS}/auth-with-totp");
+    let problem = anon.post(&path, json!({ "mfaId": id, "code": app.next() })).await.problem("validation_failed");
+    assert_eq!(problem["data"]["mfaId"]["code"], "validation_invalid_mfa_id");
+    let body = json!({ "identity": "ada@example.com", "password": "another-horse" });
+    let id = mfa_id(anon.post(&format!("{USERS}/auth-with-password"), body).await);
+    anon.post(&path, json!({ "mfaId": id, "code": app.next() })).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_about_a_second_factor_is_not_told() {
+    let (server, clock) = start().await;
+    let user = server.user(&server.node(), "ada").await;
+    let anon = server.anon();
+    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
+    let id = mfa_id(password(&anon, "users", "ada@example.com", "").await);
+    let made_up = format!("{}.{}", "a".repeat(15), "b".repeat(43));
+    let mut shapes = Vec::new();
+    for path in ["auth-with-totp", "auth-with-recovery-code"] {
+        for body in [
+            json!({ "mfaId": id, "code": app.wrong() }),
+            json!({ "mfaId": id, "code": "" }),
+            json!({ "mfaId": id, "code": "aaaaa-aaaaa-aaaaa-aaaaa" }),
+            json!({ "mfaId": made_up, "code": app.code() }),
+            json!({ "mfaId": made_up, "code": codes[0] }),
+            json!({ "code": codes[0] }),
+            json!({}),
+        ] {
+            let mut problem = anon.post(&format!("{USERS}/{path}"), body).await.problem("credentials_invalid");
+            problem.as_object_mut().unwrap().remove("requestId");
+            shapes.push(problem);
+        }
+    }
+    shapes.dedup();
+    assert_eq!(shapes.len(), 1, "{shapes:#?}");
+}

@@ -9,7 +9,7 @@ use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::secrets::Secret;
-use crate::services::auth::{ConfirmEmailChange, ConfirmPasswordReset, OtpLogin};
+use crate::services::auth::{ConfirmEmailChange, ConfirmPasswordReset, MailedLink, OtpLogin};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, json};
@@ -99,8 +99,17 @@ pub(crate) async fn request_password_reset(
     collection: web::Path<String>,
     Json(body): Json<EmailRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let scope = visitor.auth_scope("default", Map::new());
-    part.auth.request_password_reset(&scope, &collection, &body.email).await?;
+    request_link(&visitor, &part, &collection, MailedLink::PasswordReset, &body.email).await
+}
+
+async fn request_link(
+    visitor: &Visitor,
+    part: &AuthPart,
+    collection: &str,
+    link: MailedLink,
+    email: &str,
+) -> Result<HttpResponse, Problem> {
+    part.auth.request_link(&visitor.auth_scope("default", Map::new()), collection, link, email).await?;
     Ok(respond::no_content())
 }
 
@@ -124,9 +133,7 @@ pub(crate) async fn request_verification(
     collection: web::Path<String>,
     Json(body): Json<EmailRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let scope = visitor.auth_scope("default", Map::new());
-    part.auth.request_verification(&scope, &collection, &body.email).await?;
-    Ok(respond::no_content())
+    request_link(&visitor, &part, &collection, MailedLink::Verification, &body.email).await
 }
 
 /// `POST …/confirm-verification`

@@ -4,7 +4,7 @@
 //! is needed it keeps a half-finished login and names it to the caller (`mfaId`); the second factor hands that name back.
 //!
 //! Keeps true: a half-finished login is bound to tenant, collection and account, is good once and for a short time, and
-//! only the digest of its name is stored; the same method never counts twice; an account with an authenticator app is not
+//! only the digest of its name is stored; a new password, or whatever else renews the token key, ends it; the same method never counts twice; an account with an authenticator app is not
 //! entered without the app, a recovery code or a passkey. Does not do: checking any factor.
 
 use super::account::{self, AuthCollection};
@@ -98,6 +98,7 @@ pub(super) struct Half {
     /// The account's record id.
     pub(super) account: String,
     method: String,
+    key_hash: String,
 }
 
 impl Auth {
@@ -165,6 +166,7 @@ impl Auth {
             ("recordRef", Stored::text(&account.record.id)),
             ("method", Stored::text(factor.as_str())),
             ("tokenHash", Stored::from(opaque::digest_hex(secret.expose()))),
+            ("keyHash", Stored::from(opaque::digest_hex(account::token_key(account)))),
         ];
         let account = Arc::clone(account);
         db.write(scope.meta.clone(), move |tx| {
@@ -193,7 +195,11 @@ async fn complete(
     let account = Arc::clone(account);
     db.write(scope.meta.clone(), move |tx| {
         let half = find_half(tx, &account.collection, &mfa_id, tx.now_ms())?;
-        let half = half.filter(|half| half.account == account.record.id.as_str()).ok_or_else(refused)?;
+        let holds = |half: &Half| {
+            half.account == account.record.id.as_str()
+                && opaque::matches_digest(account::token_key(&account), &half.key_hash)
+        };
+        let half = half.filter(holds).ok_or_else(refused)?;
         if half.method == factor.as_str() {
             return Err(AuthError::field("mfaId", "validation_mfa_same_method", "A different method is needed."));
         }
@@ -226,7 +232,12 @@ pub(super) fn find_half(
     let holds = opaque::matches_digest(secret, text("tokenHash"))
         && text("collectionRef") == accounts.id.as_str()
         && !is_over(&halves, &row, now_ms);
-    Ok(holds.then(|| Half { id, account: text("recordRef").to_owned(), method: text("method").to_owned() }))
+    Ok(holds.then(|| Half {
+        id,
+        account: text("recordRef").to_owned(),
+        method: text("method").to_owned(),
+        key_hash: text("keyHash").to_owned(),
+    }))
 }
 
 /// Counts a second factor that did not hold; past the bound the half-finished login ends.

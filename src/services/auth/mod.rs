@@ -47,7 +47,7 @@ pub use oauth::{OAuthError, OAuthGrant, OAuthLogin, OAuthTools, ProviderInfo};
 pub use otp::{OtpGrant, OtpLogin};
 pub use party::PartyOptions;
 pub use passkeys::{NewPasskey, PasskeyChallenge, PasskeyInfo, PasskeyLogin};
-pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset};
+pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset, MailedLink};
 pub use sessions::SessionInfo;
 pub use superusers::SuperuserSaved;
 pub use totp::{CodeLogin, FactorsChanged, TotpEnrolment, TotpStatus};

@@ -24,7 +24,7 @@ use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::OTPS;
-use crate::store::{StoreError, TenantDb, WriteTx};
+use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
 use std::sync::Arc;
 
 /// The answer to a request for a code.
@@ -51,25 +51,19 @@ impl Auth {
         if !collection.is_enabled("otp") {
             return Err(AuthError::MethodDisabled("OTP"));
         }
-        let account = recovery::find_address(db, &collection, email).await?;
+        recovery::check_address(email)?;
         let len = usize::try_from(collection.number("otp", "length", 8).clamp(6, 32)).unwrap_or(8);
         let code = opaque::generate_code(self.0.random.as_ref(), len);
         let code_hash = self.0.hasher.hash_in(guard::lane(&scope.meta), code.clone()).await?;
         let id = RecordId::generate(self.0.random.as_ref());
-        if let Some(account) = account {
-            // Stored and sent on the side: the answer must not take longer for an account that exists.
-            let work = store_and_send(
-                self.clone(),
-                db.clone(),
-                scope.clone(),
-                collection,
-                account,
-                id.clone(),
-                code,
-                code_hash,
-            );
-            tokio::spawn(work);
-        }
+        // Looked for, stored and sent on the side: the answer must not take longer for an account that exists.
+        let (auth, db, meta) = (self.clone(), db.clone(), scope.meta.clone());
+        let (email, otp) = (email.to_owned(), NewCode { id: id.clone(), code, code_hash });
+        tokio::spawn(async move {
+            if let Err(error) = store_and_send(&auth, &db, meta, &collection, &email, otp).await {
+                tracing::error!(tenant.id = %db.id(), %error, "a one-time code could not be stored");
+            }
+        });
         Ok(OtpGrant { otp_id: id.to_string() })
     }
 
@@ -89,8 +83,12 @@ impl Auth {
         let charged = self.charge(db, scope, &collection, &login.otp_id)?;
         let guess = match account::record_id(&login.otp_id) {
             Some(id) => {
-                let wanted = Arc::clone(&collection.collection);
-                db.write(scope.meta.clone(), move |tx| count_guess(tx, &wanted, &id)).await?.value
+                let (wanted, decoy) = (Arc::clone(&collection.collection), RecordId::generate(self.0.random.as_ref()));
+                let counted = db.write(scope.meta.clone(), move |tx| match count_guess(tx, &wanted, &id)? {
+                    Some(guess) => Ok(Some(guess)),
+                    None => write_decoy(tx, decoy).map(|()| None),
+                });
+                counted.await?.value
             }
             None => None,
         };
@@ -105,39 +103,41 @@ impl Auth {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a task owns everything it needs")]
-async fn store_and_send(
-    auth: Auth,
-    db: TenantDb,
-    scope: AuthScope,
-    collection: AuthCollection,
-    account: Arc<AuthRecord>,
+/// A code that nobody has been sent yet.
+struct NewCode {
     id: RecordId,
     code: Secret,
     code_hash: String,
-) {
+}
+
+/// Stores the code and sends it to `email`, if there is an account with this address.
+async fn store_and_send(
+    auth: &Auth,
+    db: &TenantDb,
+    meta: WriteMeta,
+    collection: &AuthCollection,
+    email: &str,
+    otp: NewCode,
+) -> Result<(), AuthError> {
+    let Some(account) = recovery::find_address(db, collection, email).await? else { return Ok(()) };
     let duration_ms = i64::try_from(collection.number("otp", "duration", 180)).unwrap_or(180).saturating_mul(1_000);
     let to = account::email(&account).to_owned();
     let sent_to = to.clone();
-    let stored = db
-        .write(scope.meta, move |tx| {
-            let otps = otps(tx.schema())?;
-            let now_ms = tx.now_ms();
-            drop_stale(tx, &otps, &account, now_ms)?;
-            let values = [
-                ("collectionRef", Stored::text(&account.collection.id)),
-                ("recordRef", Stored::text(&account.record.id)),
-                ("codeHash", Stored::from(code_hash)),
-                ("sentTo", Stored::from(sent_to)),
-                ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(duration_ms)))),
-            ];
-            Ok::<_, AuthError>(tx.insert(&otps, &rows::image(&otps, id, &values, now_ms))?)
-        })
-        .await;
-    if let Err(error) = stored {
-        tracing::error!(tenant.id = %db.id(), %error, "a one-time code could not be stored");
-        return;
-    }
+    let NewCode { id, code, code_hash } = otp;
+    db.write(meta, move |tx| {
+        let otps = otps(tx.schema())?;
+        let now_ms = tx.now_ms();
+        drop_stale(tx, &otps, &account, now_ms)?;
+        let values = [
+            ("collectionRef", Stored::text(&account.collection.id)),
+            ("recordRef", Stored::text(&account.record.id)),
+            ("codeHash", Stored::from(code_hash)),
+            ("sentTo", Stored::from(sent_to)),
+            ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(duration_ms)))),
+        ];
+        Ok::<_, AuthError>(tx.insert(&otps, &rows::image(&otps, id, &values, now_ms))?)
+    })
+    .await?;
     let entry = auth.0.registry.entry(db.id());
     let fillings = Fillings {
         app_name: entry.as_ref().map_or("Tenantry", |entry| &entry.name),
@@ -148,6 +148,7 @@ async fn store_and_send(
     let fallback = ("Your one-time password", "<p>Your one-time password is <strong>{OTP}</strong>.</p>");
     let rest = &collection.options.rest;
     auth.0.mailer.hand_over(mailer::render(rest, "otp", fallback, &fillings, db.id(), &to));
+    Ok(())
 }
 
 struct Guess {
@@ -178,6 +179,15 @@ fn count_guess(tx: &mut WriteTx<'_>, accounts: &Arc<Collection>, id: &RecordId) 
         code_hash: text("codeHash"),
         sent_to: text("sentTo"),
     }))
+}
+
+/// Writes as much as a counted guess does, and leaves nothing: a name that was made up must not be told from that of a code
+/// by the time a commit takes.
+fn write_decoy(tx: &mut WriteTx<'_>, id: RecordId) -> Result<(), AuthError> {
+    let otps = otps(tx.schema())?;
+    let now_ms = tx.now_ms();
+    tx.insert(&otps, &rows::image(&otps, id.clone(), &[], now_ms))?;
+    Ok(tx.delete(&otps, &id)?)
 }
 
 /// Uses the code up and returns the account as it stands then.

@@ -43,25 +43,58 @@ pub struct ConfirmEmailChange {
     pub password: Secret,
 }
 
+/// A link that is sent to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailedLink {
+    /// To set a new password.
+    PasswordReset,
+    /// To confirm the address.
+    Verification,
+}
+
 impl Auth {
-    /// Sends a link to set a new password, if there is an account with this address.
-    pub async fn request_password_reset(
+    /// Sends `link` to `email`, if there is an account with this address that needs it.
+    ///
+    /// The account is looked for on the side: the answer must not take longer where there is one.
+    pub async fn request_link(
         &self,
         scope: &AuthScope,
         collection: &str,
+        link: MailedLink,
         email: &str,
     ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
-        if !collection.options.password_enabled {
+        if link == MailedLink::PasswordReset && !collection.options.password_enabled {
             return Err(AuthError::MethodDisabled("password"));
         }
-        if let Some(account) = find_address(db, &collection, email).await? {
-            let mut claims = self.mail_claims(db, &collection, &account, TokenKind::PasswordReset);
-            claims.email = Some(account::email(&account).to_owned());
-            self.mail_token(db, &collection, &account, &claims, account::email(&account))?;
-        }
+        check_address(email)?;
+        let (auth, db, email) = (self.clone(), db.clone(), email.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = auth.mail_link(&db, &collection, link, &email).await {
+                tracing::error!(tenant.id = %db.id(), %error, "a link could not be mailed");
+            }
+        });
         Ok(())
+    }
+
+    async fn mail_link(
+        &self,
+        db: &TenantDb,
+        collection: &AuthCollection,
+        link: MailedLink,
+        email: &str,
+    ) -> Result<(), AuthError> {
+        let kind = match link {
+            MailedLink::PasswordReset => TokenKind::PasswordReset,
+            MailedLink::Verification => TokenKind::Verification,
+        };
+        let account = find_address(db, collection, email).await?;
+        let needs = |account: &Arc<AuthRecord>| link != MailedLink::Verification || !account::is_verified(account);
+        let Some(account) = account.filter(needs) else { return Ok(()) };
+        let mut claims = self.mail_claims(db, collection, &account, kind);
+        claims.email = Some(account::email(&account).to_owned());
+        self.mail_token(db, collection, &account, &claims, account::email(&account))
     }
 
     /// Sets a new password; ends every token and session of the account. The address counts as confirmed.
@@ -82,24 +115,6 @@ impl Auth {
         let hash = self.0.hasher.hash_in(guard::lane(&scope.meta), confirm.password).await?;
         let values = vec![("password", Stored::from(hash)), ("verified", Stored::bool(true))];
         self.renew(db, scope, &account, values).await
-    }
-
-    /// Sends a link to confirm the address, if there is an account with it that needs it.
-    pub async fn request_verification(
-        &self,
-        scope: &AuthScope,
-        collection: &str,
-        email: &str,
-    ) -> Result<(), AuthError> {
-        let db = self.db(scope, collection);
-        let collection = AuthCollection::find(&db.schema(), collection)?;
-        let account = find_address(db, &collection, email).await?;
-        if let Some(account) = account.filter(|account| !account::is_verified(account)) {
-            let mut claims = self.mail_claims(db, &collection, &account, TokenKind::Verification);
-            claims.email = Some(account::email(&account).to_owned());
-            self.mail_token(db, &collection, &account, &claims, account::email(&account))?;
-        }
-        Ok(())
     }
 
     /// Marks the address as confirmed.
@@ -274,18 +289,23 @@ fn forget_stranger(tx: &mut WriteTx<'_>, account: &AuthRecord) -> Result<(), Aut
     factors::end_halves(tx, account)
 }
 
-/// The account with this e-mail address.
-pub(super) async fn find_address(
-    db: &TenantDb,
-    collection: &AuthCollection,
-    email: &str,
-) -> Result<Option<Arc<AuthRecord>>, AuthError> {
+/// Refuses what is no e-mail address.
+pub(super) fn check_address(email: &str) -> Result<(), AuthError> {
     if email.is_empty() {
         return Err(AuthError::field("email", "validation_required", "Cannot be blank."));
     }
     if !account::is_email(email) {
         return Err(AuthError::field("email", "validation_is_email", "Must be a valid e-mail address."));
     }
+    Ok(())
+}
+
+/// The account with this e-mail address.
+pub(super) async fn find_address(
+    db: &TenantDb,
+    collection: &AuthCollection,
+    email: &str,
+) -> Result<Option<Arc<AuthRecord>>, AuthError> {
     let (wanted, email) = (Arc::clone(&collection.collection), email.to_owned());
     let found = db.read(move |reader| account::find_by(reader, &wanted, "email", &email)).await;
     found.map_err(|error: StoreError| error.into())

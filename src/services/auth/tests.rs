@@ -122,6 +122,13 @@ impl World {
     }
 
     /// The last mail's token: what follows the last slash of the link, or the code.
+    /// Waits until `count` mails were sent.
+    async fn mails(&self, count: usize) {
+        while self.mails.0.lock().len() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn mailed(&self) -> (String, Secret) {
         let mail = self.mails.0.lock().last().cloned().unwrap();
         let token =
@@ -447,9 +454,10 @@ async fn a_hash_of_an_older_cost_is_renewed_at_login() {
 async fn a_password_reset_works_once_and_ends_everything_older() {
     let world = World::new().await;
     let grant = world.ada(TokenMode::Session).await;
-    world.auth.request_password_reset(&world.scope, "users", "nobody@a.test").await.unwrap();
-    assert!(world.mails.0.lock().is_empty());
-    world.auth.request_password_reset(&world.scope, "users", "ada@a.test").await.unwrap();
+    let reset = MailedLink::PasswordReset;
+    world.auth.request_link(&world.scope, "users", reset, "nobody@a.test").await.unwrap();
+    world.auth.request_link(&world.scope, "users", reset, "ada@a.test").await.unwrap();
+    world.mails(1).await;
     let (to, token) = world.mailed();
     assert_eq!(to, "ada@a.test");
     let confirm = |password: &str, again: &str| ConfirmPasswordReset {
@@ -469,12 +477,14 @@ async fn a_password_reset_works_once_and_ends_everything_older() {
     assert_eq!(code(world.auth.refresh_session(&world.scope, "users", &refresh).await), Code::TokenInvalid);
     assert_eq!(code(world.login("ada@a.test", PASSWORD, TokenMode::Long).await), Code::CredentialsInvalid);
     assert!(world.login("ada@a.test", "new password", TokenMode::Long).await.is_ok());
+    assert_eq!(world.mails.0.lock().len(), 1, "nobody got none");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_are_verified_and_changed_by_mail() {
     let world = World::new().await;
-    world.auth.request_verification(&world.scope, "users", "ada@a.test").await.unwrap();
+    world.auth.request_link(&world.scope, "users", MailedLink::Verification, "ada@a.test").await.unwrap();
+    world.mails(1).await;
     let (_, verify) = world.mailed();
     let grant = world.ada(TokenMode::Long).await;
     assert!(!account::is_verified(&grant.account));
@@ -482,9 +492,7 @@ async fn addresses_are_verified_and_changed_by_mail() {
     world.auth.confirm_verification(&world.scope, "users", &verify).await.unwrap();
     let who = world.whoami(&grant.token).await.unwrap();
     assert!(account::is_verified(who.account().unwrap()));
-    world.auth.request_verification(&world.scope, "users", "ada@a.test").await.unwrap();
-    assert_eq!(world.mails.0.lock().len(), 1, "nothing is left to verify");
-
+    world.auth.request_link(&world.scope, "users", MailedLink::Verification, "ada@a.test").await.unwrap();
     let change = |email: &'static str| world.auth.request_email_change(&world.scope, "users", &who, email);
     for refused in ["ada@a.test", "not an address"] {
         assert_eq!(code(change(refused).await), Code::ValidationFailed);
@@ -499,6 +507,7 @@ async fn addresses_are_verified_and_changed_by_mail() {
     assert!(confirmed(confirm(PASSWORD)).await.is_err());
     assert_eq!(code(world.whoami(&grant.token).await), Code::TokenInvalid);
     assert!(world.login("ada@new.test", PASSWORD, TokenMode::Long).await.is_ok());
+    assert_eq!(world.mails.0.lock().len(), 2, "nothing was left to verify");
     assert!(matches!(
         world.auth.confirm_verification(&world.scope, "users", &verify).await,
         Err(AuthError::Confirmation)

@@ -238,6 +238,7 @@ fn mfas(now_ms: i64) -> Collection {
     draft.number("attempts");
     draft.date("expires");
     draft.stamps();
+    draft.secret("keyHash");
     draft.index("record", &["collectionRef", "recordRef"]);
     draft.build(now_ms)
 }
