@@ -23,6 +23,8 @@ pub struct Problem {
     retry_after_s: Option<u32>,
     /// What of a file there would have been.
     content_range: Option<String>,
+    /// The failed request of a batch: its place and its own failure.
+    inner: Option<Box<(usize, Problem)>>,
     /// The chain of causes, kept only for failures that the edge logs.
     chain: Option<Box<str>>,
 }
@@ -58,6 +60,7 @@ impl Problem {
             members: Box::default(),
             retry_after_s: None,
             content_range: None,
+            inner: None,
             chain: None,
         }
     }
@@ -76,6 +79,13 @@ impl Problem {
     #[must_use]
     pub fn with_retry_after_s(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Says which request of a batch failed, and how it would have been answered alone.
+    #[must_use]
+    pub fn with_failed_request(mut self, index: usize, inner: Problem) -> Self {
+        self.inner = Some(Box::new((index, inner)));
         self
     }
 
@@ -118,6 +128,16 @@ impl Problem {
         self.chain.as_deref()
     }
 
+    /// The members that PocketBase clients read of a failed request inside a batch, and its code.
+    fn to_response(&self) -> Value {
+        json!({
+            "status": self.status().as_u16(),
+            "code": self.code.as_str(),
+            "message": self.message,
+            "data": nested(&self.details),
+        })
+    }
+
     /// The body as JSON.
     pub fn to_json(&self, request_id: &str) -> Value {
         let status = self.status();
@@ -142,6 +162,9 @@ impl Problem {
         });
         for (name, text) in &self.members {
             body[*name] = json!(text);
+        }
+        if let Some((index, inner)) = self.inner.as_deref() {
+            body["data"]["requests"][index.to_string()]["response"] = inner.to_response();
         }
         body
     }
@@ -180,8 +203,15 @@ fn nested(details: &[Detail]) -> Map<String, Value> {
 
 impl<F: Fault> From<F> for Problem {
     fn from(fault: F) -> Self {
+        Self::of(&fault)
+    }
+}
+
+impl Problem {
+    /// How `fault` looks on the wire.
+    pub fn of(fault: &impl Fault) -> Self {
         let code = fault.code();
-        let chain = (code.kind() == Kind::Internal).then(|| chain_of(&fault).into());
+        let chain = (code.kind() == Kind::Internal).then(|| chain_of(fault).into());
         Self {
             code,
             message: fault.public().into_owned(),
@@ -189,6 +219,7 @@ impl<F: Fault> From<F> for Problem {
             members: fault.members().into_boxed_slice(),
             retry_after_s: fault.retry_after_s(),
             content_range: None,
+            inner: None,
             chain,
         }
     }

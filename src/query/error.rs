@@ -179,7 +179,8 @@ impl Fault for QueryError {
     }
 
     fn public(&self) -> Cow<'_, str> {
-        Cow::Owned(format!("Invalid {self}."))
+        let text = format!("Invalid {self}");
+        Cow::Owned(if text.ends_with('?') { text } else { text + "." })
     }
 
     fn details(&self) -> Vec<Detail> {

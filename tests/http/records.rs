@@ -237,7 +237,7 @@ async fn records_leave_and_come_back_in_bulk() {
         assert_eq!((&done["created"], &done["refused"]), (&json!(25), &json!(0)), "{done}");
         assert_eq!(column(&admin.get(&format!("{NOTES}?sort=-n&limit=1")).await.ok(), "n"), [24]);
     }
-    let rows = "{\"title\":\"good\"}\nnot json\n{\"title\":\"\"}\n";
+    let rows = "{\"title\":\"good\"}\n{\"title\":\"\"}\nnot json\n";
     let report = Answer::of(admin.request(Method::POST, "/api/collections/notes/import").body(rows)).await.ok();
     let refused: Vec<_> =
         report["refusals"].as_array().unwrap().iter().map(|row| row["line"].as_u64().unwrap()).collect();

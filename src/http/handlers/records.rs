@@ -132,10 +132,23 @@ pub(crate) async fn run_batch(visitor: Visitor, payload: web::Payload) -> Result
     let mut requests = BatchRequest::parse(Value::Object(body.object)).map_err(refused)?;
     requests.attach(body.uploads).map_err(refused)?;
     let options = BatchOptions { dry_run: visitor.flag("dryRun"), idempotency };
-    let answer = batch::run(&scope, requests, options).await?;
+    let answer = batch::run(&scope, requests, options).await.map_err(batch_problem)?;
     let (token, replayed) = (answer.token.clone(), answer.replayed);
     let id = crate::http::extract::request_id(visitor.request());
     Ok(respond::with_write_token(respond::batch(answer, &id), token.as_ref(), replayed))
+}
+
+/// The one failed request of a batch, with the answer that it would have had alone.
+fn batch_problem(fault: RecordError) -> Problem {
+    let inner = match &fault {
+        RecordError::Batch { index, fault } => Some((*index, Problem::of(&**fault))),
+        _ => None,
+    };
+    let problem = Problem::from(fault);
+    match inner {
+        Some((index, inner)) => problem.with_failed_request(index, inner),
+        None => problem,
+    }
 }
 
 /// `GET /api/changes?since=`

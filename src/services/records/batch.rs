@@ -10,7 +10,7 @@ use super::idempotency::Idempotency;
 use super::read::{self, ListRequest, View};
 use super::write::{self, Done, Effect, WriteRequest, WriteSource, WriteVerb};
 use super::{Answer, RecordError, Scope, uploads};
-use crate::kernel::error::{Code, Detail};
+use crate::kernel::error::{Code, Detail, Fault, Kind};
 use crate::kernel::ident::RecordId;
 use crate::query::request::RequestContext;
 use crate::store::{FileRef, Reader, WriteToken, WriteTx};
@@ -269,8 +269,12 @@ fn write_request(item: Item) -> Result<WriteRequest, RecordError> {
     })
 }
 
+/// What is wrong with a request is told as its failure; what is wrong with the node is told as that.
 fn at(index: usize, fault: RecordError) -> RecordError {
-    RecordError::Batch { index, fault: Box::new(fault) }
+    match fault.code().kind() {
+        Kind::Internal | Kind::Unavailable | Kind::StorageFull => fault,
+        _ => RecordError::Batch { index, fault: Box::new(fault) },
+    }
 }
 
 fn parse_answer(answer: &Answer) -> Option<Value> {

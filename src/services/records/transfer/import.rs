@@ -125,7 +125,7 @@ impl Importer {
 
     async fn write(&mut self, chunk: Vec<Row>) -> Result<(), RecordError> {
         let last_line = chunk.last().map_or(self.report.last_line, |row| row.line);
-        let mut ready = Vec::with_capacity(chunk.len());
+        let (mut ready, mut refused) = (Vec::with_capacity(chunk.len()), Vec::new());
         for Row { line, members } in chunk {
             match members {
                 Ok(body) => {
@@ -133,7 +133,7 @@ impl Importer {
                     let prepared = self.prepare(&request).await?;
                     ready.push((line, request, prepared));
                 }
-                Err(reason) => self.refuse(line, reason),
+                Err(reason) => refused.push((line, reason)),
             }
         }
         let (scope, dry_run) = (self.scope.clone(), self.options.dry_run);
@@ -155,8 +155,12 @@ impl Importer {
             match outcome {
                 Ok(Effect::Created) => self.report.created += 1,
                 Ok(_) => self.report.updated += 1,
-                Err(reason) => self.refuse(line, reason),
+                Err(reason) => refused.push((line, reason)),
             }
+        }
+        refused.sort_by_key(|(line, _)| *line);
+        for (line, reason) in refused {
+            self.refuse(line, reason);
         }
         self.report.last_line = last_line;
         Ok(())
