@@ -237,6 +237,8 @@ fn collections_records_blueprints_and_rules_from_the_command_line() {
     std::fs::write(folder.path().join("notes.ndjson"), "{\"t\":\"a\"}\n{\"t\":\"b\"}\n").unwrap();
     assert!(code(&data(&["records", "import", "notes", "--from", "notes.ndjson"]), 0).contains("\"created\": 2"));
     assert!(code(&data(&["records", "export", "notes", "--filter", "t = 'b'"]), 0).contains("\"b\""));
+    std::fs::write(folder.path().join("notes.csv"), "t\nfrom csv\n").unwrap();
+    assert!(code(&data(&["records", "import", "notes", "--from", "notes.csv"]), 0).contains("\"created\": 1"));
     std::fs::write(folder.path().join("bad.ndjson"), "nonsense\n").unwrap();
     code(&data(&["records", "import", "notes", "--from", "bad.ndjson"]), 1);
     let definitions = data(&["collection", "export"]).stdout;

@@ -362,7 +362,7 @@ pub(super) enum RecordsCommand {
     },
     /// Read records from a file; a row with the id of a record changes it
     #[command(
-        after_help = "Examples:\n  tenantry records import notes --from notes.ndjson --tenant acme\n  tenantry records import notes --from notes.csv --format csv --dry-run"
+        after_help = "Examples:\n  tenantry records import notes --from notes.ndjson --tenant acme\n  tenantry records import notes --from notes.csv --dry-run"
     )]
     Import {
         /// Name of the collection
@@ -373,9 +373,9 @@ pub(super) enum RecordsCommand {
         /// Slug or id of the tenant
         #[arg(long, default_value = "main")]
         tenant: String,
-        /// ndjson or csv
-        #[arg(long, default_value = "ndjson")]
-        format: String,
+        /// ndjson or csv; without it, csv for a file that is called .csv, else ndjson
+        #[arg(long)]
+        format: Option<String>,
         /// Check every row, change nothing
         #[arg(long)]
         dry_run: bool,

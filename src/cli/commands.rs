@@ -232,6 +232,8 @@ async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure
             Ok(out.flush()?)
         }
         RecordsCommand::Import { collection, from, tenant, format, dry_run, skip_lines } => {
+            let is_csv = from.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
+            let format = format.unwrap_or_else(|| if is_csv { "csv" } else { "ndjson" }.to_owned());
             let path = format!(
                 "{}/import?format={}&dryRun={dry_run}&skipLines={skip_lines}",
                 records_path(&tenant, &collection),
