@@ -13,6 +13,8 @@ use crate::kernel::random::Random;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{CustomizedPasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -137,13 +139,11 @@ struct Shared {
 }
 
 impl PasswordHasher {
-    /// Prepares a hasher; computes one hash for the comparison with unknown users.
+    /// Prepares a hasher.
     pub fn new(options: PasswordOptions, random: Arc<dyn Random>) -> Result<Self, PasswordError> {
         let PasswordCost { memory_kib, passes, lanes } = options.cost;
         let params = Params::new(memory_kib, passes, lanes, Some(OUTPUT_LEN)).map_err(failed)?;
-        let mut nobody = [0_u8; 32];
-        random.fill(&mut nobody);
-        let dummy = hash_with(&params, &nobody, &salt(random.as_ref()))?;
+        let dummy = nobody(&options.cost, random.as_ref());
         Ok(Self(Arc::new(Shared {
             options,
             params,
@@ -255,6 +255,16 @@ fn salt(random: &dyn Random) -> [u8; SALT_LEN] {
     salt
 }
 
+/// The hash of no password, at this cost. Drawn instead of computed: comparing with it costs the same, and a start does
+/// not have to take, and keep, the memory of a hash.
+fn nobody(cost: &PasswordCost, random: &dyn Random) -> String {
+    let PasswordCost { memory_kib, passes, lanes } = cost;
+    let mut output = [0_u8; OUTPUT_LEN];
+    random.fill(&mut output);
+    let (salt, output) = (STANDARD_NO_PAD.encode(salt(random)), STANDARD_NO_PAD.encode(output));
+    format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
+}
+
 fn hash_with(params: &Params, password: &[u8], salt: &[u8]) -> Result<String, PasswordError> {
     let hash: PasswordHash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
         .hash_password_customized(password, salt, None, None, params.clone())
@@ -301,6 +311,22 @@ mod tests {
     async fn the_default_cost_is_owasps_and_in_the_stored_text() {
         let stored = hasher(PasswordOptions::default()).hash("hunter2hunter2".into()).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+    }
+
+    /// A comparison with it must do the whole work: a text that cannot be read would be refused at once, and so tell who
+    /// has an account.
+    #[test]
+    fn nobodys_hash_is_a_hash_of_the_same_cost() {
+        let random = SeededRandom::new(3);
+        for cost in [CHEAP, PasswordCost::OWASP] {
+            let (one, two) = (nobody(&cost, &random), nobody(&cost, &random));
+            assert_ne!(one, two);
+            assert_eq!(cost_of(&one), Some(cost));
+            let hash = PasswordHash::new(&one).unwrap();
+            assert_eq!(hash.hash.unwrap().as_bytes().len(), OUTPUT_LEN);
+            let checked = Argon2::default().verify_password(b"anything", &hash);
+            assert!(matches!(checked, Err(argon2::password_hash::Error::PasswordInvalid)), "{checked:?}");
+        }
     }
 
     #[tokio::test]
