@@ -28,13 +28,6 @@ impl RunningNode {
     pub async fn prepare_demo(&self, progress: Progress) -> Result<Option<Secret>, StartError> {
         let engines = &self.engines;
         let meta = WriteMeta::system("demo");
-        let password = if engines.auth.has_superuser().await? {
-            None
-        } else {
-            let password = opaque::generate_password(engines.random.as_ref());
-            engines.auth.create_superuser(meta.clone(), DEMO_EMAIL, password.clone()).await?;
-            Some(password)
-        };
         if engines.registry.find(DEMO_TENANT).is_err() {
             let blueprint = engines.catalog.find(BLUEPRINT, None).await?;
             let slug = TenantSlug::parse(DEMO_TENANT).expect("invariant: the demo's slug is well formed");
@@ -44,9 +37,15 @@ impl RunningNode {
                 contents: Contents::Filled(self.fill(blueprint, progress)),
                 ..CreateTenant::plain(slug)
             };
-            engines.registry.create(meta, request).await?;
+            engines.registry.create(meta.clone(), request).await?;
         }
-        Ok(password)
+        // Last: the password can be shown only once, so whoever stops the filling must not have lost it.
+        if engines.auth.has_superuser().await? {
+            return Ok(None);
+        }
+        let password = opaque::generate_password(engines.random.as_ref());
+        engines.auth.create_superuser(meta, DEMO_EMAIL, password.clone()).await?;
+        Ok(Some(password))
     }
 
     fn fill(&self, blueprint: crate::schema::blueprint::Blueprint, progress: Progress) -> Fill {

@@ -55,7 +55,11 @@ impl FolderLock {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(refused)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
+            Ok(()) => {
+                // A node that was killed left its address; whoever answers there now is somebody else.
+                file.set_len(0).map_err(refused)?;
+                Ok(Self(file))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(FolderError::InUse { folder: folder.to_owned(), url: read_url(file) })
             }

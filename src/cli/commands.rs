@@ -160,14 +160,29 @@ async fn list_tenants(client: &Client) -> Result<(), Failure> {
 
 async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Failure> {
     let response = accepted(client.request(Method::GET, &format!("{path}/export")).send().await?).await?;
-    let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).open(out).await?;
+    let opened = tokio::fs::OpenOptions::new().write(true).create_new(true).open(out).await;
+    let file = opened.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Failure::Usage(format!("{} exists; choose another name, nothing is overwritten", out.display()))
+        }
+        _ => Failure::Io(error),
+    })?;
+    let written = write_whole(file, response).await;
+    if written.is_err() {
+        // Half an export looks like one.
+        let _ = tokio::fs::remove_file(out).await;
+    }
+    written?;
+    say!("wrote {}", out.display());
+    Ok(())
+}
+
+async fn write_whole(mut file: tokio::fs::File, response: reqwest::Response) -> Result<(), Failure> {
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
         file.write_all(&chunk?).await?;
     }
-    file.sync_all().await?;
-    say!("wrote {}", out.display());
-    Ok(())
+    Ok(file.sync_all().await?)
 }
 
 /// The password of the first line of the standard input, or a new one that is printed once.

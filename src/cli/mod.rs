@@ -46,7 +46,10 @@ pub fn run(typed: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(args: Args) -> Result<(), Failure> {
     crate::tls::install_provider();
     if let Command::Completions { shell } = args.command {
-        clap_complete::generate(shell, &mut Args::command(), "tenantry", &mut std::io::stdout());
+        // Into memory first: the generator panics when its reader goes away.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Args::command(), "tenantry", &mut script);
+        say_as_is!("{}", String::from_utf8_lossy(&script));
         return Ok(());
     }
     let config = args.config()?;

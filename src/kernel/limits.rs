@@ -57,6 +57,8 @@ pub const PAGE_LEN_DEFAULT: usize = 30;
 pub const PAGE_LEN_MAX: usize = 1_000;
 /// Change records per page at most.
 pub const CHANGES_PAGE_MAX: usize = 1_000;
+/// Bytes of log records after which a page of changes ends, with one record at least.
+pub const CHANGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Log records that one call for the audit trail looks at.
 pub const AUDIT_SCAN_MAX: usize = 10_000;
 /// Requests in a batch at most.
@@ -104,6 +106,8 @@ pub const JSON_BYTES_DEFAULT: usize = 1024 * 1024;
 pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
 /// Requests that share one commit.
 pub const GROUP_COMMIT_LEN_MAX: usize = 256;
+/// Milliseconds after which a group takes no further request.
+pub const GROUP_COMMIT_MS_MAX: u64 = 50;
 /// Operations in one transaction.
 pub const TX_OPS_MAX: usize = 100_000;
 /// Characters in a tenant's name.
@@ -137,6 +141,9 @@ pub const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const UPKEEP_EVERY_MS: i64 = 10 * 60 * 1_000;
 /// Expired sessions or codes that one upkeep removes in one transaction.
 pub const UPKEEP_ROWS_MAX: usize = 1_000;
+
+/// Milliseconds between two checks of one tenant's file because of panics.
+pub const PANIC_CHECK_EVERY_MS: i64 = 60 * 1_000;
 
 /// Password hashes computed at the same time.
 pub const HASH_CONCURRENCY_MAX: usize = 2;

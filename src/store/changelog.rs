@@ -208,15 +208,19 @@ fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
     bytes.try_into().map_err(|_| StoreError::damaged("an identity has the wrong length"))
 }
 
-/// Reads up to `limit` transactions after position `since`.
+/// Reads up to `limit` transactions after position `since`; fewer, but one at least, if their bytes are many.
 pub(super) fn scan(connection: &Connection, since: i64, limit: usize) -> Result<Vec<LoggedTx>, StoreError> {
     let mut statement =
         connection.prepare_cached("SELECT lsn, body FROM _tn_tx WHERE lsn > ?1 ORDER BY lsn LIMIT ?2")?;
     let mut rows = statement.query(params![since, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
+    let mut bytes = 0;
+    while bytes < limits::CHANGES_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
         let lsn: i64 = row.get(0)?;
         let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        bytes += body.len();
         let frame = record_codec::decode_frame(body)
             .map_err(|error| StoreError::damaged(format!("log record {lsn}: {error}")))?;
         found.push(LoggedTx { lsn, frame });
@@ -224,13 +228,19 @@ pub(super) fn scan(connection: &Connection, since: i64, limit: usize) -> Result<
     Ok(found)
 }
 
-/// Whether `next` continues the chain of `last`, the transaction before it in the same file; one without predecessor, or
-/// of another origin, is taken at its word.
-pub fn chain_holds(last: Option<&LoggedTx>, next: &LoggedTx) -> bool {
-    let Some(last) = last.filter(|last| last.frame.origin == next.frame.origin) else { return true };
-    let body = record_codec::encode_frame(&last.frame);
-    let chain = record_codec::chain_after(&last.frame.prev_chain, body.get(8..).unwrap_or_default());
-    next.frame.seq == last.frame.seq + 1 && next.frame.prev_chain == chain
+/// A walk along the log that notices where the chain of an origin does not hold. One line per origin of the file.
+#[derive(Debug, Default)]
+pub struct ChainWalk(HashMap<OriginUid, (i64, [u8; 32])>);
+
+impl ChainWalk {
+    /// Whether `next` continues what came before of its origin; the first of an origin is taken at its word.
+    pub fn holds(&mut self, next: &LoggedTx) -> bool {
+        let frame = &next.frame;
+        let body = record_codec::encode_frame(frame);
+        let chain = record_codec::chain_after(&frame.prev_chain, body.get(8..).unwrap_or_default());
+        let before = self.0.insert(frame.origin, (frame.seq, chain));
+        before.is_none_or(|(seq, chain)| frame.seq == seq + 1 && frame.prev_chain == chain)
+    }
 }
 
 /// Walks the whole log and lists what does not hold: frames, sequence numbers, stamps, chains. Returns the count too.
@@ -248,12 +258,20 @@ pub(super) fn verify(connection: &Connection) -> Result<(u64, Vec<String>), Stor
     }
     let mut problems = Vec::new();
     let mut count = 0_u64;
-    let mut statement = connection.prepare("SELECT lsn, body FROM _tn_tx ORDER BY lsn")?;
+    let mut last = None;
+    let mut statement = connection.prepare(
+        "SELECT lsn, body, uid, t.seq, t.hlc, t.epoch, t.schema FROM _tn_tx t LEFT JOIN _tn_origin USING (oid) ORDER BY lsn",
+    )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let lsn: i64 = row.get(0)?;
         count += 1;
-        if let Err(problem) = verify_one(row.get_ref(1)?.as_blob().unwrap_or_default(), &mut expected) {
+        let checked = match last.replace(lsn) {
+            Some(before) if lsn != before + 1 => Err(format!("position {lsn} after {before}")),
+            _ => verify_one(row.get_ref(1)?.as_blob().unwrap_or_default(), &mut expected),
+        };
+        let checked = checked.and_then(|frame| verify_columns(row, &frame).map_err(|error| error.to_string())?);
+        if let Err(problem) = checked {
             problems.push(format!("log record {lsn}: {problem}"));
             if problems.len() >= 20 {
                 break;
@@ -279,7 +297,16 @@ struct Line {
     hlc: i64,
 }
 
-fn verify_one(body: &[u8], lines: &mut HashMap<OriginUid, Line>) -> Result<(), String> {
+/// What stands beside a record in its row must be what the record says.
+fn verify_columns(row: &rusqlite::Row<'_>, frame: &Frame) -> Result<Result<(), String>, rusqlite::Error> {
+    let uid: Option<Vec<u8>> = row.get(2)?;
+    let beside: [i64; 4] = [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
+    let holds = uid.is_some_and(|uid| uid == frame.origin.0)
+        && beside == [frame.seq, frame.hlc.as_i64(), frame.epoch, frame.schema];
+    Ok(if holds { Ok(()) } else { Err("its row says something else than the record".to_owned()) })
+}
+
+fn verify_one(body: &[u8], lines: &mut HashMap<OriginUid, Line>) -> Result<Frame, String> {
     let frame = record_codec::decode_frame(body).map_err(|error| error.to_string())?;
     let line = lines.get_mut(&frame.origin).ok_or("its origin is not in the version vector")?;
     if frame.seq != line.seq.max(line.floor) + 1 {
@@ -296,7 +323,7 @@ fn verify_one(body: &[u8], lines: &mut HashMap<OriginUid, Line>) -> Result<(), S
     let record = body.get(8..).unwrap_or_default();
     (line.seq, line.hlc) = (frame.seq, frame.hlc.as_i64());
     line.chain = Some(record_codec::chain_after(&before, record));
-    Ok(())
+    Ok(frame)
 }
 
 /// Cuts the oldest records: those stamped before `before_ms`, and as many as bring the bodies below `bytes_max`.

@@ -8,6 +8,8 @@ use super::connection;
 use super::files;
 use super::migrate;
 use super::readers;
+use super::stats::Counters;
+use super::tenant::Shared;
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
 use crate::kernel::value::Stored;
 use crate::schema::CollectionKind;
@@ -141,6 +143,27 @@ fn check_log(connection: &Connection, report: &mut CheckReport) -> Result<(), St
     report.log_len = len;
     report.problems.extend(problems);
     Ok(())
+}
+
+/// A request panicked over `tenant`: checks its file and tells the log and the counters. Blocks.
+pub(super) fn look_after_panic(shared: &Shared, tenant: &TenantId) {
+    let counters = &shared.counters;
+    match check_file(&shared.options.data_dir, tenant) {
+        Ok(report) if report.is_healthy() => {
+            Counters::add(&counters.panic_checks, 1);
+            tracing::info!(tenant.id = %tenant, "the tenant is sound after a panic");
+        }
+        Ok(report) => {
+            Counters::add(&counters.panic_checks_failed, 1);
+            let problems = report.problems.join("; ");
+            tracing::error!(tenant.id = %tenant, problems, "the tenant is damaged, found after a panic");
+        }
+        // Such as one that was deleted in the meantime.
+        Err(error) => {
+            Counters::add(&counters.panic_checks_failed, 1);
+            tracing::warn!(tenant.id = %tenant, %error, "the tenant cannot be checked after a panic");
+        }
+    }
 }
 
 /// Bytes that an unprivileged process may still write to the file system of `folder`.

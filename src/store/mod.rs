@@ -32,7 +32,7 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-pub use changelog::{LogOp, LoggedTx, SchemaChange, chain_holds};
+pub use changelog::{ChainWalk, LogOp, LoggedTx, SchemaChange};
 pub use check::{CheckReport, check_file, free_bytes};
 pub use connection::{assert_sqlite, describe_in_scratch, required_compile_options};
 pub use faults::{FaultPoint, Faults, Injected, NoFaults};

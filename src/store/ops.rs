@@ -79,6 +79,21 @@ impl OpSet {
         }
     }
 
+    /// What earlier increments of this transaction amount to, and the value before them, if the log will hold them as one
+    /// amount. Numbers are not associative, so the row must be counted the way the log will be replayed.
+    pub(super) fn pending(
+        &self,
+        collection: &CollectionId,
+        id: &RecordId,
+        field: FieldNumber,
+    ) -> Option<(f64, &Stored)> {
+        let State::Changed(changes) = &self.open.get(&(collection.clone(), id.clone()))?.state else { return None };
+        match changes.get(&field)? {
+            Change::Inc { delta, before } => Some((*delta, before)),
+            Change::Set { .. } => None,
+        }
+    }
+
     pub(super) fn increment(
         &mut self,
         collection: &CollectionId,

@@ -32,6 +32,8 @@ pub struct StoreOptions {
     pub idle_close_ms: i64,
     /// Threads that write, shared by all tenants.
     pub writer_threads: usize,
+    /// A group takes no further request after this long, so that a slow one does not hold back everybody's answer.
+    pub group_time_max: Duration,
     /// Read connections per tenant.
     pub readers_max: u32,
     /// Budgets of one read.
@@ -72,6 +74,7 @@ impl StoreOptions {
             open_max: limits::OPEN_TENANTS_DEFAULT,
             idle_close_ms: 300_000,
             writer_threads: 4,
+            group_time_max: Duration::from_millis(limits::GROUP_COMMIT_MS_MAX),
             readers_max: limits::READERS_PER_TENANT_MAX,
             read_inline_steps: limits::READ_INLINE_STEPS,
             read_steps_max: limits::READ_STEPS_MAX,

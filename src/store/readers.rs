@@ -255,10 +255,24 @@ impl<'a> Reader<'a> {
 
     pub(super) fn as_system<T>(&self, run: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let Some(system) = self.system else { return run(self.connection) };
-        system.store(true, Ordering::Relaxed);
-        let result = run(self.connection);
-        system.store(false, Ordering::Relaxed);
-        result
+        let _own = Own::begin(system);
+        run(self.connection)
+    }
+}
+
+/// While it lives the store runs its own statements; ends with a panic too, or the next reader would be let in.
+struct Own<'a>(&'a AtomicBool);
+
+impl<'a> Own<'a> {
+    fn begin(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -291,6 +305,18 @@ struct Snapshot {
 
 struct Manager {
     inner: SqliteConnectionManager,
+}
+
+/// Has the tenant checked if the read panics.
+struct PanicWatch<'a>(&'a TenantInner);
+
+impl Drop for PanicWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            Counters::add(&self.0.counters().panics, 1);
+            self.0.note_panic();
+        }
+    }
 }
 
 /// How much one try may use.
@@ -387,6 +413,7 @@ impl ReadConnection {
         read: &dyn Fn(&Reader<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
         self.renew(tenant).map_err(E::from)?;
+        let _watch = PanicWatch(tenant);
         let Some(snapshot) = &self.snapshot else { return Err(StoreError::Busy.into()) };
         let options = tenant.options();
         let reader = Reader {

@@ -25,6 +25,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pages copied between two looks at whether to go on.
 const PAGES_PER_STEP: i32 = 2_048;
+/// Part of every temporary name; no tenant id has a dot.
+const TEMPORARY: &str = ".tmp-";
 
 impl Tenants {
     /// Makes an empty tenant file and opens it.
@@ -279,15 +281,36 @@ fn delete_folder(options: &StoreOptions, id: &TenantId) -> Result<(), StoreError
     if id.is_control() {
         return Err(StoreError::Refused(Arc::from("the control database cannot be deleted")));
     }
-    if !target.is_file() {
+    let folder = parent(&target)?;
+    // A folder without a database is what a crash in the middle of a creation left; it goes like a whole one.
+    if !folder.is_dir() {
         return Err(StoreError::TenantMissing(id.clone()));
     }
-    let folder = parent(&target)?;
     // The new name is no tenant id, so a crash in between leaves rubbish, not half a tenant.
     let doomed = temporary(folder, &*options.random);
     fs::rename(folder, &doomed)?;
     sync_dir(parent(folder)?)?;
     fs::remove_dir_all(&doomed)?;
+    Ok(())
+}
+
+/// Removes what crashes left of creations, copies and deletions: names that no tenant can have. For the start, when
+/// nobody works in the folder; what cannot be removed is told and left.
+pub(super) fn sweep_rubbish(data_dir: &Path) -> Result<(), StoreError> {
+    for folder in [data_dir.to_path_buf(), data_dir.join("tenants")] {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().contains(TEMPORARY) {
+                continue;
+            }
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match removed {
+                Ok(()) => tracing::warn!(path = %path.display(), "removed what a crash left behind"),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove what a crash left behind"),
+            }
+        }
+    }
     Ok(())
 }
 
@@ -315,7 +338,7 @@ fn parent(path: &Path) -> Result<&Path, StoreError> {
 
 /// A name beside `target` that no tenant can have.
 fn temporary(target: &Path, random: &dyn Random) -> PathBuf {
-    with_suffix(target, &format!(".tmp-{}", random::lowercase_id(random, 8)))
+    with_suffix(target, &format!("{TEMPORARY}{}", random::lowercase_id(random, 8)))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -45,6 +45,8 @@ counters! {
     requests_refused: "Requests refused because a queue was full.",
     group_len_max: "Largest group so far.",
     panics: "Requests or observers that panicked.",
+    panic_checks: "Tenants found sound after a panic.",
+    panic_checks_failed: "Tenants found damaged, or not to be checked, after a panic.",
     reads_inline: "Reads answered on the calling thread.",
     reads_pooled: "Reads answered on the blocking pool.",
     reads_too_expensive: "Reads that used up their budget.",

@@ -5,6 +5,7 @@
 //! Does not do: which tenants exist (the registry in the control database), names, rights.
 
 use super::changelog::{LogHead, LoggedTx};
+use super::check;
 use super::files::FileRemover;
 use super::migrate;
 use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
@@ -14,11 +15,13 @@ use super::writer::{self, WriteQueue, WriteState, WriterPool};
 use super::writetx::WriteTx;
 use super::{StoreError, connection};
 use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
 use crate::schema::Schema;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -42,6 +45,8 @@ pub(super) struct TenantInner {
     write: Mutex<Option<WriteState>>,
     last_used_ms: AtomicI64,
     meter: Option<Arc<dyn ReadMeter>>,
+    /// When the file was last looked at after a panic.
+    looked_at_ms: AtomicI64,
     shared: Arc<Shared>,
 }
 
@@ -83,6 +88,7 @@ impl TenantInner {
             write: Mutex::new(Some(WriteState { connection, budget, log, turns: 0 })),
             last_used_ms: AtomicI64::new(options.clock.now_ms()),
             meter: shared.options.meters.as_ref().map(|meters| meters.meter(id)),
+            looked_at_ms: AtomicI64::new(i64::MIN),
             shared: Arc::clone(shared),
         })
     }
@@ -146,6 +152,21 @@ impl TenantInner {
 
     pub(super) fn readers(&self) -> &ReadPool {
         &self.readers
+    }
+
+    /// Somebody's code panicked over this file: has it checked, aside and not over and over.
+    pub(super) fn note_panic(&self) {
+        let now_ms = self.options().clock.now_ms();
+        let last_ms = self.looked_at_ms.load(Ordering::Relaxed);
+        let due = last_ms == i64::MIN || now_ms.saturating_sub(last_ms) >= limits::PANIC_CHECK_EVERY_MS;
+        let mine = || self.looked_at_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if due && mine() {
+            let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+            let look = move || check::look_after_panic(&shared, &id);
+            if let Err(error) = std::thread::Builder::new().name("tn-check".into()).spawn(look) {
+                tracing::warn!(tenant.id = %self.id, %error, "the tenant cannot be checked after a panic");
+            }
+        }
     }
 
     /// Folds the log into the file and lets go of it; readers first, so that the last connection is the writer's.
@@ -289,22 +310,59 @@ impl Drop for CancelOnDrop {
 /// The open handles of this process, and what makes, copies, moves and deletes tenant files.
 pub struct Tenants {
     pub(super) shared: Arc<Shared>,
-    table: Mutex<Table>,
+    /// Shared with the handles that are on their way out.
+    table: Arc<Mutex<Table>>,
     /// Told when a handle was closed or an exclusive operation ended.
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Table {
     open: HashMap<TenantId, Arc<OnceCell<TenantDb>>>,
+    /// Tenants whose handle left `open` and still lets go of the file; each is held by one [`Leaving`].
+    closing: HashSet<TenantId>,
     /// Tenants on which an exclusive operation runs.
     held: HashSet<TenantId>,
+}
+
+/// What an opener finds in the table.
+enum Seat {
+    /// The handle.
+    Open(TenantDb),
+    /// The cell in which the handle will be, and whether one more is too many.
+    Free(Arc<OnceCell<TenantDb>>, bool),
+    /// The handle before it still lets go of the file.
+    Leaving,
+}
+
+/// A handle that nobody can get any more. Dropping closes it, which blocks; only then may the file be opened or moved.
+struct Leaving {
+    inner: Option<TenantInner>,
+    table: Arc<Mutex<Table>>,
+    changed: Arc<Notify>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let id = inner.id.clone();
+        // A panic while closing leaves a consistent file; the tenant must not stay unreachable for it.
+        let _ = catch_unwind(AssertUnwindSafe(|| inner.close()));
+        self.table.lock().closing.remove(&id);
+        self.changed.notify_waiters();
+    }
 }
 
 impl std::fmt::Debug for Tenants {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tenants").field("options", &self.shared.options).finish_non_exhaustive()
     }
+}
+
+/// Closes a handle on a thread that may block.
+async fn close_off_thread(leaving: Leaving) {
+    // Nothing to learn from the join: dropping does not panic.
+    let _ = tokio::task::spawn_blocking(move || drop(leaving)).await;
 }
 
 /// Holds a tenant for an exclusive operation; dropping lets it go.
@@ -326,12 +384,13 @@ impl Tenants {
         connection::assert_sqlite()?;
         super::node::raise_file_limit();
         std::fs::create_dir_all(options.data_dir.join("tenants"))?;
+        super::snapshot::sweep_rubbish(&options.data_dir)?;
         let writers = WriterPool::start(options.writer_threads)?;
         let openers = Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("tn-open-{}").build());
         let remover = FileRemover::start(options.data_dir.clone())?;
         let options = Arc::new(options);
         let shared = Arc::new(Shared { options, counters: Counters::default(), remover, writers, openers });
-        Ok(Self { shared, table: Mutex::default(), changed: Notify::new() })
+        Ok(Self { shared, table: Arc::default(), changed: Arc::default() })
     }
 
     /// Where the file of a tenant is: `control.db`, or `tenants/<id>/data.db`.
@@ -347,19 +406,14 @@ impl Tenants {
     /// The handle of a tenant, opening its file if needed.
     pub async fn open(&self, id: &TenantId) -> Result<TenantDb, StoreError> {
         loop {
-            let (cell, crowded) = {
-                let mut table = self.table.lock();
-                if table.held.contains(id) {
-                    return Err(StoreError::TenantBusy(id.clone()));
+            let (cell, crowded) = match self.seat(id)? {
+                Seat::Open(tenant) => return Ok(tenant),
+                Seat::Free(cell, crowded) => (cell, crowded),
+                // The handle before this one is still letting go of the file.
+                Seat::Leaving => {
+                    self.wait_briefly().await;
+                    continue;
                 }
-                // The usual case. Cloned under the lock, under which nobody can be closing it.
-                if let Some(tenant) = table.open.get(id).and_then(|cell| cell.get()) {
-                    tenant.0.last_used_ms.store(self.shared.options.clock.now_ms(), Ordering::Relaxed);
-                    return Ok(tenant.clone());
-                }
-                let known = table.open.contains_key(id);
-                let crowded = !known && table.open.len() >= self.shared.options.open_max;
-                (Arc::clone(table.open.entry(id.clone()).or_default()), crowded)
             };
             if crowded {
                 self.close_longest_unused().await;
@@ -380,6 +434,29 @@ impl Tenants {
                 }
             }
         }
+    }
+
+    fn seat(&self, id: &TenantId) -> Result<Seat, StoreError> {
+        let mut table = self.table.lock();
+        if table.held.contains(id) {
+            return Err(StoreError::TenantBusy(id.clone()));
+        }
+        // The usual case. Cloned under the lock, under which nobody can be closing it.
+        if let Some(tenant) = table.open.get(id).and_then(|cell| cell.get()) {
+            tenant.0.last_used_ms.store(self.shared.options.clock.now_ms(), Ordering::Relaxed);
+            return Ok(Seat::Open(tenant.clone()));
+        }
+        if table.closing.contains(id) {
+            return Ok(Seat::Leaving);
+        }
+        let known = table.open.contains_key(id);
+        let crowded = !known && table.open.len() >= self.shared.options.open_max;
+        Ok(Seat::Free(Arc::clone(table.open.entry(id.clone()).or_default()), crowded))
+    }
+
+    /// Until something was closed, or a moment: users of a handle do not announce that they are done.
+    async fn wait_briefly(&self) {
+        let _ = tokio::time::timeout(Duration::from_millis(5), self.changed.notified()).await;
     }
 
     async fn open_file(&self, id: &TenantId) -> Result<TenantDb, StoreError> {
@@ -406,14 +483,16 @@ impl Tenants {
     }
 
     /// Takes a handle out of the table if nobody else has it. Under the table's lock nobody can get it meanwhile.
-    fn take_unused(table: &mut Table, id: &TenantId) -> Option<TenantInner> {
+    fn take_unused(&self, table: &mut Table, id: &TenantId) -> Option<Leaving> {
         let cell = table.open.get(id)?;
         // 1 is the table's own; an opener or a caller that is about to clone holds the cell.
         if Arc::strong_count(cell) > 1 || cell.get().is_none_or(|tenant| Arc::strong_count(&tenant.0) > 1) {
             return None;
         }
         let cell = Arc::into_inner(table.open.remove(id)?)?;
-        Arc::into_inner(cell.into_inner()?.0)
+        let inner = Arc::into_inner(cell.into_inner()?.0)?;
+        table.closing.insert(id.clone());
+        Some(Leaving { inner: Some(inner), table: Arc::clone(&self.table), changed: Arc::clone(&self.changed) })
     }
 
     async fn close_longest_unused(&self) {
@@ -429,23 +508,17 @@ impl Tenants {
                 })
                 .collect();
             candidates.sort();
-            candidates.into_iter().find_map(|(_, id)| Self::take_unused(&mut table, &id))
+            candidates.into_iter().find_map(|(_, id)| self.take_unused(&mut table, &id))
         };
-        if let Some(inner) = victim {
-            self.close_inner(inner).await;
+        if let Some(leaving) = victim {
+            close_off_thread(leaving).await;
         }
-    }
-
-    async fn close_inner(&self, inner: TenantInner) {
-        // A failed join is a panic while closing; the file is consistent all the same.
-        let _ = tokio::task::spawn_blocking(move || inner.close()).await;
-        self.changed.notify_waiters();
     }
 
     /// Closes handles that were not used for `idle_close_ms`, and as many as the bound asks for. Call it now and then.
     pub async fn sweep(&self) -> usize {
         let before = self.shared.options.clock.now_ms() - self.shared.options.idle_close_ms;
-        let idle: Vec<TenantInner> = {
+        let idle: Vec<Leaving> = {
             let mut table = self.table.lock();
             Self::forget_abandoned(&mut table);
             let old: Vec<TenantId> = table
@@ -456,11 +529,11 @@ impl Tenants {
                 })
                 .map(|(id, _)| id.clone())
                 .collect();
-            old.iter().filter_map(|id| Self::take_unused(&mut table, id)).collect()
+            old.iter().filter_map(|id| self.take_unused(&mut table, id)).collect()
         };
         let mut closed = idle.len();
-        for inner in idle {
-            self.close_inner(inner).await;
+        for leaving in idle {
+            close_off_thread(leaving).await;
         }
         while self.open_len() > self.shared.options.open_max {
             let len = self.open_len();
@@ -494,8 +567,7 @@ impl Tenants {
             if Instant::now() >= until {
                 return false;
             }
-            // Users of a handle do not announce that they are done, so look again shortly.
-            let _ = tokio::time::timeout(Duration::from_millis(5), self.changed.notified()).await;
+            self.wait_briefly().await;
         }
         true
     }
@@ -505,13 +577,13 @@ impl Tenants {
             let mut table = self.table.lock();
             Self::forget_abandoned(&mut table);
             if !table.open.contains_key(id) {
-                return true;
+                return !table.closing.contains(id);
             }
-            Self::take_unused(&mut table, id)
+            self.take_unused(&mut table, id)
         };
         match taken {
-            Some(inner) => {
-                self.close_inner(inner).await;
+            Some(leaving) => {
+                close_off_thread(leaving).await;
                 true
             }
             None => false,

@@ -29,8 +29,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// A group stops taking requests after this long, so that a slow one does not hold back the others' acknowledgement.
-const GROUP_TIME_MAX: Duration = Duration::from_millis(50);
 /// Write-ahead log frames (pages) after which a checkpoint is tried.
 const CHECKPOINT_FRAMES: i32 = 1_000;
 /// Frames after which the log file is worth truncating: 64 MiB.
@@ -194,7 +192,14 @@ impl WriterPool {
     }
 
     fn schedule(&self, tenant: TenantDb) {
-        self.run.lock().tenants.push_back(tenant);
+        let mut run = self.run.lock();
+        if run.threads == 0 {
+            // The pool closed between the look and now; nobody would ever come for this.
+            drop(run);
+            let jobs: Vec<Box<dyn Job>> = tenant.inner().queue().lock().jobs.drain(..).collect();
+            return jobs.into_iter().for_each(|job| job.settle(Err(StoreError::Closing)));
+        }
+        run.tenants.push_back(tenant);
         self.wake.notify_one();
     }
 
@@ -269,6 +274,7 @@ fn turn(tenant: &TenantDb) {
     let left = catch_unwind(AssertUnwindSafe(|| group.run(&mut jobs)));
     if left.is_err() {
         Counters::add(&inner.counters().panics, 1);
+        inner.note_panic();
         recover(inner, state);
     }
     if !jobs.is_empty() {
@@ -342,7 +348,7 @@ impl<'a> Group<'a> {
                 job.settle(Err(error.clone()));
                 return self.fail(error);
             }
-            if began.elapsed() >= GROUP_TIME_MAX {
+            if began.elapsed() >= self.inner.options().group_time_max {
                 break;
             }
         }
@@ -397,6 +403,7 @@ impl<'a> Group<'a> {
         }
         if verdict == Verdict::Panicked {
             Counters::add(&self.inner.counters().panics, 1);
+            self.inner.note_panic();
         }
         if verdict != Verdict::Keep || outcome.dry_run {
             self.undo(ops.schema_changed)?;

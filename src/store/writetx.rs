@@ -138,7 +138,11 @@ impl<'a> WriteTx<'a> {
         numbers.extend(collection.partition);
         let (before, mut clock) = self.present(collection, id, &numbers)?;
         let first = before.first().cloned().unwrap_or(Stored::Real(0.0));
-        let after = [(field, Stored::Real(first.as_number().unwrap_or(0.0) + delta))];
+        let sum = match self.ops.pending(&collection.id, id, field) {
+            Some((earlier, before)) => before.as_number().unwrap_or(0.0) + (earlier + delta),
+            None => first.as_number().unwrap_or(0.0) + delta,
+        };
+        let after = [(field, Stored::Real(sum))];
         clock.set(field, self.clock);
         self.paused(|tx| rows::update(tx.reader.connection, collection, id, &after, &clock))?;
         self.ops.increment(&collection.id, id, field, delta, first);

@@ -8,7 +8,7 @@ use super::changes::{Printer, place, require_superuser, separate};
 use super::{Answer, RecordError, Scope};
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::kernel::limits;
-use crate::store::{LoggedTx, chain_holds};
+use crate::store::{ChainWalk, LoggedTx};
 
 /// Transactions read from the log in one step.
 const STEP: usize = 1_000;
@@ -71,14 +71,15 @@ pub async fn list_audit(scope: &Scope, query: AuditQuery, form: AuditForm) -> Re
             let (mut at, mut verified) = (query.since, true);
             // The entry the last page ended with, so that the chain is checked across pages.
             let before = reader.changes(query.since.saturating_sub(1), 1)?.pop();
-            let mut last: Option<LoggedTx> = before.filter(|before| before.lsn == query.since);
+            let mut chain = ChainWalk::default();
+            before.filter(|before| before.lsn == query.since).iter().for_each(|before| _ = chain.holds(before));
             'log: while looked < limits::AUDIT_SCAN_MAX {
                 let changes = reader.changes(at, STEP)?;
                 if changes.is_empty() {
                     break;
                 }
                 for change in changes {
-                    verified &= chain_holds(last.as_ref(), &change);
+                    verified &= chain.holds(&change);
                     at = change.lsn;
                     looked += 1;
                     if wanted.is_met(&query, &change) {
@@ -92,7 +93,6 @@ pub async fn list_audit(scope: &Scope, query: AuditQuery, form: AuditForm) -> Re
                         }
                         count += 1;
                     }
-                    last = Some(change);
                     if count >= limit {
                         break 'log;
                     }

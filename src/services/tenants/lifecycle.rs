@@ -203,11 +203,14 @@ impl Registry {
         .await
     }
 
-    /// Removes the tenant and everything in it; its id, which nobody will have again.
+    /// Removes the tenant and everything in it; its id, which nobody will have again. What failed halfway can be repeated.
     pub async fn delete(&self, meta: WriteMeta, slug_or_id: &str) -> Result<TenantId, TenantError> {
-        let entry = self.settled(slug_or_id)?;
-        refuse_main(&entry)?;
-        let hold = self.hold(&entry.id, entry.slug.as_str())?;
+        let named = self.find(slug_or_id)?;
+        refuse_main(&named)?;
+        let hold = self.hold(&named.id, named.slug.as_str())?;
+        // Read again under the hold: another operation may have ended in between. Nobody works on it now, so whatever
+        // state it is in, it may go; one that is half made or half gone has been left by an operation that failed.
+        let entry = self.find(named.id.as_str())?;
         let inner = Arc::clone(&self.0);
         finish(async move {
             let _hold = hold;

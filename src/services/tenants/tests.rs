@@ -205,8 +205,13 @@ async fn leftovers_of_a_crash_are_removed_at_the_next_start() {
     unmade.state = TenantState::Creating;
     entry::save(node.registry.control(), meta(), &unmade, Save::Insert).await.unwrap();
     node.stop().await;
+    // A creation that was cut off before its file had its name.
+    let begun = folder.path().join("tenants/never_made");
+    std::fs::create_dir_all(begun.join("files")).unwrap();
+    std::fs::write(begun.join("data.db.tmp-abcdefgh"), "half a file").unwrap();
 
     let node = TestNode::open(folder.path()).await;
+    assert!(!begun.exists());
     for id in &ids {
         assert!(!node.store.exists(id) && node.registry.entry(id).is_none());
     }
@@ -258,6 +263,24 @@ async fn a_host_leads_to_one_tenant_even_when_many_ask_for_it_at_once() {
     let outcomes = futures_util::future::join_all(requests).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     assert!(outcomes.into_iter().filter_map(Result::err).all(|error| error.code() == Code::Conflict));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_operation_left_can_be_deleted_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    for state in [TenantState::Creating, TenantState::Deleting] {
+        let id = node.create("stuck").await.id().clone();
+        let mut entry = TenantEntry::clone(&node.registry.find("stuck").unwrap());
+        entry.state = state;
+        node.registry.0.directory.put(Arc::new(entry));
+        let hold = node.registry.hold(&id, "stuck").unwrap();
+        assert_eq!(code(node.registry.delete(meta(), "stuck").await), Code::TenantBusy, "somebody works on it");
+        drop(hold);
+        node.registry.delete(meta(), "stuck").await.unwrap();
+        assert!(!node.store.exists(&id) && node.registry.find("stuck").is_err());
+        assert_eq!(code(node.registry.delete(meta(), "stuck").await), Code::TenantNotFound);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

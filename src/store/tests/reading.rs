@@ -1,6 +1,7 @@
 //! Snapshots, budgets, what read connections refuse, and schema changes under readers.
 
 use super::support::*;
+use crate::kernel::limits;
 use crate::kernel::value::{Cell, Stored};
 use crate::query::functions::SqlFunction;
 use crate::store::{SlowQuery, SlowQuerySink, StoreError, WriteTx, assert_sqlite};
@@ -53,6 +54,7 @@ async fn every_read_after_an_acknowledgement_sees_the_write() {
 async fn a_snapshot_is_reused_until_something_is_written() {
     let fixture = fixture();
     let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    turn_over(&tenant);
     count(&tenant, &notes).await;
     let before = fixture.tenants.stats().snapshots_renewed;
     for _ in 0..10 {
@@ -60,6 +62,7 @@ async fn a_snapshot_is_reused_until_something_is_written() {
     }
     assert_eq!(fixture.tenants.stats().snapshots_renewed, before);
     insert(&tenant, &notes, "a", "first").await.unwrap();
+    turn_over(&tenant);
     assert_eq!(count(&tenant, &notes).await, 1);
     assert_eq!(fixture.tenants.stats().snapshots_renewed, before + 1);
 }
@@ -282,4 +285,27 @@ async fn full_text_search_works_under_the_guard_and_follows_writes() {
     tenant.write::<_, StoreError, _>(meta(), rename).await.unwrap();
     assert_eq!((hits("fox").await, hits("dog").await), (None, None));
     assert_eq!(hits("cat").await, Some(Stored::from("a")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_panics_has_the_tenant_checked_and_leaves_the_connection_guarded() {
+    let fixture = fixture_with(|options| options.readers_max = 1);
+    let (tenant, _) = tenant_with_notes(&fixture, "one").await;
+    turn_over(&tenant);
+    for _ in 0..3 {
+        let tenant = tenant.clone();
+        let read = tokio::spawn(async move {
+            let _: Result<(), StoreError> =
+                tenant.read(|reader| reader.as_system(|_| -> Result<(), StoreError> { panic!("on purpose") })).await;
+        });
+        let _ = read.await;
+    }
+    until(|| fixture.tenants.stats().panic_checks == 1).await;
+    assert_eq!(fixture.tenants.stats().panics, 3);
+    let secret: Result<_, StoreError> =
+        tenant.read(|reader| reader.find_one("SELECT value FROM _tn_meta", &[], |row| row.stored(0))).await;
+    assert!(matches!(secret, Err(StoreError::Refused(_))), "{secret:?}");
+    fixture.clock.advance_ms(limits::PANIC_CHECK_EVERY_MS);
+    let _: Result<crate::store::Written<()>, StoreError> = tenant.write(meta(), |_| panic!("on purpose")).await;
+    until(|| fixture.tenants.stats().panic_checks == 2).await;
 }

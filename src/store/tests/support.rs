@@ -22,6 +22,8 @@ pub(super) fn options(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> S
     let random = Arc::new(SeededRandom::new(7));
     let mut options = StoreOptions::new(folder.path().to_path_buf(), NodeId([1; 16]), clock.clone(), random);
     options.writer_threads = 2;
+    // A busy machine must not cut a group that a test wants whole.
+    options.group_time_max = std::time::Duration::from_secs(600);
     options
 }
 
@@ -90,6 +92,21 @@ pub(super) async fn insert(
 ) -> Result<Written<()>, StoreError> {
     let (notes, image) = (Arc::clone(notes), note(notes, record, title, 1.0));
     tenant.write(meta(), move |tx: &mut WriteTx<'_>| tx.insert(&notes, &image)).await
+}
+
+/// Waits for something that another thread brings about.
+pub(super) async fn until(mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(120), waiting).await.expect("it never came about");
+}
+
+/// Waits until the writer has done what it does after an acknowledgement; it borrows idle read connections for that.
+pub(super) fn turn_over(tenant: &TenantDb) {
+    drop(tenant.inner().write_state().lock());
 }
 
 pub(super) async fn count(tenant: &TenantDb, notes: &Arc<Collection>) -> i64 {

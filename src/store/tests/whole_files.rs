@@ -149,3 +149,65 @@ async fn the_doctor_finds_a_broken_chain() {
     assert!(report.problems[0].contains("log record 4"), "{:?}", report.problems);
     assert!(free_bytes(fixture.folder.path()).unwrap() > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_a_row_that_contradicts_its_record_and_a_gap_in_the_positions() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for name in ["a", "b"] {
+        insert(&tenant, &notes, name, name).await.unwrap();
+    }
+    drop(tenant);
+    assert!(fixture.tenants.close(&id("one")).await);
+    let path = fixture.tenants.path(&id("one"));
+    let told = |sql: &str| {
+        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        check_file(fixture.folder.path(), &id("one")).unwrap().problems.join("; ")
+    };
+    assert!(told("UPDATE _tn_tx SET hlc = hlc + 1 WHERE lsn = 2").contains("log record 2: its row says"));
+    assert!(told("UPDATE _tn_tx SET hlc = hlc - 1 WHERE lsn = 2").is_empty());
+    assert!(told("UPDATE _tn_tx SET lsn = 9 WHERE lsn = 3").contains("position 9 after 2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_leaves_of_whole_files_is_gone_after_the_next_start() {
+    let fixture = fixture();
+    tenant_with_notes(&fixture, "one").await;
+    let tenants = fixture.folder.path().join("tenants");
+    // A deletion that ended after its rename, a creation that ended before its own, the same of the control database.
+    std::fs::create_dir_all(tenants.join("gone.tmp-abcdefgh/files/c")).unwrap();
+    std::fs::write(tenants.join("gone.tmp-abcdefgh/data.db"), "x").unwrap();
+    std::fs::write(fixture.folder.path().join("control.db.tmp-abcdefgh"), "x").unwrap();
+    std::fs::create_dir_all(tenants.join("half")).unwrap();
+    std::fs::write(tenants.join("half/data.db.tmp-abcdefgh"), "x").unwrap();
+    let again = Tenants::start(options(&fixture.folder, &fixture.clock)).unwrap();
+    again.delete(&id("half")).await.unwrap();
+    let left: Vec<_> = std::fs::read_dir(&tenants).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["one"]);
+    assert!(!fixture.folder.path().join("control.db.tmp-abcdefgh").exists());
+    assert!(matches!(again.delete(&id("half")).await, Err(StoreError::TenantMissing(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_neither_opened_nor_swapped_while_its_last_handle_lets_go() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    insert(&tenant, &notes, "a", "a").await.unwrap();
+    turn_over(&tenant);
+    drop(tenant);
+    fixture.clock.advance_ms(fixture.tenants.options().idle_close_ms + 1);
+    let sweeping = {
+        let tenants = Arc::clone(&fixture.tenants);
+        tokio::spawn(async move {
+            while tenants.sweep().await == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let closes = || fixture.tenants.stats().closes;
+    until(|| fixture.tenants.open_len() == 0).await;
+    let opened = fixture.tenants.open(&id("one")).await.unwrap();
+    assert_eq!(closes(), 1, "the handle before was closed first");
+    sweeping.await.unwrap();
+    assert_eq!(count(&opened, &notes).await, 1);
+}

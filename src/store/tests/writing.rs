@@ -3,7 +3,7 @@
 use super::support::*;
 use crate::kernel::clock::Hlc;
 use crate::kernel::error::Fault;
-use crate::kernel::ident::TenantId;
+use crate::kernel::ident::{OriginUid, TenantId};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::store::{
@@ -134,6 +134,7 @@ async fn a_failing_a_panicking_and_a_dry_request_are_undone_alone() {
     assert_eq!(count(&tenant, &notes).await, 2);
     let stats = fixture.tenants.stats();
     assert_eq!((stats.panics, stats.group_len_max), (1, 2));
+    until(|| fixture.tenants.stats().panic_checks == 1).await;
     let sequences: Vec<i64> = tenant.changes(1, 10).await.unwrap().iter().map(|tx| tx.frame.seq).collect();
     assert_eq!(sequences, [2, 3], "undone requests leave no gap");
 }
@@ -435,11 +436,53 @@ async fn a_record_that_was_tampered_with_breaks_the_chain_to_the_next() {
         insert(&tenant, &notes, name, name).await.unwrap();
     }
     let mut log = tenant.changes(0, 10).await.unwrap();
-    let holds =
-        |log: &[crate::store::LoggedTx]| log.windows(2).all(|two| crate::store::chain_holds(two.first(), &two[1]));
+    let holds = |log: &[crate::store::LoggedTx]| {
+        let mut chain = crate::store::ChainWalk::default();
+        log.iter().all(|tx| chain.holds(tx))
+    };
     assert!(holds(&log));
     let removed: Vec<_> = log.iter().filter(|tx| tx.lsn != 2).cloned().collect();
     assert!(!holds(&removed), "a missing record shows");
+    let mut mixed = log.clone();
+    mixed[2].frame.origin = OriginUid([9; 16]);
+    assert!(!holds(&mixed), "a missing record shows across one of another origin");
     log[1].frame.actor = Arc::from("somebody else");
     assert!(!holds(&log), "a changed record shows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_incremented_twice_in_one_transaction_is_what_its_log_says() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let (score, collection) = (number(&notes, "score"), Arc::clone(&notes));
+    let insert = move |tx: &mut WriteTx<'_>| tx.insert(&collection, &note(&collection, "a", "a", 0.1));
+    tenant.write::<_, StoreError, _>(meta(), insert).await.unwrap();
+    let collection = Arc::clone(&notes);
+    let twice = move |tx: &mut WriteTx<'_>| {
+        tx.increment(&collection, &record_id("a"), score, 0.2)?;
+        tx.increment(&collection, &record_id("a"), score, 0.3)
+    };
+    tenant.write::<_, StoreError, _>(meta(), twice).await.unwrap();
+    // (0.1 + 0.2) + 0.3 is another number than 0.1 + (0.2 + 0.3), which is what a replay of the one operation adds up.
+    let log = tenant.changes(2, 1).await.unwrap();
+    let LogOp::Inc { delta, before, .. } = &log[0].frame.ops[0] else { panic!("{log:?}") };
+    let replayed = Stored::Real(before.as_number().unwrap() + delta);
+    assert_eq!(find(&tenant, &notes, "a").await.unwrap().get(score), Some(&replayed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_changes_ends_when_its_bytes_are_many() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let long = "x".repeat(limits::CHANGES_BYTES_MAX / 4);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        insert(&tenant, &notes, name, &format!("{name}{long}")).await.unwrap();
+    }
+    let first = tenant.changes(1, 1_000).await.unwrap();
+    assert_eq!(first.len(), 4);
+    let rest = tenant.changes(first[3].lsn, 1_000).await.unwrap();
+    assert_eq!(rest.len(), 2, "whoever goes on gets the rest");
+    let huge = "x".repeat(limits::CHANGES_BYTES_MAX + 1);
+    insert(&tenant, &notes, "g", &huge).await.unwrap();
+    assert_eq!(tenant.changes(7, 1_000).await.unwrap().len(), 1, "one comes whatever its size");
 }
