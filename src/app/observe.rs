@@ -99,8 +99,8 @@ impl CommitObserver for CacheFeed {
                 lsn: touch.lsn,
             })
             .collect();
-        let (lsn, schema_changed) = (commit.lsn_last, commit.schema_changed);
-        self.0.on_commit(&CommitSummary { tenant, lsn, schema_changed, touches: &touches });
+        let (lsn, mark, schema_changed) = (commit.lsn_last, commit.mark_last, commit.schema_changed);
+        self.0.on_commit(&CommitSummary { tenant, lsn, mark, schema_changed, touches: &touches });
     }
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct Held {
     pub(crate) hits: AtomicU32,
     /// Asked for since it was made: worth a place on disk.
     pub(crate) wanted: AtomicBool,
-    /// Whether the disk tier has it.
-    pub(crate) persisted: AtomicBool,
+    /// Which disk store has it; 0 is none.
+    pub(crate) persisted: AtomicU64,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
     apart: bool,
@@ -80,7 +80,7 @@ pub(crate) struct HeldParts {
     pub(crate) replay: Option<Arc<[u8]>>,
     pub(crate) uses_disk: bool,
     pub(crate) reach: i64,
-    pub(crate) persisted: bool,
+    pub(crate) persisted: u64,
     pub(crate) apart: bool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
@@ -105,7 +105,7 @@ impl Held {
             reach: parts.reach,
             hits: AtomicU32::new(0),
             wanted: AtomicBool::new(false),
-            persisted: AtomicBool::new(parts.persisted),
+            persisted: AtomicU64::new(parts.persisted),
             counters: parts.counters,
             account: parts.account,
             apart: parts.apart,

@@ -93,6 +93,8 @@ pub struct CommitSummary<'commit> {
     pub tenant: &'commit TenantId,
     /// The last log position of the commit.
     pub lsn: i64,
+    /// The stamp of the transaction there.
+    pub mark: i64,
     /// Whether collections, fields or rules changed.
     pub schema_changed: bool,
     /// Every record that changed.
@@ -183,6 +185,11 @@ impl Cache {
         TenantCache::new(&self.0, part)
     }
 
+    /// The highest position that the disk tier has seen of this tenant; its mark is worth having in the seed.
+    pub async fn disk_position(&self, tenant: &TenantId) -> Option<i64> {
+        self.0.read_high(tenant).await.ok().flatten().map(|high| high.lsn)
+    }
+
     /// Tells what the tenant's file says about positions, after opening it. Until then memory serves, the disk does not.
     ///
     /// Commits may be observed before, during and after; whatever cannot be told apart counts as changed.
@@ -190,7 +197,6 @@ impl Cache {
         let fresh = self.0.new_part(tenant, Some(seed));
         let mut parts = self.0.parts.write();
         let Some(present) = parts.get(tenant) else {
-            self.0.record_opening(&fresh);
             parts.insert(tenant.clone(), fresh);
             return;
         };
@@ -201,17 +207,15 @@ impl Cache {
         present.retire();
         // Commits seen before the seed arrived are in no seed; with them the past is unknown, the future is not.
         let next = match present.seed {
-            None if seen > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, seen))),
+            None if seen > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, *present.head.lock()))),
             _ => fresh,
         };
-        self.0.record_opening(&next);
         parts.insert(tenant.clone(), next);
     }
 
     /// The tenant's file was replaced (restore, import, clone over it): nothing known about it holds any more.
     pub fn reset(&self, tenant: &TenantId, seed: &Seed) {
         let next = self.0.new_part(tenant, Some(seed));
-        self.0.record_opening(&next);
         if let Some(old) = self.0.parts.write().insert(tenant.clone(), next) {
             old.retire();
         }
@@ -245,13 +249,13 @@ impl Cache {
         // Under the read lock, so that an attach cannot slip between finding the part and moving its positions.
         let parts = self.0.parts.read();
         if let Some(part) = parts.get(commit.tenant) {
-            part.positions.on_commit(commit.lsn, commit.schema_changed, commit.touches);
+            part.observe(commit);
             return;
         }
         drop(parts);
         let mut parts = self.0.parts.write();
         let part = parts.entry(commit.tenant.clone()).or_insert_with(|| self.0.new_part(commit.tenant, None));
-        part.positions.on_commit(commit.lsn, commit.schema_changed, commit.touches);
+        part.observe(commit);
     }
 
     /// One round of upkeep, meant every two seconds: writes hot answers to disk, learns what is hot, adapts.

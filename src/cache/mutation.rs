@@ -17,9 +17,8 @@ pub enum Mutation {
     RestartForgetsPositions,
     /// An answer from disk is served without asking whether it is current.
     DiskUnchecked,
-    /// The history of the file (restore, clone) is not compared.
-    LineageIgnored,
-    /// A file that went back behind what the disk tier has seen is not noticed.
+    /// Whether the file still holds the transaction up to which the disk tier has seen it is not asked: one that was
+    /// restored or went back is not noticed.
     RollbackUnnoticed,
     /// Whoever waits for a load takes its result even if that load began before a write the waiter knows of.
     WaiterTakesOlderLoad,
@@ -41,7 +40,6 @@ impl Mutation {
         Self::PartitionsIgnored,
         Self::RestartForgetsPositions,
         Self::DiskUnchecked,
-        Self::LineageIgnored,
         Self::RollbackUnnoticed,
         Self::WaiterTakesOlderLoad,
         Self::PurgeIgnored,

@@ -1,8 +1,8 @@
 //! Between memory and disk: what is written when, under which key, and what must hold before it is believed again.
 //!
 //! Keeps true: an answer from disk is used only if it is whole, was filed under exactly this key, continues the same
-//! history of the file, is current by the file's own positions, and the file has not gone back behind what the disk has
-//! seen. Purges outlive a restart or take the whole disk tier with them.
+//! history of the file, is current by the file's own positions, and the file still holds the very transaction up to which
+//! the disk has seen it, so one that went back, or back and on again, is noticed. Purges outlive a restart or take the whole disk tier with them.
 //! Does not do: disk I/O (`disk`), encoding (`envelope`).
 
 use crate::cache::Shared;
@@ -11,8 +11,8 @@ use crate::cache::entry::Entry;
 use crate::cache::envelope::Envelope;
 use crate::cache::memory::Held;
 use crate::cache::mutation::Mutation;
-use crate::cache::stamp::{PURGE_SLOTS, Stamp};
-use crate::cache::tenant::{DiskPart, Origin, Part, Request, SeedFacts};
+use crate::cache::stamp::{Mark, PURGE_SLOTS, Stamp};
+use crate::cache::tenant::{DiskPart, High, Origin, Part, Request, SeedFacts};
 use crate::cache::warm;
 use crate::kernel::ident::TenantId;
 use bytes::Bytes;
@@ -24,7 +24,6 @@ use std::sync::atomic::Ordering;
 const ANSWERS: u8 = b'r';
 const TENANTS: u8 = b'm';
 const HIGHS: u8 = b'h';
-const LOWS: u8 = b'l';
 const WARM: u8 = b'w';
 
 const META_VERSION: u8 = 1;
@@ -68,26 +67,18 @@ impl Meta {
 }
 
 impl Shared {
-    /// Leaves word that the file was opened at `seed`'s position, so that a file that went back is noticed even if nobody
-    /// reads through the disk tier until it has moved on again.
-    pub(crate) fn record_opening(&self, part: &Part) {
-        let Some(seed) = part.seed else { return };
-        let recorded = self.disk.put_min(low_key(&part.tenant), seed.lsn);
-        if !recorded && matches!(self.disk.stats().state, DiskState::Ready | DiskState::Opening) {
-            self.disk.discard("the opening of a file could not be recorded");
-        }
-    }
-
     /// Reads an answer from disk; `None` for anything but a whole, matching, current one.
     pub(crate) async fn read_disk(&self, part: &Part, request: Request<'_>) -> Option<Arc<Held>> {
         let seed = part.seed?;
+        let epoch = self.disk.epoch();
         let generation = self.disk_part(part, seed).await?.generation;
         let DiskRead::Found(bytes) = self.disk.get(answer_key(&part.tenant, generation, request.key.digest())).await
         else {
             return None;
         };
         let envelope = Envelope::decode(&bytes, self.mutation)?;
-        let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::LineageIgnored);
+        // A second witness beside the marks: what was filed under another lineage never belongs here.
+        let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
         if envelope.key != request.key.to_string() || !same_history {
             return None;
         }
@@ -98,14 +89,15 @@ impl Shared {
             return None;
         }
         let held =
-            part.hold(request, entry, dependencies, Origin { stamp, reach: stamp.at, persisted: true, apart: false });
+            part.hold(request, entry, dependencies, Origin { stamp, reach: stamp.at, persisted: epoch, apart: false });
         let current = held.proof.is_current() || self.mutation == Some(Mutation::DiskUnchecked);
         (current && !part.is_retired()).then_some(held)
     }
 
     /// Queues an answer for the disk, once. Never waits; what does not fit is not written. `false`: there was no room.
     pub(crate) fn persist(&self, held: &Held) -> bool {
-        if !held.uses_disk || held.persisted.load(Ordering::Acquire) {
+        let epoch = self.disk.epoch();
+        if !held.uses_disk || held.persisted.load(Ordering::Acquire) == epoch {
             return true;
         }
         let Some(part) = self.parts.read().get(held.key.tenant()).cloned() else { return true };
@@ -115,19 +107,30 @@ impl Shared {
             return true;
         }
         let envelope = envelope_of(held, seed);
-        let at = envelope.at.max(held.reach);
+        let (at, head) = (envelope.at.max(held.reach), *part.head.lock());
+        if at > head.lsn {
+            // Read from a commit of which the cache has not heard yet; the next round knows more.
+            return true;
+        }
         let key = answer_key(&part.tenant, disk.generation, held.key.digest());
         let mut high = disk.high.lock();
-        // The mark goes first: an answer on disk must never be newer than what a rolled-back file is compared with.
-        if at > *high {
-            if !self.disk.put(high_key(&part.tenant), number_bytes(at)) {
+        if high.epoch != epoch {
+            // The store was replaced by an empty one, which knows nothing of the tenant yet.
+            if !self.disk.put(meta_key(&part.tenant), meta_of(&part, seed, disk.generation).encode()) {
                 return false;
             }
-            *high = at;
+            *high = High { lsn: i64::MIN, epoch };
+        }
+        // The mark goes first: an answer on disk must never be newer than what a rolled-back file is compared with.
+        if at > high.lsn {
+            if !self.disk.put(high_key(&part.tenant), mark_bytes(head)) {
+                return false;
+            }
+            high.lsn = head.lsn;
         }
         let put = self.disk.put(key, Bytes::from(envelope.encode()));
         if put {
-            held.persisted.store(true, Ordering::Release);
+            held.persisted.store(epoch, Ordering::Release);
         }
         put
     }
@@ -142,8 +145,7 @@ impl Shared {
             None => None,
         };
         let Some((seed, disk)) = opened else { return self.disown(part).await };
-        let (purges, purged) = part.positions.purge_table();
-        let meta = Meta { generation: disk.generation, lineage: seed.lineage, purges, purged };
+        let meta = meta_of(part, seed, disk.generation);
         if !self.disk.put_surely(meta_key(&part.tenant), meta.encode()).await {
             self.distrust(part);
         }
@@ -190,24 +192,23 @@ impl Shared {
     }
 
     async fn open_disk_part(&self, part: &Part, seed: SeedFacts) -> Result<DiskPart, ()> {
+        let epoch = self.disk.epoch();
         let meta = match self.disk.get(meta_key(&part.tenant)).await {
             DiskRead::Found(bytes) => Meta::decode(&bytes),
             DiskRead::Absent => None,
             DiskRead::Failed => return Err(()),
         };
-        // A store that was replaced under a running process may hold the one record without the other: no trust then.
-        let high = self.read_number(high_key(&part.tenant), i64::MAX).await?.unwrap_or(i64::MAX);
-        let low = self.read_number(low_key(&part.tenant), i64::MIN).await?.unwrap_or(i64::MAX).min(seed.lsn);
-        let went_back = high > low && self.mutation != Some(Mutation::RollbackUnnoticed);
+        // Whatever was written to disk came from a history in which this stood there. A record that is missing, or a mark
+        // that the file does not know, proves nothing.
+        let high = self.read_high(&part.tenant).await?;
+        let known = high.is_some_and(|high| high == Mark::START || part.marks.contains(&high));
+        let went_back = !known && self.mutation != Some(Mutation::RollbackUnnoticed);
         if let Some(meta) = &meta {
-            let same_history = meta.lineage == seed.lineage || self.mutation == Some(Mutation::LineageIgnored);
+            let same_history = meta.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
             if same_history && !went_back {
-                // Compared and done with: the next opening starts a new minimum.
-                if !self.disk.put(low_key(&part.tenant), number_bytes(i64::MAX)) {
-                    return Err(());
-                }
                 part.positions.adopt_purge_table(meta.purges, &meta.purged);
-                return Ok(DiskPart { generation: meta.generation, high: Mutex::new(high) });
+                let high = Mutex::new(High { lsn: high.map_or(0, |high| high.lsn), epoch });
+                return Ok(DiskPart { generation: meta.generation, high });
             }
         }
         // Time makes generations unique even where the record of the last one was lost and its answers were not.
@@ -216,25 +217,35 @@ impl Shared {
         let (purges, purged) = (0, Vec::new());
         let meta = Meta { generation, lineage: seed.lineage, purges, purged };
         let recorded = self.disk.put(meta_key(&part.tenant), meta.encode())
-            && self.disk.put(high_key(&part.tenant), number_bytes(0))
-            && self.disk.put(low_key(&part.tenant), number_bytes(i64::MAX));
-        if recorded { Ok(DiskPart { generation, high: Mutex::new(0) }) } else { Err(()) }
+            && self.disk.put(high_key(&part.tenant), mark_bytes(Mark::START));
+        let high = Mutex::new(High { lsn: 0, epoch });
+        if recorded { Ok(DiskPart { generation, high }) } else { Err(()) }
     }
 }
 
 impl Shared {
-    /// A position on disk, or `damaged` for what is none.
-    async fn read_number(&self, key: Vec<u8>, damaged: i64) -> Result<Option<i64>, ()> {
-        match self.disk.get(key).await {
-            DiskRead::Found(bytes) => Ok(Some(<[u8; 8]>::try_from(&*bytes).map_or(damaged, i64::from_le_bytes))),
+    /// The highest position that the disk has seen of a tenant; `Ok(None)` for none, or none that can be read.
+    pub(crate) async fn read_high(&self, tenant: &TenantId) -> Result<Option<Mark>, ()> {
+        match self.disk.get(high_key(tenant)).await {
+            DiskRead::Found(bytes) => Ok(mark_of(&bytes)),
             DiskRead::Absent => Ok(None),
             DiskRead::Failed => Err(()),
         }
     }
 }
 
-fn number_bytes(number: i64) -> Bytes {
-    Bytes::copy_from_slice(&number.to_le_bytes())
+fn mark_bytes(mark: Mark) -> Bytes {
+    Bytes::from([mark.lsn.to_le_bytes(), mark.stamp.to_le_bytes()].concat())
+}
+
+fn mark_of(bytes: &[u8]) -> Option<Mark> {
+    let (lsn, stamp) = bytes.split_first_chunk::<8>()?;
+    Some(Mark { lsn: i64::from_le_bytes(*lsn), stamp: i64::from_le_bytes(stamp.try_into().ok()?) })
+}
+
+fn meta_of(part: &Part, seed: SeedFacts, generation: u64) -> Meta {
+    let (purges, purged) = part.positions.purge_table();
+    Meta { generation, lineage: seed.lineage, purges, purged }
 }
 
 fn envelope_of(held: &Held, seed: SeedFacts) -> Envelope {
@@ -267,10 +278,6 @@ fn meta_key(tenant: &TenantId) -> Vec<u8> {
 
 fn high_key(tenant: &TenantId) -> Vec<u8> {
     tenant_key(HIGHS, tenant)
-}
-
-fn low_key(tenant: &TenantId) -> Vec<u8> {
-    tenant_key(LOWS, tenant)
 }
 
 fn tenant_key(keyspace: u8, tenant: &TenantId) -> Vec<u8> {

@@ -58,6 +58,20 @@ impl Generation {
     }
 }
 
+/// A position together with a stamp of the transaction there; another future of the same file has another stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The position.
+    pub lsn: i64,
+    /// The stamp.
+    pub stamp: i64,
+}
+
+impl Mark {
+    /// Before the first transaction, where all histories are one.
+    pub const START: Self = Self { lsn: 0, stamp: 0 };
+}
+
 /// What a tenant's file says about positions when it is opened; the tail spares records from looking changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seed {
@@ -65,6 +79,9 @@ pub struct Seed {
     pub lineage: Lineage,
     /// The position of the last committed transaction.
     pub lsn: i64,
+    /// Marks of positions up to `lsn`, as many as are known, the last one among them: what stands there, so that a file
+    /// that went back and on again is told from one that simply went on.
+    pub marks: Vec<Mark>,
     /// The position of the last schema change (or of whatever else makes every older answer void).
     pub schema_lsn: i64,
     /// Last positions of collections and partitions.
@@ -78,11 +95,19 @@ pub struct Seed {
 }
 
 impl Seed {
+    /// Where the file stands; a position without a known mark matches none that is written down.
+    pub(crate) fn head(&self) -> Mark {
+        let known = self.marks.iter().find(|mark| mark.lsn == self.lsn);
+        known.copied().unwrap_or(Mark { lsn: self.lsn, stamp: i64::MIN })
+    }
+
     /// A seed that knows only the present position: every older answer counts as changed.
-    pub fn cold(lineage: Lineage, lsn: i64) -> Self {
+    pub fn cold(lineage: Lineage, head: Mark) -> Self {
+        let lsn = head.lsn;
         Self {
             lineage,
             lsn,
+            marks: vec![head],
             schema_lsn: lsn,
             generations: Vec::new(),
             unlisted_lsn: lsn,

@@ -4,7 +4,6 @@
 //! only if it serves the moment the waiter arrived; errors are never kept; no lock is held across an await.
 //! Does not do: building keys, choosing dependencies, rules.
 
-use crate::cache::Shared;
 use crate::cache::compress::Encoding;
 use crate::cache::entry::{Entry, Loaded};
 use crate::cache::flight::{FlightKey, Seat};
@@ -12,8 +11,9 @@ use crate::cache::key::Key;
 use crate::cache::memory::{Account, Held, HeldParts, Slot};
 use crate::cache::mutation::Mutation;
 use crate::cache::purge;
-use crate::cache::stamp::{Dependencies, Lineage, Positions, Seed, Stamp};
+use crate::cache::stamp::{Dependencies, Lineage, Mark, Positions, Seed, Stamp};
 use crate::cache::stats::{AgeSum, Counters, Counts, TenantCounters, TenantReport};
+use crate::cache::{CommitSummary, Shared};
 use crate::kernel::ident::TenantId;
 use crate::schema::cache_policy::{Policy, Tier};
 use bytes::Bytes;
@@ -32,6 +32,11 @@ pub(crate) struct Part {
     pub(crate) incarnation: u64,
     pub(crate) positions: Arc<Positions>,
     pub(crate) seed: Option<SeedFacts>,
+    /// What the file said stands at earlier positions.
+    pub(crate) marks: Box<[Mark]>,
+    /// The last commit that was observed, or where the file stood at its opening. Locked by a commit and by writing an
+    /// answer to disk, for one assignment.
+    pub(crate) head: Mutex<Mark>,
     pub(crate) account: Arc<Account>,
     pub(crate) counters: TenantCounters,
     /// The disk tier's side of this tenant, read from disk on first use.
@@ -46,15 +51,23 @@ pub(crate) struct Part {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SeedFacts {
     pub(crate) lineage: Lineage,
-    pub(crate) lsn: i64,
 }
 
 /// Where a tenant's answers are on disk.
 #[derive(Debug)]
 pub(crate) struct DiskPart {
     pub(crate) generation: u64,
-    /// Highest log position written to disk with an answer. Held while a write is queued, so that order is kept.
-    pub(crate) high: Mutex<i64>,
+    /// What of this tenant stands on disk. Held while a write is queued, so that order is kept.
+    pub(crate) high: Mutex<High>,
+}
+
+/// What the disk store knows of a tenant besides its answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct High {
+    /// The highest log position written to disk with an answer.
+    pub(crate) lsn: i64,
+    /// Which store has been told of the tenant.
+    pub(crate) epoch: u64,
 }
 
 impl Part {
@@ -63,7 +76,9 @@ impl Part {
             tenant,
             incarnation,
             positions,
-            seed: seed.map(|seed| SeedFacts { lineage: seed.lineage, lsn: seed.lsn }),
+            seed: seed.map(|seed| SeedFacts { lineage: seed.lineage }),
+            marks: seed.map(|seed| seed.marks.clone().into_boxed_slice()).unwrap_or_default(),
+            head: Mutex::new(seed.map_or(Mark::START, Seed::head)),
             account: Arc::default(),
             counters: TenantCounters::default(),
             disk: tokio::sync::OnceCell::new(),
@@ -82,6 +97,15 @@ impl Part {
             self.closed.store(false, Ordering::Release);
         }
         same && unbroken
+    }
+
+    /// Takes note of a commit.
+    pub(crate) fn observe(&self, commit: &CommitSummary<'_>) {
+        self.positions.on_commit(commit.lsn, commit.schema_changed, commit.touches);
+        let mut head = self.head.lock();
+        if commit.lsn > head.lsn {
+            *head = Mark { lsn: commit.lsn, stamp: commit.mark };
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -398,12 +422,7 @@ impl TenantCache {
         for late in loaded.dependencies.as_slice() {
             dependencies.add(late.clone());
         }
-        self.part.hold(
-            request,
-            entry,
-            dependencies,
-            Origin { stamp, reach: lsn.max(stamp.at), persisted: false, apart },
-        )
+        self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: 0, apart })
     }
 
     fn keep(&self, policy: &Policy, held: &Arc<Held>) {
@@ -474,7 +493,8 @@ pub(crate) struct Origin {
     pub(crate) stamp: Stamp,
     /// The highest log position whose writes may show in the body.
     pub(crate) reach: i64,
-    pub(crate) persisted: bool,
+    /// Which disk store has it; 0 is none.
+    pub(crate) persisted: u64,
     /// For the caller who loaded it alone.
     pub(crate) apart: bool,
 }

@@ -26,13 +26,6 @@ impl DiskCache for TableDisk {
         self.0.lock().insert(key, value);
         true
     }
-    fn put_min(&self, key: Vec<u8>, value: i64) -> bool {
-        let mut table = self.0.lock();
-        let present = table.get(&key).map_or(i64::MAX, |bytes| i64::from_le_bytes(bytes[..].try_into().unwrap()));
-        table.insert(key, Bytes::copy_from_slice(&present.min(value).to_le_bytes()));
-        true
-    }
-
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.put(key, value)))
     }
@@ -95,7 +88,7 @@ impl World {
     fn commit(&self, tenant: &TenantId, lsn: i64) {
         let record = RecordId::parse("r1").unwrap();
         let touches = [Touched { collection: posts(), record, partitions: Vec::new(), lsn }];
-        self.cache.on_commit(&CommitSummary { tenant, lsn, schema_changed: false, touches: &touches });
+        self.cache.on_commit(&CommitSummary { tenant, lsn, mark: lsn * 10, schema_changed: false, touches: &touches });
     }
 
     async fn expect(&self, key: &Key, body: &str, expected: &str, source: Source) {
@@ -275,6 +268,7 @@ fn seed(lineage: u8, lsn: i64, posts_lsn: i64) -> Seed {
     Seed {
         lineage: [lineage; 16],
         lsn,
+        marks: (1..=lsn).map(|lsn| stamp::Mark { lsn, stamp: lsn * 10 }).collect(),
         schema_lsn: 0,
         generations: vec![stamp::Generation { collection: posts(), partition: None, lsn: posts_lsn }],
         unlisted_lsn: 0,
@@ -297,7 +291,7 @@ async fn a_restart_finds_on_disk_what_is_current_and_only_that() {
         (seed(1, 10, 10), Source::Disk),
         (seed(1, 12, 10), Source::Disk),
         (seed(1, 12, 11), Source::Miss),
-        (Seed::cold([1; 16], 12), Source::Miss),
+        (Seed::cold([1; 16], stamp::Mark { lsn: 12, stamp: 120 }), Source::Miss),
         (seed(2, 10, 10), Source::Miss),
         (seed(1, 9, 9), Source::Miss),
     ] {
@@ -326,9 +320,6 @@ impl DiskCache for NarrowDisk {
     fn put(&self, key: Vec<u8>, value: Bytes) -> bool {
         let taken = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(1)).is_ok();
         taken && self.table.put(key, value)
-    }
-    fn put_min(&self, key: Vec<u8>, value: i64) -> bool {
-        self.table.put_min(key, value)
     }
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
         self.table.put_surely(key, value)

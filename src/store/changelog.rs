@@ -98,6 +98,8 @@ pub(super) struct LogHead {
     pub(super) chain: [u8; 32],
     pub(super) hlc: HlcSource,
     pub(super) lsn: i64,
+    /// The stamp of the transaction at `lsn`; 0 before the first.
+    pub(super) mark: i64,
     pub(super) epoch: i64,
     context: Vec<OriginSeen>,
 }
@@ -133,6 +135,11 @@ impl LogHead {
             chain: exact(&chain)?,
             hlc: HlcSource::seeded(Hlc::from_i64(largest)),
             lsn: connection.query_row("SELECT coalesce(max(lsn), 0) FROM _tn_tx", [], |row| row.get(0))?,
+            mark: connection.query_row(
+                "SELECT coalesce((SELECT hlc FROM _tn_tx ORDER BY lsn DESC LIMIT 1), 0)",
+                [],
+                |row| row.get(0),
+            )?,
             epoch: migrate::meta_number(connection, "epoch")?,
             context: untold(connection, oid)?,
         })
@@ -177,6 +184,7 @@ impl LogHead {
                 body
             ])?;
         self.lsn += 1;
+        self.mark = header.hlc.as_i64();
         self.seq += 1;
         self.chain = record_codec::chain_after(&self.chain, body.get(8..).unwrap_or_default());
         Ok(())

@@ -197,6 +197,8 @@ pub struct Commit {
     pub lsn_first: i64,
     /// Position of the last.
     pub lsn_last: i64,
+    /// The stamp of the last: another future of the same file has another one at this position.
+    pub mark_last: i64,
     /// Whether the collections changed.
     pub schema_changed: bool,
     /// Every record touched, in the order of the log.

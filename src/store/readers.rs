@@ -234,6 +234,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The stamp of the transaction at `lsn`, which tells two futures of one file apart; `None` if the log does not hold it
+    /// (any more).
+    pub fn mark_at(&self, lsn: i64) -> Result<Option<i64>, StoreError> {
+        self.as_system(|connection| {
+            Ok(connection
+                .prepare_cached("SELECT hlc FROM _tn_tx WHERE lsn = ?1")?
+                .query_row([lsn], |row| row.get(0))
+                .optional()?)
+        })
+    }
+
     /// The receipt saved under `key`.
     pub fn find_receipt(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.as_system(|connection| {

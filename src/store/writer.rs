@@ -504,6 +504,7 @@ impl<'a> Group<'a> {
         let commit = Commit {
             lsn_first: self.saved.lsn + 1,
             lsn_last: self.state.log.lsn,
+            mark_last: self.state.log.mark,
             schema_changed: self.schema_changed,
             touches: std::mem::take(&mut self.touches),
         };

@@ -7,10 +7,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
 
+mod cache;
+
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -36,9 +38,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let [_, role, folder, point, after] = arguments.as_slice()
-        && role == "child"
+        && ["child", "node"].contains(&role.as_str())
     {
-        runtime.block_on(child(Path::new(folder), point, after.parse().unwrap()));
+        match role.as_str() {
+            "child" => runtime.block_on(child(Path::new(folder), point, after.parse().unwrap())),
+            _ => runtime.block_on(cache::serve(Path::new(folder), point_named(point))),
+        }
         return ExitCode::SUCCESS;
     }
     // `cargo test -- --list` and filters for other tests must not start a hundred processes.
@@ -46,8 +51,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let began = Instant::now();
-    kills(&runtime);
-    full_disk(&runtime);
+    // `cargo test --test crash cache` runs that part alone.
+    if !arguments.iter().any(|argument| argument == "cache") {
+        kills(&runtime);
+        full_disk(&runtime);
+    }
+    runtime.block_on(cache::all());
     println!("crash: all held, {:.1} s", began.elapsed().as_secs_f64());
     ExitCode::SUCCESS
 }
@@ -56,12 +65,15 @@ fn main() -> ExitCode {
 #[derive(Debug)]
 struct KillAt {
     point: Option<FaultPoint>,
+    /// Counts only while this file is there, if one is named.
+    armed: Option<PathBuf>,
     left: AtomicI64,
 }
 
 impl Faults for KillAt {
     fn at(&self, point: FaultPoint) -> Option<Injected> {
-        if self.point == Some(point) && self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+        let counts = self.point == Some(point) && self.armed.as_ref().is_none_or(|file| file.exists());
+        if counts && self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
             let me = rustix::process::getpid();
             rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
             std::thread::park();
@@ -120,16 +132,20 @@ async fn write_pair(tenant: &TenantDb, pairs: &Arc<Collection>, id: &str, filler
         .map(|_| ())
 }
 
-/// Writes until killed; every acknowledged id is one line on standard output.
-async fn child(folder: &Path, point: &str, after: i64) {
-    let point = match point {
+fn point_named(name: &str) -> Option<FaultPoint> {
+    match name {
         "before_commit" => Some(FaultPoint::BeforeCommit),
         "after_commit" => Some(FaultPoint::AfterCommit),
         "in_observer" => Some(FaultPoint::InObserver),
         _ => None,
-    };
+    }
+}
+
+/// Writes until killed; every acknowledged id is one line on standard output.
+async fn child(folder: &Path, point: &str, after: i64) {
+    let point = point_named(point);
     let mut options = options(folder);
-    options.faults = Arc::new(KillAt { point, left: AtomicI64::new(after) });
+    options.faults = Arc::new(KillAt { point, armed: None, left: AtomicI64::new(after) });
     let tenants = Tenants::start(options).unwrap();
     let tenant = tenants.open(&tenant_id()).await.unwrap();
     let pairs = tenant.schema().find("pairs").unwrap().clone();

@@ -91,9 +91,6 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
     /// Writes when there is time; `false` if it will not be written. Writes happen in the order of these calls.
     fn put(&self, key: Vec<u8>, value: Bytes) -> bool;
 
-    /// Keeps the smaller of `value` and what is there (eight bytes, little-endian), when there is time; `false` if not.
-    fn put_min(&self, key: Vec<u8>, value: i64) -> bool;
-
     /// Writes and waits until it is done; `false` if that is not certain.
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool>;
 
@@ -105,6 +102,11 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
 
     /// Numbers and state.
     fn stats(&self) -> DiskStats;
+
+    /// Which store this is: another number once it was replaced by an empty one, and what was written before is gone.
+    fn epoch(&self) -> u64 {
+        1
+    }
 
     /// Waits until many writes find room, within a bounded time; blocks, so it is for the end of a process only.
     fn await_room(&self) -> bool {
@@ -125,10 +127,6 @@ impl DiskCache for NoDisk {
     }
 
     fn put(&self, _key: Vec<u8>, _value: Bytes) -> bool {
-        false
-    }
-
-    fn put_min(&self, _key: Vec<u8>, _value: i64) -> bool {
         false
     }
 

@@ -54,7 +54,6 @@ struct Read {
 
 enum Write {
     Put(Vec<u8>, Bytes),
-    PutMin(Vec<u8>, i64),
     PutSurely(Vec<u8>, Bytes, oneshot::Sender<bool>),
     Remove(Vec<u8>),
     Discard(String),
@@ -71,6 +70,8 @@ struct Numbers {
     resets: AtomicU64,
     rotations: AtomicU64,
     bytes: AtomicU64,
+    /// Stores opened.
+    opened: AtomicU64,
     late_in_a_row: AtomicU32,
 }
 
@@ -135,6 +136,10 @@ impl SledTier {
     }
 
     fn write(&self, write: Write) -> bool {
+        // Nobody would write it, and its caller would believe that somebody did.
+        if matches!(&*self.shared.state.lock(), DiskState::Degraded(_)) {
+            return false;
+        }
         let taken = self.shared.queue.push_write(write).is_ok();
         if !taken {
             self.shared.numbers.dropped.fetch_add(1, Ordering::Relaxed);
@@ -170,10 +175,6 @@ impl DiskCache for SledTier {
         self.write(Write::Put(key, value))
     }
 
-    fn put_min(&self, key: Vec<u8>, value: i64) -> bool {
-        self.write(Write::PutMin(key, value))
-    }
-
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
@@ -190,7 +191,8 @@ impl DiskCache for SledTier {
 
     fn discard(&self, why: &str) {
         self.shared.queue.clear_writes();
-        self.write(Write::Discard(why.to_owned()));
+        // Also while it is ill: what comes back must not be what was there.
+        let _ = self.shared.queue.push_write(Write::Discard(why.to_owned()));
     }
 
     fn stats(&self) -> DiskStats {
@@ -214,6 +216,10 @@ impl DiskCache for SledTier {
             bytes: read(&numbers.bytes),
             bytes_max: self.options.bytes_max,
         }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.shared.numbers.opened.load(Ordering::Acquire)
     }
 
     fn await_room(&self) -> bool {
@@ -302,16 +308,6 @@ impl Worker {
         match write {
             Write::Put(key, value) => {
                 self.put(&key, &value);
-            }
-            Write::PutMin(key, value) => {
-                let present = match self.engine.as_ref().map(|engine| engine.get(&key)) {
-                    Some(Ok((DiskRead::Found(bytes), _))) => <[u8; 8]>::try_from(&*bytes).ok().map(i64::from_le_bytes),
-                    // Nothing there, or nothing whole: the new value is the smallest known.
-                    Some(Ok(_)) => None,
-                    Some(Err(error)) => return self.fail(&error),
-                    None => return,
-                };
-                self.put(&key, &present.map_or(value, |present| present.min(value)).to_le_bytes());
             }
             Write::PutSurely(key, value, reply) => {
                 let done = self.put(&key, &value) && self.flush();
@@ -446,6 +442,7 @@ impl Worker {
         match opened {
             Ok(engine) => {
                 self.engine = Some(engine);
+                self.shared.numbers.opened.fetch_add(1, Ordering::Release);
                 *self.shared.state.lock() = DiskState::Ready;
             }
             Err(error) => {

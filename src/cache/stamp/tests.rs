@@ -80,6 +80,7 @@ fn a_seed_tells_old_from_current() {
     let seed = Seed {
         lineage: [1; 16],
         lsn: 50,
+        marks: Vec::new(),
         schema_lsn: 3,
         generations: vec![
             Generation { collection: posts.clone(), partition: None, lsn: 40 },
@@ -100,7 +101,7 @@ fn a_seed_tells_old_from_current() {
     assert!(!at(29, Dependencies::new().record(&posts, &record("b"))), "before the tail nothing is known");
     assert!(at(3, Dependencies::new().collection(&collection("other"))));
     assert!(!at(2, Dependencies::new()), "older than the schema");
-    let cold = Arc::new(Positions::seeded(&Seed::cold([1; 16], 50), None));
+    let cold = Arc::new(Positions::seeded(&Seed::cold([1; 16], Mark { lsn: 50, stamp: 1 }), None));
     let kept = cold.prove(Stamp { at: 49, purges: 0 }, &Dependencies::new().collection(&posts), Box::new([]));
     assert!(!kept.is_current());
 }

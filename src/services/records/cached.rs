@@ -6,7 +6,7 @@
 use super::prepared;
 use super::read::{ListRequest, View};
 use super::{Answer, PageLinks, RecordError, Scope};
-use crate::cache::stamp::{Generation, Seed, Touched};
+use crate::cache::stamp::{Generation, Mark, Seed, Touched};
 use crate::cache::{self, Cache, TenantCache};
 use crate::kernel::ident::TenantId;
 use crate::store::{LogOp, Reader, StoreError, TenantDb};
@@ -102,7 +102,9 @@ impl RecordCache {
     }
 
     async fn attach(&self, tenant: &TenantDb) {
-        match tenant.read(seed).await {
+        // What the disk tier last saw of this file, so that the file can be asked whether that still stands there.
+        let seen = self.cache.disk_position(tenant.id()).await;
+        match tenant.read(move |reader| seed(reader, seen)).await {
             Ok(seed) => self.cache.attach(tenant.id(), &seed),
             // Memory serves all the same; the disk does not.
             Err(error) => tracing::warn!(tenant.id = %tenant.id(), %error, "the cache could not read positions"),
@@ -111,7 +113,7 @@ impl RecordCache {
 }
 
 /// What the file says about positions.
-fn seed(reader: &Reader<'_>) -> Result<Seed, StoreError> {
+fn seed(reader: &Reader<'_>, seen: Option<i64>) -> Result<Seed, StoreError> {
     let lsn = reader.lsn();
     let generations = reader
         .generations()?
@@ -119,8 +121,12 @@ fn seed(reader: &Reader<'_>) -> Result<Seed, StoreError> {
         .map(|found| Generation::of_row(found.collection, &found.partition, found.lsn))
         .collect();
     let mut tail_after = (lsn - TAIL_LEN).max(0);
-    let mut tail = Vec::new();
+    let (mut tail, mut marks) = (Vec::new(), Vec::new());
+    for lsn in seen.into_iter().chain([lsn]) {
+        marks.extend(reader.mark_at(lsn)?.map(|stamp| Mark { lsn, stamp }));
+    }
     for tx in reader.changes(tail_after, usize::try_from(TAIL_LEN).unwrap_or(0))? {
+        marks.push(Mark { lsn: tx.lsn, stamp: tx.frame.hlc.as_i64() });
         if tx.frame.ops.iter().any(|op| matches!(op, LogOp::Schema(_))) || tail.len() > TAIL_TOUCHES_MAX {
             tail_after = tx.lsn;
             tail.clear();
@@ -129,7 +135,7 @@ fn seed(reader: &Reader<'_>) -> Result<Seed, StoreError> {
         tail.extend(tx.frame.ops.iter().filter_map(|op| touched(op, tx.lsn)));
     }
     let lineage = reader.lineage()?.0;
-    Ok(Seed { lineage, lsn, schema_lsn: tail_after, generations, unlisted_lsn: 0, tail, tail_after })
+    Ok(Seed { lineage, lsn, marks, schema_lsn: tail_after, generations, unlisted_lsn: 0, tail, tail_after })
 }
 
 fn touched(op: &LogOp, lsn: i64) -> Option<Touched> {

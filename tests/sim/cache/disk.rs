@@ -46,13 +46,6 @@ impl DiskCache for SimDisk {
         true
     }
 
-    fn put_min(&self, key: Vec<u8>, value: i64) -> bool {
-        let mut table = self.0.lock().unwrap();
-        let present = table.get(&key).map_or(i64::MAX, |bytes| i64::from_le_bytes(bytes[..].try_into().unwrap()));
-        table.insert(key, Bytes::copy_from_slice(&present.min(value).to_le_bytes()));
-        true
-    }
-
     fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.put(key, value)))
     }

@@ -1,7 +1,7 @@
 //! The tenant's file as the simulation keeps it: every state that was ever committed, and what a reader of it must see.
 
 use std::collections::BTreeMap;
-use tenantry::cache::stamp::{Generation, Seed, Touched, value_hash};
+use tenantry::cache::stamp::{Generation, Mark, Seed, Touched, value_hash};
 use tenantry::kernel::ident::{CollectionId, RecordId};
 use tenantry::kernel::value::Stored;
 
@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) external: u64,
     pub(super) generations: BTreeMap<(CollectionId, Option<u64>), i64>,
     pub(super) log: Vec<Touched>,
+    /// The stamp of every transaction; no two transactions that were ever run have the same.
+    pub(super) marks: Vec<Mark>,
 }
 
 /// What is asked.
@@ -91,6 +93,7 @@ impl State {
             external: 0,
             generations: BTreeMap::new(),
             log: Vec::new(),
+            marks: Vec::new(),
         }
     }
 
@@ -123,9 +126,19 @@ impl State {
         }
     }
 
-    /// Writes a row in a new transaction; returns what it touched.
-    pub(super) fn write(&mut self, n: usize, row: Option<Row>) -> Touched {
+    /// Begins a transaction; `stamp` is like no other.
+    pub(super) fn begin(&mut self, stamp: u64) {
         self.lsn += 1;
+        self.marks.push(Mark { lsn: self.lsn, stamp: i64::try_from(stamp).unwrap() });
+    }
+
+    /// The stamp of the last transaction.
+    pub(super) fn stamp(&self) -> i64 {
+        self.marks.last().map_or(0, |mark| mark.stamp)
+    }
+
+    /// Writes a row in the transaction that was begun; returns what it touched.
+    pub(super) fn write(&mut self, n: usize, row: Option<Row>) -> Touched {
         let mut partitions: Vec<Stored> =
             [self.rows[n], row].iter().flatten().map(|row| partition(row.partition)).collect();
         partitions.dedup();
@@ -133,15 +146,13 @@ impl State {
         self.touched(posts(), record_id(n), partitions)
     }
 
-    /// Changes a member in a new transaction; returns what it touched.
+    /// Changes a member in the transaction that was begun; returns what it touched.
     pub(super) fn set_admin(&mut self, user: usize, admin: bool) -> Touched {
-        self.lsn += 1;
         self.admins[user] = admin;
         self.touched(members(), record_id(user), Vec::new())
     }
 
     pub(super) fn set_rule(&mut self, rule: Rule) {
-        self.lsn += 1;
         self.schema_lsn = self.lsn;
         self.rule = rule;
     }
@@ -161,6 +172,7 @@ impl State {
         Seed {
             lineage: self.lineage,
             lsn: self.lsn,
+            marks: self.marks.clone(),
             schema_lsn: self.schema_lsn,
             generations: self
                 .generations

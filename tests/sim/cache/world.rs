@@ -87,14 +87,11 @@ struct History {
     states: Vec<State>,
     /// Index of the last state whose writer was answered.
     acknowledged: usize,
-    /// The states that the present file went through, oldest first.
-    line: Vec<State>,
 }
 
 impl History {
-    /// A further state; the present file went through it too.
+    /// A further state.
     fn push(&mut self, state: State) {
-        self.line.push(state.clone());
         self.states.push(state);
     }
 
@@ -175,7 +172,6 @@ impl World {
             history: Rc::new(RefCell::new(History {
                 states: vec![State::new([u8::try_from(n).unwrap(); 16])],
                 acknowledged: 0,
-                line: vec![State::new([u8::try_from(n).unwrap(); 16])],
             })),
             pending: None,
             throughs: Vec::new(),
@@ -342,6 +338,7 @@ impl World {
         let (mut schema_changed, mut touches) = (false, Vec::new());
         for _ in 0..=self.draw(2) {
             self.values += 1;
+            next.begin(self.values);
             match self.draw(16) {
                 0 => {
                     next.set_rule(RULES[self.draw(RULES.len())]);
@@ -365,10 +362,11 @@ impl World {
 
     fn observe(&self, tenant: usize, pending: &Pending) {
         let at = &self.tenants[tenant];
-        let lsn = self.latest(tenant).lsn;
+        let state = self.latest(tenant);
         self.cache.on_commit(&CommitSummary {
             tenant: &at.id,
-            lsn,
+            lsn: state.lsn,
+            mark: state.stamp(),
             schema_changed: pending.schema_changed,
             touches: &pending.touches,
         });
@@ -489,22 +487,15 @@ impl World {
         self.attach_all();
     }
 
-    /// Somebody copied an older file into place by hand: the history claims to go on.
+    /// Somebody copied a file from another time, or another future, into place by hand: its history claims to go on.
     fn roll_back(&mut self, tenant: usize) {
         let present = self.latest(tenant);
         let mut history = self.tenants[tenant].history.borrow_mut();
-        // A copy of another future that also claims this history cannot be told from an ordinary restart.
-        history.line.retain(|state| state.lineage == present.lineage);
-        let at = self.draw(history.line.len());
-        history.line.truncate(at + 1);
-        let next = State { external: present.external, ..history.line[at].clone() };
+        let same: Vec<&State> = history.states.iter().filter(|state| state.lineage == present.lineage).collect();
+        let next = State { external: present.external, ..same[self.draw(same.len())].clone() };
         history.push(next);
         drop(history);
         self.acknowledge(tenant);
-        // Nor can an older file together with an older cache.
-        for tenant in &mut self.tenants {
-            tenant.copies.clear();
-        }
     }
 
     fn attach_all(&mut self) {
