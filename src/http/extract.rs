@@ -30,9 +30,12 @@ use actix_web::dev::Payload;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{self, Stream, TryStreamExt as _};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -188,6 +191,19 @@ impl Visitor {
             self.check_standing().await?;
         }
         Ok(body)
+    }
+
+    /// `pieces` of an answer, cut before the next one once the caller may not have it any more. The client sees a stream
+    /// without a proper end.
+    pub(crate) fn guard<S>(self, pieces: S) -> impl Stream<Item = io::Result<Bytes>>
+    where
+        S: Stream<Item = io::Result<Bytes>>,
+    {
+        stream::try_unfold((self, Box::pin(pieces)), |(visitor, mut pieces)| async move {
+            let piece = pieces.try_next().await?;
+            visitor.check_standing().await.map_err(|problem| io::Error::other(problem.to_string()))?;
+            Ok(piece.map(|piece| (piece, (visitor, pieces))))
+        })
     }
 
     /// Refuses everybody but superusers.

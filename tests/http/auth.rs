@@ -204,6 +204,8 @@ async fn impersonation_is_for_superusers_and_does_not_last() {
     let kept = as_ada.post("/api/collections/users/auth-refresh", json!({})).await.ok();
     assert_eq!(kept["token"], grant["token"]);
     as_ada.post("/api/keys", json!({"name": "k", "scopes": {"operations": ["read"]}})).await.problem("forbidden");
+    as_ada.post("/api/collections/users/totp", json!({"password": PASSWORD})).await.problem("forbidden");
+    as_ada.post("/api/collections/users/passkeys/begin", json!({"password": PASSWORD})).await.problem("forbidden");
 }
 
 #[tokio::test(flavor = "multi_thread")]

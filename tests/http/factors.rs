@@ -389,3 +389,47 @@ async fn what_is_wrong_about_a_second_factor_is_not_told() {
     shapes.dedup();
     assert_eq!(shapes.len(), 1, "{shapes:#?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_logins_at_once_cannot_share_a_code() {
+    let (server, clock) = start().await;
+    let user = server.user(&server.node(), "ada").await;
+    let anon = server.anon();
+    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
+    let code = app.next();
+    for (path, code) in [("auth-with-totp", &code), ("auth-with-recovery-code", &codes[0])] {
+        let mut tries = Vec::new();
+        for _ in 0..6 {
+            let id = mfa_id(password(&anon, "users", "ada@example.com", "").await);
+            let (anon, body) = (anon.clone(), json!({ "mfaId": id, "code": code }));
+            let path = format!("{USERS}/{path}");
+            tries.push(tokio::spawn(async move { anon.post(&path, body).await.status.as_u16() }));
+        }
+        let mut statuses = Vec::new();
+        for one in tries {
+            statuses.push(one.await.unwrap());
+        }
+        statuses.sort_unstable();
+        // What comes after the fifth miss may be told to pause.
+        assert_eq!(statuses[0], 200, "{statuses:?}");
+        assert!(statuses[1..].iter().all(|status| [400, 429].contains(status)), "{statuses:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_asks_for_recovery_codes_because_it_cannot_read_the_apps_secret() {
+    let (server, clock) = start().await;
+    let admin = server.tenant("acme").await;
+    let user = server.user(&admin, "ada").await;
+    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
+    server.node().post("/api/tenants/acme/clone", json!({ "slug": "copy" })).await.created();
+    let copy = server.anon().at("copy");
+    let id = mfa_id(password(&copy, "users", "ada@example.com", "").await);
+    let body = json!({ "mfaId": id, "code": app.next() });
+    copy.post(&format!("{USERS}/auth-with-totp"), body).await.problem("credentials_invalid");
+    let body = json!({ "mfaId": id, "code": codes[0] });
+    let grant = copy.post(&format!("{USERS}/auth-with-recovery-code"), body).await.ok();
+    let off = json!({ "password": PASSWORD, "code": codes[1] });
+    let done = bearer(&copy, &grant).post(&format!("{USERS}/totp/disable"), off).await.ok();
+    enrol(&bearer(&copy, &done), USERS, &clock).await;
+}

@@ -263,7 +263,7 @@ pub(crate) async fn delete_tenant(
 
 /// `GET /api/tenants/{tenant}/export`: the tenant as one file.
 pub(crate) async fn export_tenant(
-    _: NodeVisitor,
+    visitor: NodeVisitor,
     part: web::Data<TenantsPart>,
     tenant: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
@@ -273,7 +273,7 @@ pub(crate) async fn export_tenant(
     Ok(HttpResponse::Ok()
         .content_type("application/octet-stream")
         .insert_header(("content-disposition", name))
-        .streaming(transit.into_stream().await?))
+        .streaming(visitor.0.guard(transit.into_stream().await?)))
 }
 
 /// `POST /api/tenants/import?slug=&name=`: a tenant from an exported file, which is the body.

@@ -23,12 +23,10 @@ pub(crate) async fn export_records(visitor: Visitor, collection: web::Path<Strin
     let mut exporter = Exporter::new(visitor.scope(Map::new()), &collection, format, request);
     // The first piece is read before the answer begins, so that a refusal is still a problem and not a cut stream.
     let first = exporter.next().await?;
-    let rest = stream::try_unfold((visitor, exporter), |(visitor, mut exporter)| async move {
+    let rest = visitor.guard(stream::try_unfold(exporter, |mut exporter| async move {
         let piece = exporter.next().await.map_err(|fault| std::io::Error::other(fault.to_string()))?;
-        // The stream is cut, which the client sees: there is no proper end.
-        visitor.check_standing().await.map_err(|problem| std::io::Error::other(problem.to_string()))?;
-        Ok::<_, std::io::Error>(piece.map(|piece| (piece, (visitor, exporter))))
-    });
+        Ok::<_, std::io::Error>(piece.map(|piece| (piece, exporter)))
+    }));
     let (media, ending) = match format {
         Format::Ndjson => ("application/x-ndjson", "ndjson"),
         Format::Csv => ("text/csv; charset=utf-8", "csv"),
