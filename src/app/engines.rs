@@ -13,10 +13,11 @@ use crate::cache::{Cache, CacheOptions};
 use crate::config::{BudgetsConfig, Config, LimitsConfig, OutboundConfig};
 use crate::http::{
     self, AuthPart, BlueprintsPart, CachePart, CollectionsPart, DoctorPart, OpsPart, RequestLimits, RequestQuotas,
-    TenantsPart, TransitFolder, ValuesPart, VisitPart,
+    SettingsPart, TenantsPart, TransitFolder, ValuesPart, VisitPart,
 };
 use crate::kernel::clock::Clock;
 use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::outbound::Outbound;
 use crate::secrets::Secret;
@@ -24,13 +25,15 @@ use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordHasher, PasswordOptions};
 use crate::secrets::seal::Sealer;
 use crate::services::auth::{
-    Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, OAuthTools, OutboxMailer, PartyOptions,
+    Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, MailGuard, MailLimits, OAuthTools, PartyOptions,
 };
 use crate::services::blueprints::Catalog;
 use crate::services::budget::{Budgets, TenantLimits};
+use crate::services::mail::{Courier, CourierOptions, Route};
 use crate::services::purging::{PurgeForm, PurgeHook, PurgeOptions, PurgeTask};
 use crate::services::records::RecordTools;
 use crate::services::records::cached::RecordCache;
+use crate::services::settings::Encryption;
 use crate::services::tenants::{Registry, RegistryOptions};
 use crate::services::throttle::Quota;
 use crate::store::{self, CommitObserver, StoreOptions};
@@ -41,10 +44,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// How often idle tenants, and tenants due for upkeep, are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// Time that stopping waits for mails to be written.
+const MAIL_STOP: Duration = Duration::from_secs(5);
 /// How often the cache writes hot answers to disk and adapts.
 const UPKEEP_EVERY: Duration = Duration::from_secs(2);
 
@@ -66,6 +72,10 @@ pub(super) struct Engines {
     budgets: Arc<Budgets>,
     /// Measures what tenants keep on disk; aborted by `close`, it only reads.
     weigher: JoinHandle<()>,
+    sealer: Sealer,
+    courier: Courier,
+    /// Sends mails; ends by itself once nobody hands any over, after writing what it was given.
+    posting: JoinHandle<()>,
     /// Told of changes for caches in front of the node, if there is an address to tell them at.
     purges: Option<PurgeHook>,
     /// Posts them; ended by `close` after the last commit.
@@ -111,8 +121,7 @@ impl Engines {
             None => None,
         };
         let hasher = PasswordHasher::new(PasswordOptions::default(), Arc::clone(&random))?;
-        let outbox = config.data.dir.join("outbox");
-        let mailer = Arc::new(OutboxMailer::start(outbox, Arc::clone(&clock), Arc::clone(&random))?);
+        let (courier, posting) = Courier::start(courier_options(config, &registry, &sealer, parts)?)?;
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
         let tools = match &cache {
             Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
@@ -121,11 +130,13 @@ impl Engines {
         let auth = Auth::new(AuthParts {
             registry: registry.clone(),
             hasher,
-            sealer,
+            sealer: sealer.clone(),
             oauth: OAuthTools::new(outbound(&config.outbound)),
-            mailer,
+            mailer: Arc::new(courier.clone()),
             known,
             guard: LoginGuard::new(login_limits(&config.limits)),
+            mail_guard: MailGuard::new(mail_limits(&config.limits)),
+            mail_work: Arc::new(Semaphore::new(limits::MAIL_WORK_MAX)),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             party: PartyOptions {
@@ -173,6 +184,9 @@ impl Engines {
             sweeper,
             budgets,
             weigher,
+            sealer,
+            courier,
+            posting,
             purges,
             purger,
             keeper,
@@ -245,6 +259,11 @@ impl Engines {
                 purges: self.purges.clone(),
             },
             values: ValuesPart { kv: self.kv.clone(), random: Arc::clone(&parts.random) },
+            settings: SettingsPart {
+                random: Arc::clone(&parts.random),
+                sealer: self.sealer.clone(),
+                courier: self.courier.clone(),
+            },
             doctor: DoctorPart { registry: self.registry.clone(), folder: config.data.dir.clone() },
             ops: OpsPart {
                 clock: Arc::clone(&parts.clock),
@@ -260,8 +279,25 @@ impl Engines {
 
     /// Commits what is queued, checkpoints, closes every file.
     pub(super) async fn close(self) {
-        let Self { store, registry, auth, catalog, tools, cache, kv, sweeper, weigher, purger, keeper, warmer, .. } =
-            self;
+        let Self {
+            store,
+            registry,
+            auth,
+            catalog,
+            tools,
+            cache,
+            kv,
+            courier,
+            posting,
+            sweeper,
+            weigher,
+            purger,
+            keeper,
+            warmer,
+            ..
+        } = self;
+        // Mails that were asked for are on disk before the node ends; those that cannot be are not waited for.
+        let _ = tokio::time::timeout(MAIL_STOP, auth.mail_work_done()).await;
         sweeper.abort();
         if let Some(keeper) = keeper {
             keeper.abort();
@@ -278,7 +314,11 @@ impl Engines {
             purger.close().await;
         }
         // These hold a handle of the control database, which could not close before they are gone.
-        drop((registry, auth, catalog, tools));
+        drop((registry, auth, catalog, tools, courier));
+        let ending = posting.abort_handle();
+        if tokio::time::timeout(MAIL_STOP, posting).await.is_err() {
+            ending.abort();
+        }
         store.shutdown().await;
         kv.save();
         if let Some(cache) = cache {
@@ -382,6 +422,48 @@ fn login_limits(config: &LimitsConfig) -> LoginLimits {
         per_identity: Quota::new(config.login_failures_max, config.login_window_s),
         per_address: Quota::new(config.login_failures_per_ip_max, config.login_window_s),
     }
+}
+
+fn mail_limits(config: &LimitsConfig) -> MailLimits {
+    let quota = |permits| Quota::new(permits, config.mail_window_s);
+    MailLimits {
+        per_pair: quota(config.mails_asked_max),
+        per_address: quota(config.mails_asked_per_ip_max),
+        per_recipient: quota(config.mails_per_recipient_max),
+        per_tenant: quota(config.mails_per_tenant_max),
+    }
+}
+
+fn courier_options(
+    config: &Config,
+    registry: &Registry,
+    sealer: &Sealer,
+    parts: &Parts,
+) -> Result<CourierOptions, StartError> {
+    let mail = &config.mail;
+    let authorities = mail.ca_files.iter().map(std::fs::read).collect::<Result<_, _>>()?;
+    Ok(CourierOptions {
+        folder: config.data.dir.join("outbox"),
+        node_route: Route {
+            sender_name: mail.sender_name.clone(),
+            host: mail.smtp_host.clone(),
+            port: u16::try_from(mail.smtp_port).unwrap_or(587),
+            username: mail.smtp_username.clone(),
+            password: mail.smtp_password.clone(),
+            login_method: mail.smtp_auth_method == "LOGIN",
+            encryption: Encryption::parse(&mail.smtp_encryption).unwrap_or_default(),
+            local_name: mail.smtp_local_name.clone(),
+            ..Route::none(&mail.sender_address)
+        },
+        authorities,
+        timeout: Duration::from_millis(mail.timeout_ms),
+        retry_ms: mail.retry_ms,
+        give_up_ms: i64::from(mail.give_up_h) * 3_600_000,
+        registry: registry.clone(),
+        sealer: sealer.clone(),
+        clock: Arc::clone(&parts.clock),
+        random: Arc::clone(&parts.random),
+    })
 }
 
 fn request_quotas(config: &LimitsConfig) -> RequestQuotas {

@@ -8,7 +8,7 @@ mod sections;
 mod value;
 
 pub use sections::{
-    AcmeConfig, BudgetsConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig,
+    AcmeConfig, BudgetsConfig, CacheConfig, Config, DataConfig, HttpConfig, Key, LimitsConfig, LogConfig, MailConfig,
     OutboundConfig, TlsConfig,
 };
 pub use value::{Cidr, LogFormat};

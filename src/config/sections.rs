@@ -76,6 +76,20 @@ fn origins(origins: &Vec<String>) -> Result<(), String> {
     }
 }
 
+fn one_of(text: &str, known: &[&str]) -> Result<(), String> {
+    known.contains(&text).then_some(()).ok_or_else(|| format!("expected {}, found {text:?}", known.join(", ")))
+}
+
+#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
+fn encryption(text: &String) -> Result<(), String> {
+    one_of(text, &["starttls", "implicit", "none"])
+}
+
+#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
+fn auth_method(text: &String) -> Result<(), String> {
+    one_of(text, &["PLAIN", "LOGIN"])
+}
+
 macro_rules! sections {
     ($($section:ident: $type:ident, $about:literal {
         $($key:ident: $kind:ty = $default:expr, $check:expr, $doc:literal;)*
@@ -184,6 +198,21 @@ sections! {
         log_bytes_max: u64 = limits::LOG_BYTES_MAX, within(1 << 20, 1 << 44), "Log of one tenant at which its oldest records go before their time.";
         slow_query_ms: u64 = 100, within(1, 600_000), "Statements slower than this are logged with their plan.";
     }
+    mail: MailConfig, "The node's own mail server, for tenants that have set none; without any, mails go to `outbox/`." {
+        smtp_host: String = String::new(), any, "Host name or address of the mail server; empty is none.";
+        smtp_port: u32 = 587, within(1, 65_535), "Its port.";
+        smtp_encryption: String = "starttls".to_owned(), encryption, "`starttls`, `implicit` (TLS from the first byte) or `none`.";
+        smtp_username: String = String::new(), any, "Login; empty is none.";
+        smtp_password: Secret = Secret::default(), any, "Password of the login.";
+        smtp_auth_method: String = "PLAIN".to_owned(), auth_method, "`PLAIN` or `LOGIN`.";
+        smtp_local_name: String = String::new(), any, "What the node calls itself to the mail server; empty is the machine's name.";
+        ca_files: Vec<PathBuf> = Vec::new(), any, "PEM files of authorities that are believed beside the public ones.";
+        sender_address: String = "noreply@localhost".to_owned(), any, "Address in `From`.";
+        sender_name: String = String::new(), any, "Name in `From`; empty is the tenant's.";
+        timeout_ms: u64 = 15_000, within(100, 600_000), "Time each step of a delivery may take.";
+        retry_ms: u64 = 10_000, within(50, 3_600_000), "Time before the second try; doubles with each, up to an hour.";
+        give_up_h: u32 = 72, within(1, 8_760), "Time after which a mail that nobody takes is given up.";
+    }
     outbound: OutboundConfig, "What the node itself asks on the network: identity providers." {
         private_allowed: Vec<Cidr> = Vec::new(), any, "Ranges that are not on the public internet and may be reached all the same, by plain HTTP too, such as `10.0.7.0/24`.";
     }
@@ -195,6 +224,11 @@ sections! {
         login_window_s: u32 = 300, within(1, 86_400), "Time in which failed logins are counted.";
         login_failures_max: u32 = 20, within(0, 1_000_000), "Failed logins per window from one address for one identity.";
         login_failures_per_ip_max: u32 = 200, within(0, 1_000_000), "Failed logins per window from one address.";
+        mail_window_s: u32 = 900, within(1, 86_400), "Time in which requests for mails are counted.";
+        mails_asked_max: u32 = 5, within(0, 1_000_000), "Requests per window from one address for mails to one recipient.";
+        mails_asked_per_ip_max: u32 = 60, within(0, 1_000_000), "Requests per window from one address for mails to anybody.";
+        mails_per_recipient_max: u32 = 20, within(0, 1_000_000), "Mails per window to one recipient; the first that an address asks for is always sent.";
+        mails_per_tenant_max: u32 = 5_000, within(0, 1_000_000_000), "Mails per window of one tenant; more are dropped and logged.";
     }
     budgets: BudgetsConfig, "What one tenant may do unless it has limits of its own (`tenantry tenant limit`). 0 is no limit." {
         requests_per_minute: u64 = 0, any, "Requests per minute; past it 429.";

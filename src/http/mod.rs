@@ -27,6 +27,7 @@ pub(crate) use handlers::cache::CachePart;
 pub(crate) use handlers::collections::CollectionsPart;
 pub(crate) use handlers::doctor::DoctorPart;
 pub(crate) use handlers::ops::OpsPart;
+pub(crate) use handlers::settings::SettingsPart;
 pub(crate) use handlers::tenants::TenantsPart;
 pub(crate) use handlers::values::ValuesPart;
 pub(crate) use middleware::{RequestLimits, RequestQuotas};
@@ -80,6 +81,7 @@ pub(crate) struct Parts {
     pub(crate) cache: CachePart,
     pub(crate) values: ValuesPart,
     pub(crate) doctor: DoctorPart,
+    pub(crate) settings: SettingsPart,
     pub(crate) ops: OpsPart,
     pub(crate) metrics: Arc<HttpMetrics>,
     pub(crate) random: Arc<dyn Random>,
@@ -113,6 +115,7 @@ pub(crate) fn serve(
     let cache = web::Data::new(parts.cache);
     let values = web::Data::new(parts.values);
     let doctor = web::Data::new(parts.doctor);
+    let settings = web::Data::new(parts.settings);
     let ops = web::Data::new(parts.ops);
     // The factory runs once per worker; the parts above are shared by all of them, the front is each worker's own.
     let server = HttpServer::new(move || {
@@ -129,6 +132,7 @@ pub(crate) fn serve(
             .app_data(cache.clone())
             .app_data(values.clone())
             .app_data(doctor.clone())
+            .app_data(settings.clone())
             .app_data(ops.clone())
             .configure(routes::configure)
             .wrap(middleware::Around { edge: edge.clone(), front })

@@ -5,7 +5,7 @@
 
 use super::handlers::{
     audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, passkeys, records, recovery,
-    rules, tenants, transfer, usage, values,
+    rules, settings, tenants, transfer, usage, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -93,6 +93,8 @@ routes! {
     "/api/collections/{collection}/confirm-verification" POST recovery::confirm_verification;
     "/api/collections/{collection}/request-email-change" POST recovery::request_email_change;
     "/api/collections/{collection}/confirm-email-change" POST recovery::confirm_email_change;
+    "/api/settings" GET settings::get_settings, PATCH settings::update_settings;
+    "/api/settings/test/email" POST settings::test_email;
     "/api/files/token" POST auth::create_file_token;
     "/api/files/{collection}/{id}/{filename}" GET files::get_file;
     "/api/keys" GET keys::list_keys, POST keys::create_key;

@@ -201,6 +201,24 @@ pub const CHALLENGES_PER_ADDRESS_MAX: usize = 64;
 pub const CHALLENGE_MS: i64 = 300_000;
 /// Mails waiting to be handed over.
 pub const MAIL_QUEUE_LEN_MAX: usize = 1_024;
+/// Mails on disk waiting for a mail server.
+pub const MAILS_WAITING_MAX: usize = 20_000;
+/// Deliveries under way at the same time.
+pub const MAIL_DELIVERIES_MAX: usize = 16;
+/// Deliveries of one tenant under way at the same time.
+pub const MAIL_DELIVERIES_PER_TENANT_MAX: usize = 4;
+/// Mail servers to which connections are kept.
+pub const MAIL_SERVERS_MAX: usize = 256;
+/// Connections to one mail server.
+pub const MAIL_CONNECTIONS_PER_SERVER_MAX: u32 = 4;
+/// Milliseconds between two looks at what is due.
+pub const MAIL_TICK_MS: u64 = 100;
+/// Milliseconds between two tries at most.
+pub const MAIL_RETRY_MS_MAX: u64 = 3_600_000;
+/// Requests for a mail that are worked on after they were answered.
+pub const MAIL_WORK_MAX: usize = 256;
+/// Places from which an account was entered that are remembered.
+pub const ORIGINS_PER_ACCOUNT_MAX: usize = 10;
 
 /// Tenants whose changes wait to be told to caches in front of the node.
 pub const PURGE_TENANTS_MAX: usize = 4_096;
@@ -250,6 +268,7 @@ pub const CONNECTIONS_MAX: usize = 12_000;
 pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
 
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
+const _: () = assert!(MAIL_DELIVERIES_PER_TENANT_MAX < MAIL_DELIVERIES_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
 const _: () = assert!(CHALLENGES_PER_ADDRESS_MAX < CHALLENGES_MAX);
 const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);

@@ -3,6 +3,8 @@
 pub mod throttle;
 pub mod budget;
 pub mod tenants;
+pub mod settings;
+pub mod mail;
 pub mod purging;
 pub mod sample;
 pub mod blueprints;

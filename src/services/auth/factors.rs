@@ -122,7 +122,9 @@ impl Auth {
                 return Err(AuthError::MfaRequired { mfa_id });
             }
         }
-        self.grant(db, scope, collection, account, wish.mode).await
+        let grant = self.grant(db, scope, collection, account, wish.mode).await?;
+        self.note_origin(db, scope, collection, &grant.account);
+        Ok(grant)
     }
 
     async fn demand(

@@ -17,8 +17,10 @@ mod identify;
 mod keys;
 mod known;
 mod login;
-mod mailer;
+mod mail_guard;
+mod mailing;
 mod oauth;
+mod origins;
 mod otp;
 mod owner;
 mod party;
@@ -42,7 +44,7 @@ pub use identify::Vouch;
 pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
-pub use mailer::{Mail, Mailer, OutboxMailer};
+pub use mail_guard::{MailGuard, MailLimits};
 pub use oauth::{OAuthError, OAuthGrant, OAuthLogin, OAuthTools, ProviderInfo};
 pub use otp::{OtpGrant, OtpLogin};
 pub use party::PartyOptions;
@@ -59,10 +61,12 @@ use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::Collection;
 use crate::secrets::password::PasswordHasher;
 use crate::secrets::seal::Sealer;
+use crate::services::mail::Mailer;
 use crate::services::tenants::Registry;
 use crate::services::tenants::system::SUPERUSERS;
 use crate::store::{Actor, TenantDb, WriteMeta};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// What [`Auth`] is built from.
 #[derive(Debug)]
@@ -81,6 +85,10 @@ pub struct AuthParts {
     pub known: Arc<Known>,
     /// Slows down guessing.
     pub guard: LoginGuard,
+    /// Slows down asking for mails.
+    pub mail_guard: MailGuard,
+    /// What is done after an answer; `limits::MAIL_WORK_MAX` turns.
+    pub mail_work: Arc<Semaphore>,
     /// The present.
     pub clock: Arc<dyn Clock>,
     /// Randomness for tokens and codes.

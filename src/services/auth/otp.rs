@@ -10,7 +10,8 @@ use super::error::AuthError;
 use super::factors::{Factor, LoginWish};
 use super::guard;
 use super::login::Grant;
-use super::mailer::{self, Fillings};
+use super::mail_guard::Asked;
+use super::mailing::Letter;
 use super::recovery;
 use super::{Auth, AuthScope};
 use crate::kernel::datetime;
@@ -22,6 +23,7 @@ use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
+use crate::services::mail::Template;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::OTPS;
 use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
@@ -52,18 +54,15 @@ impl Auth {
             return Err(AuthError::MethodDisabled("OTP"));
         }
         recovery::check_address(email)?;
+        let asked = self.ask_mail(scope, db, email)?;
         let len = usize::try_from(collection.number("otp", "length", 8).clamp(6, 32)).unwrap_or(8);
         let code = opaque::generate_code(self.0.random.as_ref(), len);
         let code_hash = self.0.hasher.hash_in(guard::lane(&scope.meta), code.clone()).await?;
         let id = RecordId::generate(self.0.random.as_ref());
         // Looked for, stored and sent on the side: the answer must not take longer for an account that exists.
-        let (auth, db, meta) = (self.clone(), db.clone(), scope.meta.clone());
-        let (email, otp) = (email.to_owned(), NewCode { id: id.clone(), code, code_hash });
-        tokio::spawn(async move {
-            if let Err(error) = store_and_send(&auth, &db, meta, &collection, &email, otp).await {
-                tracing::error!(tenant.id = %db.id(), %error, "a one-time code could not be stored");
-            }
-        });
+        let (auth, db_, meta) = (self.clone(), db.clone(), scope.meta.clone());
+        let (email, otp) = (email.to_owned(), NewCode { id: id.clone(), code, code_hash, asked });
+        self.defer(db, async move { store_and_send(&auth, &db_, meta, &collection, &email, otp).await });
         Ok(OtpGrant { otp_id: id.to_string() })
     }
 
@@ -108,6 +107,7 @@ struct NewCode {
     id: RecordId,
     code: Secret,
     code_hash: String,
+    asked: Asked,
 }
 
 /// Stores the code and sends it to `email`, if there is an account with this address.
@@ -122,15 +122,15 @@ async fn store_and_send(
     let Some(account) = recovery::find_address(db, collection, email).await? else { return Ok(()) };
     let duration_ms = i64::try_from(collection.number("otp", "duration", 180)).unwrap_or(180).saturating_mul(1_000);
     let to = account::email(&account).to_owned();
-    let sent_to = to.clone();
-    let NewCode { id, code, code_hash } = otp;
+    let NewCode { id, code, code_hash, asked } = otp;
+    let (owner, sent_to, otp_id) = (Arc::clone(&account), to.clone(), id.to_string());
     db.write(meta, move |tx| {
         let otps = otps(tx.schema())?;
         let now_ms = tx.now_ms();
-        drop_stale(tx, &otps, &account, now_ms)?;
+        drop_stale(tx, &otps, &owner, now_ms)?;
         let values = [
-            ("collectionRef", Stored::text(&account.collection.id)),
-            ("recordRef", Stored::text(&account.record.id)),
+            ("collectionRef", Stored::text(&owner.collection.id)),
+            ("recordRef", Stored::text(&owner.record.id)),
             ("codeHash", Stored::from(code_hash)),
             ("sentTo", Stored::from(sent_to)),
             ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(duration_ms)))),
@@ -138,18 +138,15 @@ async fn store_and_send(
         Ok::<_, AuthError>(tx.insert(&otps, &rows::image(&otps, id, &values, now_ms))?)
     })
     .await?;
-    let entry = auth.0.registry.entry(db.id());
-    let fillings = Fillings {
-        app_name: entry.as_ref().map_or("Tenantry", |entry| &entry.name),
-        app_url: &auth.0.app_url,
-        token: "",
-        otp: code.expose(),
-    };
-    let fallback = ("Your one-time password", "<p>Your one-time password is <strong>{OTP}</strong>.</p>");
-    let rest = &collection.options.rest;
-    auth.0.mailer.hand_over(mailer::render(rest, "otp", fallback, &fillings, db.id(), &to));
-    Ok(())
+    let letter = Letter { otp: code.expose(), otp_id: &otp_id, ..Letter::of(TEMPLATE) };
+    auth.post(db, collection, &account, letter, &to, asked).await
 }
+
+const TEMPLATE: Template<'_> = Template {
+    key: "otp",
+    subject: "Your one-time password",
+    html: "<p>Your one-time password is <strong>{OTP}</strong>.</p>",
+};
 
 struct Guess {
     otp: RecordId,

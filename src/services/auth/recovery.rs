@@ -8,7 +8,8 @@
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::guard;
-use super::mailer::{self, Fillings};
+use super::mail_guard::Asked;
+use super::mailing::Letter;
 use super::oauth::link;
 use super::{Auth, AuthScope, Identity};
 use super::{factors, keys, passkeys, recovery_codes, sessions, totp};
@@ -19,6 +20,7 @@ use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, Claims, TokenKind, UnverifiedToken};
+use crate::services::mail::Template;
 use crate::services::tenants::rows;
 use crate::store::{StoreError, TenantDb, WriteTx};
 use std::sync::Arc;
@@ -69,12 +71,9 @@ impl Auth {
             return Err(AuthError::MethodDisabled("password"));
         }
         check_address(email)?;
-        let (auth, db, email) = (self.clone(), db.clone(), email.to_owned());
-        tokio::spawn(async move {
-            if let Err(error) = auth.mail_link(&db, &collection, link, &email).await {
-                tracing::error!(tenant.id = %db.id(), %error, "a link could not be mailed");
-            }
-        });
+        let asked = self.ask_mail(scope, db, email)?;
+        let (auth, db_, email) = (self.clone(), db.clone(), email.to_owned());
+        self.defer(db, async move { auth.mail_link(&db_, &collection, link, &email, asked).await });
         Ok(())
     }
 
@@ -84,6 +83,7 @@ impl Auth {
         collection: &AuthCollection,
         link: MailedLink,
         email: &str,
+        asked: Asked,
     ) -> Result<(), AuthError> {
         let kind = match link {
             MailedLink::PasswordReset => TokenKind::PasswordReset,
@@ -94,7 +94,7 @@ impl Auth {
         let Some(account) = account.filter(needs) else { return Ok(()) };
         let mut claims = self.mail_claims(db, collection, &account, kind);
         claims.email = Some(account::email(&account).to_owned());
-        self.mail_token(db, collection, &account, &claims, account::email(&account))
+        self.mail_token(db, collection, &account, &claims, account::email(&account), asked).await
     }
 
     /// Sets a new password; ends every token and session of the account. The address counts as confirmed.
@@ -169,7 +169,10 @@ impl Auth {
         let mut claims = self.mail_claims(db, &collection, account, TokenKind::EmailChange);
         claims.email = Some(account::email(account).to_owned());
         claims.new_email = Some(new_email.to_owned());
-        self.mail_token(db, &collection, account, &claims, new_email)
+        let asked = self.ask_mail(scope, db, new_email)?;
+        let (auth, db_, account, to) = (self.clone(), db.clone(), Arc::clone(account), new_email.to_owned());
+        self.defer(db, async move { auth.mail_token(&db_, &collection, &account, &claims, &to, asked).await });
+        Ok(())
     }
 
     /// Moves the account to the new address; ends every token and session of the account.
@@ -249,33 +252,28 @@ impl Auth {
         Ok((claims, account))
     }
 
-    fn mail_token(
+    async fn mail_token(
         &self,
         db: &TenantDb,
         collection: &AuthCollection,
         account: &AuthRecord,
         claims: &Claims,
         to: &str,
+        asked: Asked,
     ) -> Result<(), AuthError> {
         let token = Secret::new(token::sign(claims, &collection.key(account, claims.kind)?));
-        let (template, subject, path) = match claims.kind {
-            TokenKind::PasswordReset => ("resetPasswordTemplate", "Reset your password", "confirm-password-reset"),
-            TokenKind::EmailChange => {
-                ("confirmEmailChangeTemplate", "Confirm your new address", "confirm-email-change")
+        let (key, subject, path) = match claims.kind {
+            TokenKind::PasswordReset => {
+                ("resetPasswordTemplate", "Reset your password", "_/#/auth/confirm-password-reset/")
             }
-            _ => ("verificationTemplate", "Verify your address", "confirm-verification"),
+            TokenKind::EmailChange => {
+                ("confirmEmailChangeTemplate", "Confirm your new address", "_/#/auth/confirm-email-change/")
+            }
+            _ => ("verificationTemplate", "Verify your address", "_/#/auth/confirm-verification/"),
         };
-        let body = format!("<p><a href=\"{{APP_URL}}/_/#/auth/{path}/{{TOKEN}}\">{subject}</a></p>");
-        let entry = self.0.registry.entry(db.id());
-        let fillings = Fillings {
-            app_name: entry.as_ref().map_or("Tenantry", |entry| &entry.name),
-            app_url: &self.0.app_url,
-            token: token.expose(),
-            otp: "",
-        };
-        let rest = &collection.options.rest;
-        self.0.mailer.hand_over(mailer::render(rest, template, (subject, &body), &fillings, db.id(), to));
-        Ok(())
+        let template = Template { key, subject, html: "<p><a href=\"{ACTION_URL}\">{ACTION_URL}</a></p>" };
+        let letter = Letter { path, token: token.expose(), ..Letter::of(template) };
+        self.post(db, collection, account, letter, to, asked).await
     }
 }
 

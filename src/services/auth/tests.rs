@@ -3,12 +3,14 @@
 use super::*;
 use crate::kernel::clock::ManualClock;
 use crate::kernel::error::{Code, Fault};
+use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::schema::Collection;
 use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordOptions};
 use crate::secrets::seal::Sealer;
+use crate::services::mail::Mail;
 use crate::services::tenants::system;
 use crate::services::tenants::tests::{TestNode, add_user, meta};
 use crate::store::CommitObserver;
@@ -22,7 +24,7 @@ const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 }
 struct Mailbox(Mutex<Vec<Mail>>);
 
 impl Mailer for Mailbox {
-    fn hand_over(&self, mail: Mail) {
+    fn hand_over(&self, _: &TenantId, mail: Mail) {
         self.0.lock().push(mail);
     }
 }
@@ -53,6 +55,8 @@ fn auth_with(
     limits: LoginLimits,
 ) -> Auth {
     Auth::new(AuthParts {
+        mail_guard: MailGuard::new(MailLimits::default()),
+        mail_work: Arc::new(Semaphore::new(limits::MAIL_WORK_MAX)),
         oauth: OAuthTools::new(crate::outbound::Outbound::new(Arc::new(|_| false))),
         registry: node.registry.clone(),
         hasher: hasher(cost, node),
@@ -121,14 +125,13 @@ impl World {
         db.write(meta(), move |tx| tx.apply_schema(&plan)).await.unwrap();
     }
 
-    /// The last mail's token: what follows the last slash of the link, or the code.
-    /// Waits until `count` mails were sent.
+    /// Waits until everything that was asked for was written, and counts.
     async fn mails(&self, count: usize) {
-        while self.mails.0.lock().len() < count {
-            tokio::task::yield_now().await;
-        }
+        self.auth.mail_work_done().await;
+        assert_eq!(self.mails.0.lock().len(), count);
     }
 
+    /// The last mail's token: what follows the last slash of the link, or the code.
     fn mailed(&self) -> (String, Secret) {
         let mail = self.mails.0.lock().last().cloned().unwrap();
         let token =
@@ -498,6 +501,7 @@ async fn addresses_are_verified_and_changed_by_mail() {
         assert_eq!(code(change(refused).await), Code::ValidationFailed);
     }
     change("ada@new.test").await.unwrap();
+    world.auth.mail_work_done().await;
     let (to, token) = world.mailed();
     assert_eq!(to, "ada@new.test");
     let confirm = |password: &str| ConfirmEmailChange { token: token.clone(), password: password.into() };
@@ -539,9 +543,7 @@ async fn a_one_time_code_works_once_and_for_few_guesses() {
     let sent = async || {
         let before = world.mails.0.lock().len();
         let grant = request("ada@a.test").await.unwrap();
-        while world.mails.0.lock().len() == before {
-            tokio::task::yield_now().await;
-        }
+        world.mails(before + 1).await;
         (grant.otp_id, world.mailed().1)
     };
     let (id, real) = sent().await;

@@ -38,6 +38,8 @@ pub const RECOVERY_CODES: &str = "_recoveryCodes";
 pub const PASSKEYS: &str = "_passkeys";
 /// Name of the collection of accounts' identities at providers, as in PocketBase.
 pub const EXTERNAL_AUTHS: &str = "_externalAuths";
+/// Name of the collection of places from which accounts were entered, as in PocketBase.
+pub const AUTH_ORIGINS: &str = "_authOrigins";
 /// Name of the collection of API keys.
 pub const API_KEYS: &str = "_apiKeys";
 /// Name of the auth collection every tenant starts with, as in PocketBase.
@@ -58,6 +60,7 @@ pub fn control_collections(random: &dyn Random, now_ms: i64) -> Vec<Collection> 
         recovery_codes(now_ms),
         passkeys(now_ms),
         external_auths(now_ms),
+        auth_origins(now_ms),
     ]
 }
 
@@ -73,6 +76,7 @@ pub fn tenant_collections(now_ms: i64) -> Vec<Collection> {
         recovery_codes(now_ms),
         passkeys(now_ms),
         external_auths(now_ms),
+        auth_origins(now_ms),
     ]
 }
 
@@ -303,6 +307,16 @@ fn external_auths(now_ms: i64) -> Collection {
     };
     collection.rules = Rules { list: own(), view: own(), delete: own(), ..collection.rules };
     collection
+}
+
+fn auth_origins(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_auth_origins", AUTH_ORIGINS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.secret("fingerprint");
+    draft.stamps();
+    draft.index("record", &["collectionRef", "recordRef"]);
+    draft.build(now_ms)
 }
 
 fn api_keys(now_ms: i64) -> Collection {

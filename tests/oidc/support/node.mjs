@@ -47,17 +47,27 @@ export async function startNode(env = {}) {
   if (made.status !== 0) throw new Error(`superuser create failed: ${made.stderr}`);
   const url = `http://127.0.0.1:${await freePort()}`;
   const settings = { ...process.env, TENANTRY__OUTBOUND__PRIVATE_ALLOWED: "127.0.0.1", ...(typeof env === "function" ? env(url) : env) };
-  const child = spawn(binary, ["serve", "--listen", url.slice(7), "--data-dir", folder], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: settings,
-  });
   let log = "";
-  child.stdout.on("data", (chunk) => (log += chunk));
-  child.stderr.on("data", (chunk) => (log += chunk));
-  await eventually("the node answers", async () => {
-    if (child.exitCode !== null) throw new Error(`the node did not start:\n${log}`);
-    return fetch(`${url}/api/health`).then((answer) => answer.ok, () => false);
-  });
+  let child;
+  const start = async () => {
+    child = spawn(binary, ["serve", "--listen", url.slice(7), "--data-dir", folder], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: settings,
+    });
+    child.stdout.on("data", (chunk) => (log += chunk));
+    child.stderr.on("data", (chunk) => (log += chunk));
+    await eventually("the node answers", async () => {
+      if (child.exitCode !== null) throw new Error(`the node did not start:\n${log}`);
+      return fetch(`${url}/api/health`).then((answer) => answer.ok, () => false);
+    });
+  };
+  const end = async () => {
+    const gone = new Promise((exited) => child.once("exit", (code) => exited(code)));
+    child.kill("SIGTERM");
+    const code = await gone;
+    if (code !== 0) throw new Error(`the node ended with ${code}:\n${log}`);
+  };
+  await start();
   const node = {
     url,
     folder,
@@ -103,12 +113,14 @@ export async function startNode(env = {}) {
     filesWith(text) {
       return filesBelow(folder).filter((path) => readFileSync(path).includes(text));
     },
+    /** Ends the node and starts it again on the same folder. */
+    async restart() {
+      await end();
+      await start();
+    },
     async stop() {
-      const gone = new Promise((exited) => child.once("exit", (code) => exited(code)));
-      child.kill("SIGTERM");
-      const code = await gone;
+      await end();
       rmSync(folder, { recursive: true, force: true });
-      if (code !== 0) throw new Error(`the node ended with ${code}:\n${log}`);
     },
   };
   return node;

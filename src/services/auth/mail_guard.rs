@@ -1,0 +1,134 @@
+//! How many mails may be asked for, without telling who has an account and without locking anybody out.
+//!
+//! Keeps true: what is refused (429) depends on who asks and for which address, never on whether it has an account. A
+//! recipient's own limit drops mails silently, but never the first one that a caller's address asks for in a window: a
+//! stranger who asks on and on from one place cannot keep the owner, who asks from another, from getting theirs.
+//! Does not do: sending.
+
+use super::error::AuthError;
+use crate::kernel::ident::TenantId;
+use crate::services::throttle::{Quota, Throttle, address_group};
+use crate::store::WriteMeta;
+
+/// How many mails; `None` is any number.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MailLimits {
+    /// Asked for from one address for one recipient.
+    pub per_pair: Option<Quota>,
+    /// Asked for from one address for anybody.
+    pub per_address: Option<Quota>,
+    /// Sent to one recipient.
+    pub per_recipient: Option<Quota>,
+    /// Sent by one tenant.
+    pub per_tenant: Option<Quota>,
+}
+
+/// Counts mails; shared by all requests.
+#[derive(Debug)]
+pub struct MailGuard {
+    per_pair: Option<Throttle>,
+    per_address: Option<Throttle>,
+    per_recipient: Option<Throttle>,
+    per_tenant: Option<Throttle>,
+}
+
+/// A request for a mail that was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The first from its address for this recipient in the window.
+    First,
+    /// A repetition.
+    Again,
+}
+
+impl MailGuard {
+    /// Nobody has asked yet.
+    pub fn new(limits: MailLimits) -> Self {
+        let [per_pair, per_address, per_recipient, per_tenant] =
+            [limits.per_pair, limits.per_address, limits.per_recipient, limits.per_tenant]
+                .map(|quota| quota.map(Throttle::new));
+        Self { per_pair, per_address, per_recipient, per_tenant }
+    }
+
+    /// Counts a request for a mail to `recipient`, or refuses it.
+    pub(super) fn ask(
+        &self,
+        meta: &WriteMeta,
+        tenant: &TenantId,
+        recipient: &str,
+        now_ms: i64,
+    ) -> Result<Asked, AuthError> {
+        let Some(address) = meta.ip.as_deref().and_then(|text| text.parse().ok()).map(address_group) else {
+            return Ok(Asked::First);
+        };
+        count(self.per_address.as_ref(), &address, now_ms, "this address")?;
+        let pair = (address, tenant, recipient.to_lowercase());
+        let left = count(self.per_pair.as_ref(), &pair, now_ms, "this address for this recipient")?;
+        let first = self.per_pair.as_ref().is_some_and(|throttle| left + 1 == throttle.quota().permits());
+        Ok(if first { Asked::First } else { Asked::Again })
+    }
+
+    /// Whether a mail to `recipient` may leave.
+    pub(super) fn lets_leave(&self, tenant: &TenantId, recipient: &str, asked: Asked, now_ms: i64) -> bool {
+        let within = |throttle: Option<&Throttle>, key: &dyn Fn(&Throttle) -> bool| throttle.is_none_or(key);
+        let recipient = (tenant, recipient.to_lowercase());
+        if !within(self.per_recipient.as_ref(), &|it| it.take(&recipient, now_ms).allowed) && asked == Asked::Again {
+            tracing::info!(tenant.id = %tenant, "a recipient has many mails already; one more was not sent");
+            return false;
+        }
+        if !within(self.per_tenant.as_ref(), &|it| it.take(tenant, now_ms).allowed) {
+            tracing::error!(tenant.id = %tenant, "the tenant's mails of this window are used up; a mail was dropped");
+            return false;
+        }
+        true
+    }
+}
+
+/// Counts one; the result is how many are left.
+fn count(throttle: Option<&Throttle>, key: &impl std::hash::Hash, now_ms: i64, of: &str) -> Result<u32, AuthError> {
+    let Some(throttle) = throttle else { return Ok(0) };
+    let standing = throttle.take(key, now_ms);
+    if standing.allowed {
+        return Ok(standing.remaining);
+    }
+    let (permits, window_s, retry_after_s) =
+        (throttle.quota().permits(), throttle.quota().window_s(), standing.retry_after_s);
+    let message =
+        format!("Too many mails asked for from {of}: {permits} per {window_s} s; try again in {retry_after_s} s.");
+    Err(AuthError::Throttled { message, retry_after_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::error::{Code, Fault as _};
+    use std::sync::Arc;
+
+    fn from(ip: &str) -> WriteMeta {
+        WriteMeta { ip: Some(Arc::from(ip)), ..WriteMeta::system("test") }
+    }
+
+    #[test]
+    fn a_flood_from_one_place_neither_reveals_nor_locks_out() {
+        let quota = |permits| Quota::new(permits, 900);
+        let limits =
+            MailLimits { per_pair: quota(3), per_address: quota(10), per_recipient: quota(2), per_tenant: quota(100) };
+        let (guard, tenant) = (MailGuard::new(limits), TenantId::parse("t").unwrap());
+        let asks: Vec<_> = (0..4).map(|_| guard.ask(&from("1.1.1.1"), &tenant, "Ada@a.test", 0)).collect();
+        assert_eq!(asks[0].as_ref().unwrap(), &Asked::First);
+        assert_eq!(asks[1].as_ref().unwrap(), &Asked::Again);
+        assert_eq!(asks[3].as_ref().unwrap_err().code(), Code::RateLimited);
+        // The recipient's own limit: the flood stops, the owner's first mail from elsewhere does not.
+        for _ in 0..2 {
+            assert!(guard.lets_leave(&tenant, "ada@a.test", Asked::Again, 0));
+        }
+        assert!(!guard.lets_leave(&tenant, "ada@a.test", Asked::Again, 0));
+        let own = guard.ask(&from("2.2.2.2"), &tenant, "ada@a.test", 0).unwrap();
+        assert!(own == Asked::First && guard.lets_leave(&tenant, "ada@a.test", own, 0));
+        // Addresses that nobody has are counted alike.
+        for number in 0..6 {
+            assert!(guard.ask(&from("1.1.1.1"), &tenant, &format!("x{number}@a.test"), 0).is_ok());
+        }
+        assert_eq!(guard.ask(&from("1.1.1.1"), &tenant, "y@a.test", 0).unwrap_err().code(), Code::RateLimited);
+    }
+}
