@@ -213,9 +213,20 @@ fn the_allow_list_itself_has_no_cycle() {
 }
 
 /// The rooms inside `services`, each naming only those before it.
-const SERVICES: &[&str] =
-    &["throttle",
-    "budget", "blueprints", "tenants", "settings", "mail", "purging", "collections", "sample", "auth", "files", "records"];
+const SERVICES: &[&str] = &[
+    "throttle",
+    "budget",
+    "blueprints",
+    "tenants",
+    "settings",
+    "mail",
+    "purging",
+    "collections",
+    "sample",
+    "auth",
+    "files",
+    "records",
+];
 
 #[test]
 fn services_have_no_cycle_among_themselves() {
@@ -339,4 +350,63 @@ fn the_readme_lists_every_configuration_key() {
     } else {
         assert!(shown == wanted, "the key table is out of date; run UPDATE_README=1 cargo test --test architecture");
     }
+}
+
+/// Items of levels 1 and 2 in the chapters of ASVS 5.0 that SECURITY.md answers: section, and its items.
+const ASVS: &[(&str, &[u8])] = &[
+    ("2.4", &[1]),
+    ("6.1", &[1, 2, 3]),
+    ("6.2", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+    ("6.3", &[1, 2, 3, 4]),
+    ("6.4", &[1, 2, 3, 4]),
+    ("6.5", &[1, 2, 3, 4, 5]),
+    ("6.6", &[1, 2, 3]),
+    ("6.8", &[1, 2, 3, 4]),
+    ("7.1", &[1, 2, 3]),
+    ("7.2", &[1, 2, 3, 4]),
+    ("7.3", &[1, 2]),
+    ("7.4", &[1, 2, 3, 4, 5]),
+    ("7.5", &[1, 2]),
+    ("7.6", &[1, 2]),
+    ("8.1", &[1, 2]),
+    ("8.2", &[1, 2, 3]),
+    ("8.3", &[1]),
+    ("8.4", &[1]),
+    ("9.1", &[1, 2, 3]),
+    ("9.2", &[1, 2, 3, 4]),
+];
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let mut files = Vec::new();
+    ["src", "tests"].iter().for_each(|folder| collect(&root.join(folder), &mut files));
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line[2..].starts_with(|first: char| first.is_ascii_digit()))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let wanted: Vec<String> =
+        ASVS.iter().flat_map(|(section, items)| items.iter().map(move |item| format!("{section}.{item}"))).collect();
+    let shown: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(shown, wanted, "every item, once, in order");
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let (item, state, tests) = (row[0], row[2], row.get(4).copied().unwrap_or_default());
+        if !["met", "partly", "not met", "not applicable"].contains(&state) {
+            wrong.push(format!("{item}: no state {state:?}"));
+        }
+        for name in tests.split('`').skip(1).step_by(2) {
+            let is_there = match name.contains('/') {
+                true => root.join(name).is_file(),
+                false => code.contains(&format!("fn {name}(")),
+            };
+            if !is_there {
+                wrong.push(format!("{item}: there is no {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -221,3 +221,47 @@ async fn every_answer_carries_the_security_headers() {
         assert!(answer.header("strict-transport-security").is_none(), "plain HTTP must not send it");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_wrong_passwords_leave_another_users_login_alone() {
+    const TRIES: usize = 10_000;
+    let toml =
+        "[http]\ntrusted_proxies = ['127.0.0.1']\n[limits]\nlogin_failures_per_ip_max = 50\nlogin_window_s = 86400";
+    let server = TestServer::start_with(toml, Arc::new(SystemClock)).await;
+    let admin = server.tenant("acme").await;
+    server.user(&admin, "ada").await;
+    server.user(&admin, "bob").await;
+    let guest = admin.without_authorization();
+    let login = |from: &'static str, name: String, password: &'static str| {
+        let actor = guest.clone().with_header("x-forwarded-for", from);
+        let body = json!({ "identity": format!("{name}@example.com"), "password": password });
+        async move { actor.post("/api/collections/users/auth-with-password", body).await.status.as_u16() }
+    };
+    let attackers: Vec<_> = (0..8)
+        .map(|attacker| {
+            let login = login.clone();
+            async move {
+                let mut refused = 0;
+                for number in 0..TRIES / 8 {
+                    // Half of them at ada, half at whoever.
+                    let name = if number % 2 == 0 { "ada".to_owned() } else { format!("x{attacker}-{number}") };
+                    refused += usize::from(login("10.0.0.66", name, "wrong").await == 429);
+                }
+                refused
+            }
+        })
+        .collect();
+    let victims = async {
+        for _ in 0..5 {
+            // Both log in while the attack runs, the one attacked by name as well.
+            assert_eq!(login("10.0.0.1", "ada".to_owned(), PASSWORD).await, 200);
+            assert_eq!(login("10.0.0.2", "bob".to_owned(), PASSWORD).await, 200);
+        }
+    };
+    let (refused, ()) = futures_util::join!(futures_util::future::join_all(attackers), victims);
+    // Guesses under way when the bound was reached may pass it; the others cost no hashing.
+    let refused: usize = refused.into_iter().sum();
+    assert!(refused >= TRIES - 100, "{refused} of {TRIES} were refused");
+    assert_eq!(login("10.0.0.66", "ada".to_owned(), PASSWORD).await, 429, "the attacker's address is out");
+    assert_eq!(login("10.0.0.1", "ada".to_owned(), PASSWORD).await, 200);
+}

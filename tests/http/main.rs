@@ -30,3 +30,4 @@ mod tls;
 mod acme;
 mod budgets;
 mod hostile;
+mod roles;
