@@ -335,7 +335,7 @@ impl Visitor {
     }
 
     fn ip(&self) -> Option<Arc<str>> {
-        address_text(&self.request, &self.part)
+        client_ip(&self.request, &self.part).map(|address| Arc::from(address.to_string()))
     }
 
     fn context(&self, context: &str, body: Map<String, Value>) -> RequestContext {
@@ -470,11 +470,6 @@ fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {
     let id = RecordId::parse(NODE_ID).expect("invariant: the node's id is well formed");
     let account = Arc::new(AuthRecord { collection, record: RecordImage::new(id, []) });
     Ok(Identity { caller: Caller::Superuser(account), ..Identity::anonymous() })
-}
-
-/// [`client_ip`] as the log of a tenant keeps it.
-pub(crate) fn address_text(request: &HttpRequest, part: &VisitPart) -> Option<Arc<str>> {
-    client_ip(request, part).map(|address| Arc::from(address.to_string()))
 }
 
 /// The peer, or the address that a trusted proxy vouches for.

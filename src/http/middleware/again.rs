@@ -5,7 +5,7 @@
 
 use super::{Counted, TenantPrefix};
 use crate::http::delivery;
-use crate::http::extract::{address_text, request_id};
+use crate::http::extract::request_id;
 use crate::http::front::{Front, Read, Visit, split_prefix};
 use crate::http::problem::Problem;
 use crate::services::records::cached::Freshness;
@@ -31,7 +31,8 @@ pub(super) async fn answer(
         request: Arc::clone(prepared.request()),
         tools: Arc::clone(&part.tools),
         request_id: request_id(request.request()),
-        ip: address_text(request.request(), part),
+        // Kept with writes alone.
+        ip: None,
     };
     if !prepared.is_usable(&scope).await {
         let target = request.uri().path_and_query().map_or("", |target| split_prefix(target.as_str()).1);
