@@ -12,6 +12,7 @@ mod collections;
 mod records;
 mod files;
 mod caching;
+mod cache_classes;
 mod purging;
 mod remembered;
 mod values;

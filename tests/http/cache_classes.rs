@@ -1,0 +1,171 @@
+//! Who shares a cached answer when less than the whole record is guarded, and what a session's end does to it; and a
+//! cache folder that is damaged or taken away under a running node.
+
+use crate::support::{Actor, Answer, TestServer};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+fn items(body: &Value) -> Vec<&Value> {
+    body["items"].as_array().unwrap().iter().collect()
+}
+
+/// Asks twice, so that the second answer may come from the cache whoever filled it; both must be the same.
+async fn twice(actor: &Actor, path: &str) -> Value {
+    let first = actor.get(path).await.ok();
+    assert_eq!(actor.get(path).await.ok(), first, "{path}");
+    first
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guarded_field_is_shown_to_those_its_rule_admits_whoever_filled_the_cache() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let (ada, bob) = (server.user(&admin, "ada").await, server.user(&admin, "bob").await);
+    let body = json!({"name": "posts", "type": "base", "listRule": "", "viewRule": "", "fields": [
+        {"name": "owner", "type": "text"}, {"name": "title", "type": "text"},
+        {"name": "draft", "type": "text", "readRule": "owner = @request.auth.id"},
+        {"name": "note", "type": "text", "readRule": "@request.auth.id != ''"}]});
+    admin.post("/api/collections", body).await.created();
+    let mut ids = Vec::new();
+    for user in [&ada, &bob] {
+        let body = json!({"owner": user.id, "title": "t", "draft": format!("draft of {}", user.id), "note": "members"});
+        ids.push(admin.post("/api/collections/posts/records", body).await.created()["id"].as_str().unwrap().to_owned());
+    }
+    let anon = admin.clone().without_authorization();
+    let callers = [(&anon, None), (&ada.actor, Some(&ada.id)), (&bob.actor, Some(&bob.id))];
+    for first in 0..callers.len() {
+        admin.post("/api/admin/cache/purge", json!({"all": true})).await.gone();
+        for turn in 0..callers.len() {
+            let (actor, id) = callers[(first + turn) % callers.len()];
+            let list = twice(actor, "/api/collections/posts/records?sort=title").await;
+            let ones = [
+                twice(actor, &format!("/api/collections/posts/records/{}", ids[0])).await,
+                twice(actor, &format!("/api/collections/posts/records/{}", ids[1])).await,
+            ];
+            for record in items(&list).into_iter().chain(&ones) {
+                let own = id.is_some_and(|id| record["owner"] == id.as_str());
+                let draft = record["draft"].as_str().unwrap_or_default();
+                assert_eq!(draft.starts_with("draft of"), own, "{record}");
+                assert_eq!(record["note"] == "members", id.is_some(), "{record}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expanded_record_is_shown_under_its_own_rule_whoever_filled_the_cache() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let (ada, bob) = (server.user(&admin, "ada").await, server.user(&admin, "bob").await);
+    let rule = "owner = @request.auth.id";
+    let body = json!({"name": "diaries", "type": "base", "listRule": rule, "viewRule": rule,
+        "fields": [{"name": "owner", "type": "text"}, {"name": "text", "type": "text"}]});
+    let diaries = admin.post("/api/collections", body).await.created()["id"].clone();
+    let body = json!({"name": "pages", "type": "base", "listRule": "", "viewRule": "",
+        "fields": [{"name": "diary", "type": "relation", "collectionId": diaries, "maxSelect": 1}]});
+    admin.post("/api/collections", body).await.created();
+    for user in [&ada, &bob] {
+        let body = json!({"owner": user.id, "text": format!("of {}", user.id)});
+        let diary = admin.post("/api/collections/diaries/records", body).await.created()["id"].clone();
+        admin.post("/api/collections/pages/records", json!({"diary": diary})).await.created();
+    }
+    let anon = admin.clone().without_authorization();
+    let callers = [(&anon, None), (&ada.actor, Some(&ada.id)), (&bob.actor, Some(&bob.id))];
+    for first in 0..callers.len() {
+        admin.post("/api/admin/cache/purge", json!({"all": true})).await.gone();
+        for turn in 0..callers.len() {
+            let (actor, id) = callers[(first + turn) % callers.len()];
+            let list = twice(actor, "/api/collections/pages/records?expand=diary").await;
+            assert_eq!(items(&list).len(), 2);
+            let shown: Vec<&str> =
+                items(&list).iter().filter_map(|page| page["expand"]["diary"]["text"].as_str()).collect();
+            let expected: Vec<String> = id.iter().map(|id| format!("of {id}")).collect();
+            assert_eq!(shown, expected, "{list}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cached_answer_ends_for_its_reader_with_the_session() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let (ada, bob) = (server.user(&admin, "ada").await, server.user(&admin, "bob").await);
+    let body = json!({"name": "posts", "type": "base", "listRule": "@request.auth.id != ''", "viewRule": "",
+        "fields": [{"name": "title", "type": "text"}]});
+    admin.post("/api/collections", body).await.created();
+    admin.post("/api/collections/posts/records", json!({"title": "members only"})).await.created();
+    const LIST: &str = "/api/collections/posts/records";
+    let kept = |answer: Answer| {
+        assert_eq!(answer.header("x-cache"), Some("l1"));
+        (answer.header("etag").unwrap().to_owned(), answer.ok())
+    };
+    for user in [&ada, &bob] {
+        twice(&user.actor, LIST).await;
+    }
+    let (tag, _) = kept(ada.actor.get(LIST).await);
+    ada.actor.post("/api/collections/users/auth-logout", json!({})).await.gone();
+    // A token that has ended is a stranger's, as in PocketBase: neither the answer nor the word that it has not changed.
+    assert!(items(&ada.actor.get(LIST).await.ok()).is_empty());
+    let again = ada.actor.clone().with_header("if-none-match", &*tag).get(LIST).await;
+    assert!(items(&again.ok()).is_empty());
+    // Others go on being answered from memory, strangers see nothing.
+    assert_eq!(items(&kept(bob.actor.get(LIST).await).1).len(), 1);
+    assert!(items(&admin.clone().without_authorization().get(LIST).await.ok()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_folder_lost_or_damaged_under_a_running_node_costs_no_answer_and_heals() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let body = json!({"name": "notes", "type": "base", "listRule": "", "viewRule": "",
+        "fields": [{"name": "title", "type": "text"}]});
+    admin.post("/api/collections", body).await.created();
+    let made = admin.post("/api/collections/notes/records", json!({"title": "0"})).await.created();
+    let one = format!("/api/collections/notes/records/{}", made["id"].as_str().unwrap());
+    let anon = admin.clone().without_authorization();
+    let cache = server.folder().join("cache");
+    for round in 1..=4 {
+        if round % 2 == 0 {
+            std::fs::remove_dir_all(&cache).unwrap();
+        } else {
+            garble(&cache);
+        }
+        for step in 0..20 {
+            let title = format!("{round} {step}");
+            admin.patch(&one, json!({"title": title})).await.ok();
+            for _ in 0..2 {
+                assert_eq!(anon.get(&one).await.ok()["title"], title);
+                let list = anon.get(&format!("/api/collections/notes/records?filter=title!='{step}'")).await.ok();
+                assert_eq!(list["items"][0]["title"], title);
+            }
+        }
+        // Taken away or not, it is there again and in use.
+        until_ready(&server, &cache).await;
+    }
+    assert_eq!(server.anon().get("/health").await.ok()["checks"]["cache"], "ok");
+}
+
+async fn until_ready(server: &TestServer, cache: &Path) {
+    for _ in 0..1_200 {
+        let report = server.node().get("/api/admin/performance?type=cache").await.ok();
+        if report["disk"]["state"] == "ready" && cache.join("lock").exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the disk tier never healed");
+}
+
+/// Flips bytes in every file below `folder`; what vanishes meanwhile is damaged enough.
+fn garble(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            garble(&path);
+        } else if let Ok(mut bytes) = std::fs::read(&path) {
+            bytes.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x5a);
+            let _ = std::fs::write(&path, bytes);
+        }
+    }
+}
