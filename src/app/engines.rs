@@ -343,6 +343,7 @@ fn open_cache(config: &Config, parts: &Parts) -> Option<Cache> {
         memory_bytes_max: u64::try_from(config.cache.memory_bytes_max).unwrap_or(u64::MAX),
         disk_root,
         disk_bytes_max: config.cache.disk_bytes_max,
+        disk_read_deadline_ms: config.cache.disk_read_deadline_ms,
         verify_every: config.cache.verify_every,
         clock: Arc::clone(&parts.clock),
         ..CacheOptions::default()

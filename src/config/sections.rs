@@ -243,6 +243,7 @@ sections! {
         memory_bytes_max: usize = 64 * 1024 * 1024, within(1 << 20, 1 << 40), "Memory for cached responses of all tenants.";
         disk: bool = true, any, "Whether cached responses survive a restart in `cache/`.";
         disk_bytes_max: u64 = 256 * 1024 * 1024, within(1 << 20, 1 << 44), "Size of `cache/` at which it is started afresh.";
+        disk_read_deadline_ms: u64 = 25, within(1, 60_000), "Time a read from `cache/` may take before the answer is loaded instead.";
         verify_every: u32 = 0, any, "Every so many hits one is recomputed and compared; a difference is logged, counted and mended. 0 never.";
         purge_url: String = String::new(), web_address, "If set, changed cache tags are posted here after a commit, for a CDN in front; `{tenant}` stands for the slug.";
         purge_header: String = "Authorization".to_owned(), header_name, "Header that carries `cache.purge_secret`.";

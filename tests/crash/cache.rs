@@ -24,7 +24,7 @@ const LIST: &str = "/t/acme/api/collections/notes/records?sort=id";
 /// The child: a node that serves until its standard input ends, or until it kills itself.
 pub(super) async fn serve(folder: &Path, point: Option<FaultPoint>) {
     let config = RawConfig::default()
-        .with_toml("[http]\nlisten = '127.0.0.1:0'\nworkers = 1\n[log]\naccess = false\nfilter = 'off'", "child")
+        .with_toml("[http]\nlisten = '127.0.0.1:0'\nworkers = 1\n[log]\naccess = false\nfilter = 'off'\n[cache]\ndisk_read_deadline_ms = 60000", "child")
         .with_flag("--data-dir", "data.dir", folder.display().to_string())
         .validate()
         .unwrap();

@@ -56,7 +56,7 @@ impl TestServer {
     fn config(toml: &str, folder: &std::path::Path) -> Config {
         RawConfig::default()
             .with_toml(
-                "[http]\nlisten = '127.0.0.1:0'\nworkers = 2\ndrain_timeout_s = 2\n[log]\naccess = false",
+                "[http]\nlisten = '127.0.0.1:0'\nworkers = 2\ndrain_timeout_s = 2\n[log]\naccess = false\n[cache]\ndisk_read_deadline_ms = 60000",
                 "suite",
             )
             .with_flag("--data-dir", "data.dir", folder.display().to_string())
