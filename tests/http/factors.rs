@@ -433,3 +433,35 @@ async fn a_clone_asks_for_recovery_codes_because_it_cannot_read_the_apps_secret(
     let done = bearer(&copy, &grant).post(&format!("{USERS}/totp/disable"), off).await.ok();
     enrol(&bearer(&copy, &done), USERS, &clock).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_registered_an_address_first_is_out_when_its_owner_comes_by_code() {
+    let (server, _) = start().await;
+    let admin = server.node();
+    admin.patch(USERS, json!({ "otp": { "enabled": true } })).await.ok();
+    // Mallory registers Ada's address, which she does not hold, and keeps every door open that an account has.
+    let mallory = server.user(&admin, "ada").await;
+    let operations = json!(["read", "create", "update", "delete"]);
+    let made = mallory.actor.post("/api/keys", json!({ "name": "k", "scopes": { "operations": operations } })).await;
+    let key = server.anon().with_authorization(made.created()["key"].as_str().unwrap());
+    let anon = server.anon();
+    let session = password(&anon, "users", "ada@example.com", "?session=1").await.ok();
+    let own = format!("{USERS}/records/{}", mallory.id);
+    for door in [&mallory.actor, &key, &bearer(&anon, &session)] {
+        door.get(&own).await.ok();
+    }
+
+    let asked = anon.post(&format!("{USERS}/request-otp"), json!({ "email": "ada@example.com" })).await.ok();
+    let code = mailed_code(&server, "ada@example.com").await;
+    let body = json!({ "otpId": asked["otpId"], "password": code });
+    let grant = anon.post(&format!("{USERS}/auth-with-otp"), body).await.ok();
+    assert_eq!(grant["record"]["verified"], true);
+    bearer(&anon, &grant).get(&own).await.ok();
+
+    for door in [&mallory.actor, &key, &bearer(&anon, &session)] {
+        door.post(&format!("{USERS}/auth-refresh"), json!({})).await.has_status(401);
+    }
+    password(&anon, "users", "ada@example.com", "").await.problem("credentials_invalid");
+    let refresh = json!({ "refreshToken": session["refreshToken"] });
+    anon.post(&format!("{USERS}/auth-refresh"), refresh).await.has_status(401);
+}

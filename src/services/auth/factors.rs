@@ -101,6 +101,14 @@ pub(super) struct Half {
     key_hash: String,
 }
 
+impl Half {
+    /// Whether it belongs to `account` as that stands now.
+    pub(super) fn is_of(&self, account: &AuthRecord) -> bool {
+        self.account == account.record.id.as_str()
+            && opaque::matches_digest(account::token_key(account), &self.key_hash)
+    }
+}
+
 impl Auth {
     /// Lets `account` in after `factor` held: a token, or [`AuthError::MfaRequired`] if another factor is needed.
     pub(super) async fn enter(
@@ -197,11 +205,7 @@ async fn complete(
     let account = Arc::clone(account);
     db.write(scope.meta.clone(), move |tx| {
         let half = find_half(tx, &account.collection, &mfa_id, tx.now_ms())?;
-        let holds = |half: &Half| {
-            half.account == account.record.id.as_str()
-                && opaque::matches_digest(account::token_key(&account), &half.key_hash)
-        };
-        let half = half.filter(holds).ok_or_else(refused)?;
+        let half = half.filter(|half| half.is_of(&account)).ok_or_else(refused)?;
         if half.method == factor.as_str() {
             return Err(AuthError::field("mfaId", "validation_mfa_same_method", "A different method is needed."));
         }

@@ -2,18 +2,18 @@
 //!
 //! Keeps true: asking for a code answers the same, with the same work, whether or not there is an account; a code works
 //! once, for a short time and for few guesses, and a guess is counted before it is compared, so guesses in parallel are
-//! counted too; logging in by code confirms the address it was sent to.
+//! counted too; logging in by code confirms the address it was sent to, and ends what somebody may have set up who
+//! registered the address without holding it.
 //! Does not do: deciding whether a code is enough (`factors` does).
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::factors::{Factor, LoginWish};
+use super::factors::{self, Factor, LoginWish};
 use super::guard;
 use super::login::Grant;
 use super::mail_guard::Asked;
 use super::mailing::Letter;
-use super::recovery;
-use super::{Auth, AuthScope};
+use super::{Auth, AuthScope, recovery, sessions};
 use crate::kernel::datetime;
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
@@ -94,11 +94,17 @@ impl Auth {
         let hash = guess.as_ref().map(|guess| guess.code_hash.as_str());
         let verdict = self.0.hasher.verify_in(guard::lane(&scope.meta), login.password, hash).await?;
         let (Verdict::Match { .. }, Some(guess)) = (verdict, guess) else { return Err(AuthError::Credentials) };
-        let wanted = Arc::clone(&collection.collection);
-        let account = db.write(scope.meta.clone(), move |tx| redeem(tx, &wanted, &guess)).await?.value;
+        let (wanted, wish) = (Arc::clone(&collection.collection), wish.into());
+        let takeover = Takeover {
+            token_key: opaque::generate_token_key(self.0.random.as_ref()),
+            mfa_id: wish.mfa_id.clone(),
+            // Who asks everybody for two methods has a code stand beside the password, which alone opens nothing.
+            keeps_password: collection.is_enabled("mfa") && collection.text("mfa", "rule").trim().is_empty(),
+        };
+        let account = db.write(scope.meta.clone(), move |tx| redeem(tx, &wanted, &guess, &takeover)).await?.value;
         let account = account.ok_or(AuthError::Credentials)?;
         charged.held();
-        self.enter(db, scope, &collection, account, Factor::Otp, wish.into()).await
+        self.enter(db, scope, &collection, account, Factor::Otp, wish).await
     }
 }
 
@@ -187,11 +193,20 @@ fn write_decoy(tx: &mut WriteTx<'_>, id: RecordId) -> Result<(), AuthError> {
     Ok(tx.delete(&otps, &id)?)
 }
 
+/// What becomes of an account whose address a code confirms for the first time.
+struct Takeover {
+    token_key: String,
+    /// The login that the code completes: whoever began it is known to the account already.
+    mfa_id: Option<Secret>,
+    keeps_password: bool,
+}
+
 /// Uses the code up and returns the account as it stands then.
 fn redeem(
     tx: &mut WriteTx<'_>,
     accounts: &Arc<Collection>,
     guess: &Guess,
+    takeover: &Takeover,
 ) -> Result<Option<Arc<AuthRecord>>, AuthError> {
     let otps = otps(tx.schema())?;
     if tx.find_record(&otps, guess.otp.as_str())?.is_none() {
@@ -200,8 +215,20 @@ fn redeem(
     tx.delete(&otps, &guess.otp)?;
     let Some(account) = account::read(tx, accounts, &guess.account)? else { return Ok(None) };
     if !account::is_verified(&account) && account::email(&account) == guess.sent_to {
-        let changes = rows::changes_at(accounts, &[("verified", Stored::bool(true))], tx.now_ms());
-        tx.update(accounts, &account.record.id, &changes)?;
+        let mut values = vec![("verified", Stored::bool(true))];
+        let half = match &takeover.mfa_id {
+            Some(mfa_id) => factors::find_half(tx, accounts, mfa_id, tx.now_ms())?,
+            None => None,
+        };
+        if !half.is_some_and(|half| half.is_of(&account)) {
+            values.push(("tokenKey", Stored::text(&takeover.token_key)));
+            if !takeover.keeps_password {
+                values.push(("password", Stored::text("")));
+            }
+            recovery::forget_stranger(tx, &account)?;
+            sessions::end_all(tx, &accounts.id, &account.record.id)?;
+        }
+        tx.update(accounts, &account.record.id, &rows::changes_at(accounts, &values, tx.now_ms()))?;
         return Ok(account::read(tx, accounts, &guess.account)?);
     }
     Ok(Some(account))

@@ -278,7 +278,7 @@ impl Auth {
 }
 
 /// Whoever registered the address may not have been who holds it: what else opens the account goes with the password.
-fn forget_stranger(tx: &mut WriteTx<'_>, account: &AuthRecord) -> Result<(), AuthError> {
+pub(super) fn forget_stranger(tx: &mut WriteTx<'_>, account: &AuthRecord) -> Result<(), AuthError> {
     keys::forget(tx, account)?;
     link::forget(tx, account)?;
     totp::forget(tx, account)?;
