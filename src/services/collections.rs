@@ -16,6 +16,7 @@ use crate::schema::error::SchemaError;
 use crate::schema::field::Storage;
 use crate::schema::plan::{self, Plan, PlanContext, Unmentioned};
 use crate::schema::{Collection, CollectionKind, Schema};
+use crate::services::tenants::rows;
 use crate::store::{self, Reader, StoreError, TenantDb, WriteMeta, WriteTx, Written};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -299,6 +300,9 @@ fn truncate_batch(tx: &mut WriteTx<'_>, name: &str) -> Result<usize, CollectionE
         Ok(())
     })?;
     for id in &ids {
+        if collection.is_auth() {
+            rows::delete_belongings(tx, &schema, collection, id)?;
+        }
         tx.delete(collection, id)?;
     }
     Ok(ids.len())

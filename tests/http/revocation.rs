@@ -182,7 +182,14 @@ async fn the_last_superuser_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_account_leaves_nothing_behind() {
     let server = TestServer::start().await;
-    let admin = server.tenant("acme").await;
+    for (slug, whole) in [("acme", false), ("umbrella", true)] {
+        leave_nothing_behind(&server, slug, whole).await;
+    }
+}
+
+/// Deletes one account, or every account of its collection at once.
+async fn leave_nothing_behind(server: &TestServer, slug: &str, whole: bool) {
+    let admin = server.tenant(slug).await;
     let user = server.user(&admin, "ada").await;
     login(&user.actor.clone().without_authorization()).await;
     let key = json!({ "name": "k", "scopes": { "operations": ["read"] } });
@@ -193,7 +200,8 @@ async fn a_deleted_account_leaves_nothing_behind() {
         let listed = admin.get(&format!("/api/collections/{name}/records")).await.ok();
         assert_eq!(listed["totalItems"], 1, "{name}");
     }
-    admin.delete(&format!("/api/collections/users/records/{}", user.id)).await.gone();
+    let path = if whole { "truncate".to_owned() } else { format!("records/{}", user.id) };
+    admin.delete(&format!("/api/collections/users/{path}")).await.gone();
     for name in kept {
         let listed = admin.get(&format!("/api/collections/{name}/records")).await.ok();
         assert_eq!(listed["totalItems"], 0, "{name}");

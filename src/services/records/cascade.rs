@@ -102,28 +102,12 @@ impl<'schema> Walk<'schema> {
         // Those found last point at those found first, so they go first.
         for (collection, record) in self.doomed.iter().rev() {
             if collection.is_auth() {
-                delete_belongings(tx, self.schema, collection, record)?;
+                rows::delete_belongings(tx, self.schema, collection, record)?;
             }
             tx.delete(collection, record)?;
         }
         Ok(self.doomed.len())
     }
-}
-
-/// Sessions, keys, factors and identities of an account: an account that is made later under the same id owns none of them.
-fn delete_belongings(
-    tx: &mut WriteTx<'_>,
-    schema: &Schema,
-    accounts: &Collection,
-    account: &RecordId,
-) -> Result<(), RecordError> {
-    let owner = [("collectionRef", accounts.id.as_str()), ("recordRef", account.as_str())];
-    for belongings in schema.collections().iter().filter(|collection| collection.system && !collection.is_auth()) {
-        for row in rows::find_by_texts(tx, belongings, &owner)? {
-            tx.delete(belongings, &row.id)?;
-        }
-    }
-    Ok(())
 }
 
 /// Refuses to delete the one superuser there is.

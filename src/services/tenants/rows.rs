@@ -7,9 +7,9 @@
 use crate::kernel::datetime;
 use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::value::Stored;
-use crate::schema::Collection;
+use crate::schema::{Collection, Schema};
 use crate::schema::record::RecordImage;
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, StoreError, WriteTx};
 
 /// A new record of `collection`, with `created` and `updated` set to `now_ms`.
 pub fn image(collection: &Collection, id: RecordId, values: &[(&str, Stored)], now_ms: i64) -> RecordImage {
@@ -89,4 +89,20 @@ pub fn find_by_texts(
         rows.extend(reader.find_record(collection, id)?);
     }
     Ok(rows)
+}
+
+/// Deletes sessions, keys, factors and identities of an account: one that is made later under the same id owns none of them.
+pub fn delete_belongings(
+    tx: &mut WriteTx<'_>,
+    schema: &Schema,
+    accounts: &Collection,
+    account: &RecordId,
+) -> Result<(), StoreError> {
+    let owner = [("collectionRef", accounts.id.as_str()), ("recordRef", account.as_str())];
+    for belongings in schema.collections().iter().filter(|collection| collection.system && !collection.is_auth()) {
+        for row in find_by_texts(tx, belongings, &owner)? {
+            tx.delete(belongings, &row.id)?;
+        }
+    }
+    Ok(())
 }
