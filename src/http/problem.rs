@@ -22,7 +22,7 @@ pub struct Problem {
     members: Box<[(&'static str, String)]>,
     retry_after_s: Option<u32>,
     /// What of a file there would have been.
-    content_range: Option<String>,
+    content_range: Option<Box<str>>,
     /// The failed request of a batch: its place and its own failure.
     inner: Option<Box<(usize, Problem)>>,
     /// The chain of causes, kept only for failures that the edge logs.
@@ -92,7 +92,7 @@ impl Problem {
     /// Says how large the file is whose part was asked for.
     #[must_use]
     pub fn with_content_range(mut self, text: String) -> Self {
-        self.content_range = Some(text);
+        self.content_range = Some(text.into_boxed_str());
         self
     }
 

@@ -67,12 +67,15 @@ pub(in crate::store) fn released(before: &Schema, after: &Schema, ops: &[LogOp])
     gone
 }
 
+/// What one commit of a tenant let go of.
+type Removal = (TenantId, Vec<Released>);
+
 /// How many copies of each tenant are being made.
 type Copies = Arc<Mutex<HashMap<TenantId, usize>>>;
 
 /// The thread that removes; ends when the store shuts down or is dropped.
 pub(in crate::store) struct FileRemover {
-    sender: Mutex<Option<SyncSender<(TenantId, Vec<Released>)>>>,
+    sender: Mutex<Option<SyncSender<Removal>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     copies: Copies,
 }
@@ -149,7 +152,7 @@ fn unless_copied(copies: &Copies, tenant: &TenantId, removal: impl FnOnce()) -> 
     free
 }
 
-fn run(data_dir: &std::path::Path, receiver: &Receiver<(TenantId, Vec<Released>)>, copies: &Copies) {
+fn run(data_dir: &std::path::Path, receiver: &Receiver<Removal>, copies: &Copies) {
     while let Ok((tenant, released)) = receiver.recv() {
         let root = root_of(&file_path(data_dir, &tenant));
         for one in released {
