@@ -46,19 +46,16 @@ fn host_names(hosts: &Vec<String>) -> Result<(), String> {
     }
 }
 
-#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
 fn web_address(text: &String) -> Result<(), String> {
     let address = ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
     (text.is_empty() || address).then_some(()).ok_or_else(|| format!("expected http:// or https://, found {text:?}"))
 }
 
-#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
 fn header_name(text: &String) -> Result<(), String> {
     let good = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     good.then_some(()).ok_or_else(|| format!("expected the name of a header, found {text:?}"))
 }
 
-#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
 fn tags_or_urls(text: &String) -> Result<(), String> {
     matches!(text.as_str(), "tags" | "urls")
         .then_some(())
@@ -80,12 +77,10 @@ fn one_of(text: &str, known: &[&str]) -> Result<(), String> {
     known.contains(&text).then_some(()).ok_or_else(|| format!("expected {}, found {text:?}", known.join(", ")))
 }
 
-#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
 fn encryption(text: &String) -> Result<(), String> {
     one_of(text, &["starttls", "implicit", "none"])
 }
 
-#[expect(clippy::ptr_arg, reason = "the table hands every check a reference to the key's own type")]
 fn auth_method(text: &String) -> Result<(), String> {
     one_of(text, &["PLAIN", "LOGIN"])
 }

@@ -17,7 +17,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 #[derive(Debug)]
 pub struct Problem {
     code: Code,
-    message: String,
+    message: Box<str>,
     details: Vec<Detail>,
     members: Box<[(&'static str, String)]>,
     retry_after_s: Option<u32>,
@@ -55,7 +55,7 @@ impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: message.into().into_boxed_str(),
             details: Vec::new(),
             members: Box::default(),
             retry_after_s: None,
@@ -142,7 +142,7 @@ impl Problem {
     pub fn to_json(&self, request_id: &str) -> Value {
         let status = self.status();
         let place = place_of(self.code).filter(|_| self.details.is_empty());
-        let place = place.map(|place| Detail::new(place, self.code.as_str(), self.message.clone()));
+        let place = place.map(|place| Detail::new(place, self.code.as_str(), &*self.message));
         let errors: Vec<Value> = self
             .details
             .iter()
@@ -214,7 +214,7 @@ impl Problem {
         let chain = (code.kind() == Kind::Internal).then(|| chain_of(fault).into());
         Self {
             code,
-            message: fault.public().into_owned(),
+            message: fault.public().into(),
             details: fault.details(),
             members: fault.members().into_boxed_slice(),
             retry_after_s: fault.retry_after_s(),
