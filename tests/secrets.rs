@@ -242,7 +242,20 @@ async fn live(run: &mut Run, folder: &Path) -> (String, String) {
 /// Everything that is there to be read, by the most powerful reader.
 async fn read_everything(run: &mut Run, root: &str, token: &str, folder: &Path) {
     run.ask(Method::POST, "/api/tenants", root, json!({ "slug": "acme", "name": "Acme" })).await;
+    // A mail server that is not there, so that every attempt is told in the log.
+    run.secret("SMTP password", "smtp-e07b44-password");
+    let smtp = json!({ "smtp": { "enabled": true, "host": "127.0.0.1", "port": 9, "username": "mailer", "encryption": "none",
+        "password": "smtp-e07b44-password" }, "meta": { "senderName": "Acme", "senderAddress": "acme@example.com" } });
+    run.ask(Method::PATCH, "/t/acme/api/settings", root, smtp).await;
+    let bob = json!({ "email": "bob@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+    run.ask(Method::POST, &format!("/t/acme{USERS}/records"), "", bob).await;
+    let reset = json!({ "email": "bob@example.com" });
+    run.ask(Method::POST, &format!("/t/acme{USERS}/request-password-reset"), "", reset).await;
     for path in [
+        "/t/acme/api/settings",
+        "/t/acme/api/audit?limit=1000",
+        "/t/acme/api/collections/_settings/records",
+        "/api/settings",
         "/api/audit?limit=1000",
         "/api/audit?limit=1000&format=ndjson",
         "/api/admin/audit?limit=1000",
@@ -309,6 +322,7 @@ async fn no_secret_is_in_logs_answers_exports_audit_metrics_or_configuration() {
     }
     let everything: String = run.said.iter().map(|(_, text)| text.as_str()).collect();
     assert!(everything.contains("ada@example.com") && everything.contains("client-of-acme"));
+    assert!(everything.contains("\"username\":\"mailer\""), "the mail settings were taken");
 
     run.said.push(("the log".to_owned(), stderr));
     let mut found = Vec::new();
