@@ -15,7 +15,7 @@ mod warming;
 
 pub use demo::{DEMO_EMAIL, DEMO_TENANT, Progress};
 pub use error::StartError;
-pub use folder::{FolderError, load_or_create_key};
+pub use folder::{FolderError, keep_to_owner, load_or_create_key};
 
 use crate::config::Config;
 use crate::http::{self, ServeOptions, ServerHandle};

@@ -309,3 +309,42 @@ fn budgets_and_the_audit_log_are_at_hand_on_the_command_line() {
     code(&tenantry(&["audit", "verify", "--tenant", "nobody"]), 5);
     assert_eq!(node.stop(), Some(0));
 }
+
+#[test]
+fn what_is_made_is_for_its_owner_alone_and_an_export_overwrites_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().unwrap();
+    code(&run(folder.path(), &["tenant", "create", "acme"]), 0);
+    let mut looked = 0;
+    let mut folders = vec![folder.path().join("data")];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", entry.path().display());
+            looked += 1;
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    assert!(looked > 5);
+    code(&run(folder.path(), &["tenant", "export", "acme", "--out", "acme.tenant"]), 0);
+    let before = std::fs::read(folder.path().join("acme.tenant")).unwrap();
+    let said = code(&run(folder.path(), &["tenant", "export", "acme", "--out", "acme.tenant"]), 2);
+    assert!(said.contains("acme.tenant exists"), "{said}");
+    assert_eq!(std::fs::read(folder.path().join("acme.tenant")).unwrap(), before);
+}
+
+#[test]
+fn a_completion_script_may_be_cut_short_by_its_reader() {
+    let folder = TempDir::new().unwrap();
+    let mut child = tenantry(folder.path(), &["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

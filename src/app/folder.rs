@@ -6,7 +6,7 @@
 
 use crate::kernel::random::{self, Random};
 use crate::secrets::Secret;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,6 +40,11 @@ pub enum FolderError {
 
 fn at(url: &Option<String>) -> String {
     url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
+}
+
+/// Lets only the owner of this process read what it makes from now on: databases hold password hashes and sessions.
+pub fn keep_to_owner() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// The lock on a folder; dropping it lets the next process in.

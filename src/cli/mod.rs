@@ -45,6 +45,7 @@ pub fn run(typed: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(args: Args) -> Result<(), Failure> {
     crate::tls::install_provider();
+    crate::app::keep_to_owner();
     if let Command::Completions { shell } = args.command {
         // Into memory first: the generator panics when its reader goes away.
         let mut script = Vec::new();

@@ -12,6 +12,7 @@ mod cors;
 mod prefix;
 mod rate_limit;
 mod request_id;
+mod unread;
 
 pub(crate) use cors::Origins;
 pub(crate) use prefix::TenantPrefix;
@@ -114,7 +115,8 @@ where
     /// A read that is remembered and current leaves at once: no future is boxed, nothing is routed.
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let started = Instant::now();
-        let known = self.front.find_read(request.head());
+        // An unread body needs the whole chain.
+        let known = if unread::is_chunked(request.head()) { None } else { self.front.find_read(request.head()) };
         let mut counted = None;
         if let Some((visit, read)) = &known
             && let Some(served) = read.prepared.find()
@@ -203,6 +205,7 @@ where
     request.extensions_mut().insert(id.clone());
     edge.metrics.begin();
     let mut in_flight = InFlight(&edge.metrics, false);
+    let unread = unread::Shared::take(&mut request);
     let passed = match (&known.found, counted) {
         (_, Some(counted)) => counted,
         (Some(_), None) => count_and_keep(&request, &edge, &known),
@@ -239,7 +242,10 @@ where
     }
     in_flight.1 = true;
     finish(&response, &edge, id.as_str(), started);
-    Ok(response)
+    Ok(match unread {
+        Some(unread) => unread.keep_with(response),
+        None => response,
+    })
 }
 
 fn count_and_keep(request: &ServiceRequest, edge: &Edge, known: &Known) -> Result<(), Problem> {
