@@ -119,7 +119,8 @@ impl Form<'_> {
             Target::Record(collection, verb) => {
                 uploads::allowance(&self.visitor.scope(Map::new()), collection, verb, name)?
             }
-            Target::Batch => u64::MAX,
+            Target::Batch => uploads::batch_allowance(&self.visitor.scope(Map::new()))
+                .ok_or_else(|| Problem::new(Code::Forbidden, "No collection here takes files from you."))?,
         };
         if self.body.uploads.len() >= limits::UPLOADS_PER_BODY_MAX {
             let message = format!("The body has more than {} files.", limits::UPLOADS_PER_BODY_MAX);

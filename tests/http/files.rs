@@ -381,3 +381,27 @@ async fn a_full_disk_refuses_the_upload_and_keeps_the_rest() {
     disk.0.store(false, Ordering::SeqCst);
     send(&admin, Method::POST, PATH, form()).await.created();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_keeps_no_byte_of_a_file_that_no_collection_takes_from_the_caller() {
+    let server = TestServer::start().await;
+    let admin = papers(&server, "acme").await;
+    let anon = admin.clone().without_authorization();
+    let requests = json!({ "requests": [
+        { "method": "POST", "url": "/api/collections/papers/records", "body": { "title": "a" } },
+    ]});
+    // The file comes first: nothing else of the body is known when its bytes arrive.
+    let form = |len: usize| {
+        let part = file("a.txt", &vec![b'a'; len]);
+        Form::new().part("requests.0.scans", part).text("@jsonPayload", requests.to_string())
+    };
+    send(&anon, Method::POST, "/api/batch", form(1_000)).await.ok();
+    let refused = send(&anon, Method::POST, "/api/batch", form(6 * 1024 * 1024)).await.problem("validation_failed");
+    assert!(refused.to_string().contains("validation_file_size_limit"), "{refused}");
+    let locked = json!({ "createRule": null, "updateRule": null });
+    for collection in ["papers", "users"] {
+        admin.patch(&format!("/api/collections/{collection}"), locked.clone()).await.ok();
+    }
+    send(&anon, Method::POST, "/api/batch", form(1_000)).await.problem("forbidden");
+    assert_eq!(stored(&server).len(), 1);
+}

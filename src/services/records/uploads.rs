@@ -11,7 +11,7 @@ use crate::kernel::error::Detail;
 use crate::kernel::ident::FieldNumber;
 use crate::kernel::ident::RecordId;
 use crate::schema::Collection;
-use crate::schema::field::{Field, FileOptions};
+use crate::schema::field::{Field, FieldKind, FileOptions};
 use crate::schema::value_check;
 use crate::services::files::{self, Upload};
 use crate::store::{FileRef, TenantDb};
@@ -34,6 +34,23 @@ pub fn allowance(scope: &Scope, collection: &str, verb: WriteVerb, member: &str)
     gate::require_unlocked(scope, collection, rule, action)?;
     let (_, options) = field_for(scope, collection, member)?;
     Ok(files::bytes_max(options))
+}
+
+/// How many bytes a file of a batch may have, whose request is not known when it arrives: as many as the most generous field
+/// that the caller may write; `None` where no collection takes files from the caller.
+pub fn batch_allowance(scope: &Scope) -> Option<u64> {
+    let schema = scope.tenant.schema();
+    let is_open = |collection: &&Arc<Collection>| {
+        let writable = |rule| gate::require_unlocked(scope, collection, rule, "write").is_ok();
+        !collection.is_view() && (writable(&collection.rules.create) || writable(&collection.rules.update))
+    };
+    let fields = schema.collections().iter().filter(is_open).flat_map(|collection| &collection.fields);
+    let visible = fields.filter(|field| !field.hidden || scope.is_superuser());
+    let bytes = visible.filter_map(|field| match &field.kind {
+        FieldKind::File(options) => Some(files::bytes_max(options)),
+        _ => None,
+    });
+    bytes.max()
 }
 
 fn field_for<'collection>(

@@ -7,8 +7,8 @@
 use crate::kernel::datetime;
 use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::value::Stored;
-use crate::schema::{Collection, Schema};
 use crate::schema::record::RecordImage;
+use crate::schema::{Collection, Schema};
 use crate::store::{Reader, StoreError, WriteTx};
 
 /// A new record of `collection`, with `created` and `updated` set to `now_ms`.
