@@ -273,10 +273,11 @@ impl Cache {
             if room && held.wanted.load(Ordering::Relaxed) && held.proof.is_current() {
                 room = self.0.persist(&held);
             }
-            if hits > 0 && held.proof.is_current() {
-                if let Some(replay) = &held.replay {
-                    hot.push((held.key.clone(), Arc::clone(replay), hits));
-                }
+            if hits > 0
+                && held.proof.is_current()
+                && let Some(replay) = &held.replay
+            {
+                hot.push((held.key.clone(), Arc::clone(replay), hits));
             }
         }
         {
