@@ -229,6 +229,7 @@ async fn live(run: &mut Run, folder: &Path) -> (String, String) {
     run.secret("TOTP secret", &secret);
     let totp = totp_rs::Secret::try_from_base32(&secret).unwrap().as_ref().to_vec();
     let totp = totp_rs::Builder::new().with_secret(totp).build().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the code of an authenticator app is of the real moment")]
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let confirm = json!({ "code": totp.generate(now_s).to_string() });
     let done = run.receive(&format!("{USERS}/totp/confirm"), &token, confirm).await;

@@ -31,7 +31,13 @@ pub(super) async fn audit(client: &Client, command: AuditCommand) -> Result<(), 
         }
         AuditCommand::Export { filter, format } => {
             let verified = match format.as_str() {
-                "ndjson" => walk(client, &filter, |entry| Ok(say!("{entry}"))).await?,
+                "ndjson" => {
+                    walk(client, &filter, |entry| {
+                        say!("{entry}");
+                        Ok(())
+                    })
+                    .await?
+                }
                 "csv" => export_csv(client, &filter).await?,
                 other => return Err(Failure::Usage(format!("the format is ndjson or csv, not {other:?}"))),
             };

@@ -77,14 +77,6 @@ fn one_of(text: &str, known: &[&str]) -> Result<(), String> {
     known.contains(&text).then_some(()).ok_or_else(|| format!("expected {}, found {text:?}", known.join(", ")))
 }
 
-fn encryption(text: &String) -> Result<(), String> {
-    one_of(text, &["starttls", "implicit", "none"])
-}
-
-fn auth_method(text: &String) -> Result<(), String> {
-    one_of(text, &["PLAIN", "LOGIN"])
-}
-
 macro_rules! sections {
     ($($section:ident: $type:ident, $about:literal {
         $($key:ident: $kind:ty = $default:expr, $check:expr, $doc:literal;)*
@@ -196,10 +188,10 @@ sections! {
     mail: MailConfig, "The node's own mail server, for tenants that have set none; without any, mails go to `outbox/`." {
         smtp_host: String = String::new(), any, "Host name or address of the mail server; empty is none.";
         smtp_port: u32 = 587, within(1, 65_535), "Its port.";
-        smtp_encryption: String = "starttls".to_owned(), encryption, "`starttls`, `implicit` (TLS from the first byte) or `none`.";
+        smtp_encryption: String = "starttls".to_owned(), |text| one_of(text, &["starttls", "implicit", "none"]), "`starttls`, `implicit` (TLS from the first byte) or `none`.";
         smtp_username: String = String::new(), any, "Login; empty is none.";
         smtp_password: Secret = Secret::default(), any, "Password of the login.";
-        smtp_auth_method: String = "PLAIN".to_owned(), auth_method, "`PLAIN` or `LOGIN`.";
+        smtp_auth_method: String = "PLAIN".to_owned(), |text| one_of(text, &["PLAIN", "LOGIN"]), "`PLAIN` or `LOGIN`.";
         smtp_local_name: String = String::new(), any, "What the node calls itself to the mail server; empty is the machine's name.";
         ca_files: Vec<PathBuf> = Vec::new(), any, "PEM files of authorities that are believed beside the public ones.";
         sender_address: String = "noreply@localhost".to_owned(), any, "Address in `From`.";

@@ -137,7 +137,7 @@ async fn a_key_is_named_with_its_owner_and_an_impersonated_account_with_the_supe
     };
     let by_key = (json!(format!("key:{id} of {owner}")), json!("by key"));
     let by_root = (json!(format!("{owner} by {superuser}")), json!("by root"));
-    assert_eq!(found(format!("key:{id}")).await, [by_key.clone()]);
-    assert_eq!(found(superuser).await, [by_root.clone()]);
+    assert_eq!(found(format!("key:{id}")).await, std::slice::from_ref(&by_key));
+    assert_eq!(found(superuser).await, std::slice::from_ref(&by_root));
     assert_eq!(found(owner).await, [by_key, by_root]);
 }

@@ -275,3 +275,18 @@ async fn a_refused_key_names_the_field_and_what_is_allowed() {
         assert!(problem["data"][field]["message"].as_str().is_some_and(|text| text.contains(hint)), "{problem}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_on_a_private_address_is_not_asked() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let provider = json!({"name": "own", "clientId": "x", "authURL": "https://id.example.com/authorize",
+        "tokenURL": "http://127.0.0.1:9/token", "userInfoURL": "https://id.example.com/me"});
+    let options = json!({"oauth2": {"enabled": true, "providers": [provider]}});
+    admin.patch("/api/collections/users", options).await.ok();
+    let methods = admin.get("/api/collections/users/auth-methods").await.ok();
+    let verifier = &methods["oauth2"]["providers"][0]["codeVerifier"];
+    let body =
+        json!({"provider": "own", "code": "c", "codeVerifier": verifier, "redirectURL": "https://app.example.com/"});
+    admin.post("/api/collections/users/auth-with-oauth2", body).await.problem("upstream_failed");
+}

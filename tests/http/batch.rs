@@ -46,7 +46,10 @@ async fn one_failure_undoes_all_and_says_which() {
     let failed = &problem["data"]["requests"]["1"];
     assert_eq!(failed["code"], "batch_request_failed", "{problem}");
     assert_eq!(failed["response"]["data"]["title"]["code"], "validation_required", "{problem}");
-    assert_eq!((&failed["response"]["status"], &failed["response"]["code"]), (&json!(400), &json!("validation_failed")));
+    assert_eq!(
+        (&failed["response"]["status"], &failed["response"]["code"]),
+        (&json!(400), &json!("validation_failed"))
+    );
     // A failure that is about no field is told as completely.
     let missing = json!({ "method": "DELETE", "url": "/api/collections/notes/records/nothere00000000" });
     let requests = json!({ "requests": [create("kept out"), missing] });

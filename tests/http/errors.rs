@@ -21,7 +21,6 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ),
     ("oauth_refused", "needs an identity provider; reached in tests/oidc"),
     ("oauth_unverified", "needs an identity provider; reached in tests/oidc"),
-    ("upstream_failed", "needs an identity provider that is down; no test reaches it yet"),
 ];
 
 #[test]

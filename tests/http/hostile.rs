@@ -239,7 +239,6 @@ async fn ten_thousand_wrong_passwords_leave_another_users_login_alone() {
     };
     let attackers: Vec<_> = (0..8)
         .map(|attacker| {
-            let login = login.clone();
             async move {
                 let mut refused = 0;
                 for number in 0..TRIES / 8 {
