@@ -30,7 +30,7 @@ pub(super) struct Owner<'scope> {
 }
 
 impl Owner<'_> {
-    /// What [`Owner::renew`] needs inside a transaction.
+    /// What giving the account a new token key needs inside a transaction.
     pub(super) fn renewal(&self, auth: &Auth) -> Renewal {
         Renewal {
             account: Arc::clone(&self.account),
