@@ -8,7 +8,7 @@ use super::observe::{CacheFeed, CacheWatch, DiskHealth, PurgeWatch, SlowQueryLog
 use super::upkeep::Upkeep;
 use super::warming::Warming;
 use super::{Parts, StartError, folder};
-use crate::cache::kv::{Bounds, Kv};
+use crate::cache::kv::{Bounds, Kv, KvOptions};
 use crate::cache::{Cache, CacheOptions};
 use crate::config::{BudgetsConfig, Config, LimitsConfig, OutboundConfig};
 use crate::http::{
@@ -80,8 +80,8 @@ pub(super) struct Engines {
     purges: Option<PurgeHook>,
     /// Posts them; ended by `close` after the last commit.
     purger: Option<PurgeTask>,
-    /// Looks after the cache; aborted by `close`, between two rounds.
-    keeper: Option<JoinHandle<()>>,
+    /// Looks after the cache and the values of applications; aborted by `close`, between two rounds.
+    keeper: JoinHandle<()>,
     /// Refills the cache; aborted by `close`, between two reads or inside one.
     warmer: Option<JoinHandle<()>>,
 }
@@ -148,8 +148,8 @@ impl Engines {
             app_url: Arc::from(config.http.public_url.trim_end_matches('/')),
         });
         let kv = match &cache {
-            Some(cache) => cache.kv(Bounds::default()),
-            None => Kv::in_memory(Bounds::default(), Arc::clone(&clock)),
+            Some(cache) => cache.kv(kv_options(config)),
+            None => Kv::in_memory(kv_options(config), Arc::clone(&clock)),
         };
         kv.restore().await;
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
@@ -168,7 +168,7 @@ impl Engines {
             let (tools, registry) = (Arc::clone(&tools), registry.clone());
             tokio::spawn(Warming { cache, tools, registry, store: Arc::clone(&store) }.run())
         });
-        let keeper = cache.clone().map(|cache| tokio::spawn(upkeep(cache)));
+        let keeper = tokio::spawn(upkeep(cache.clone(), kv.clone()));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
         Ok(Self {
             store,
@@ -257,6 +257,7 @@ impl Engines {
                 tools: Arc::clone(&self.tools),
                 registry: self.registry.clone(),
                 purges: self.purges.clone(),
+                values: self.kv.clone(),
             },
             values: ValuesPart { kv: self.kv.clone(), random: Arc::clone(&parts.random) },
             settings: SettingsPart {
@@ -299,9 +300,7 @@ impl Engines {
         // Mails that were asked for are on disk before the node ends; those that cannot be are not waited for.
         let _ = tokio::time::timeout(MAIL_STOP, auth.mail_work_done()).await;
         sweeper.abort();
-        if let Some(keeper) = keeper {
-            keeper.abort();
-        }
+        keeper.abort();
         // Aborted is the expected end.
         let _ = sweeper.await;
         weigher.abort();
@@ -320,20 +319,36 @@ impl Engines {
             ending.abort();
         }
         store.shutdown().await;
-        kv.save();
-        if let Some(cache) = cache {
-            // Waits for the disk tier's thread; a panic there has been contained and must not stop the stop.
-            let _ = tokio::task::spawn_blocking(move || cache.close()).await;
-        }
+        // Waits for the disk tier's thread; a panic there has been contained and must not stop the stop.
+        let saved = tokio::task::spawn_blocking(move || {
+            kv.save();
+            if let Some(cache) = cache {
+                cache.close();
+            }
+        });
+        let _ = saved.await;
     }
 }
 
-async fn upkeep(cache: Cache) {
+async fn upkeep(cache: Option<Cache>, kv: Kv) {
     let mut ticks = tokio::time::interval(UPKEEP_EVERY);
     loop {
         ticks.tick().await;
-        cache.maintain();
+        if let Some(cache) = &cache {
+            cache.maintain();
+        }
+        kv.maintain();
     }
+}
+
+fn kv_options(config: &Config) -> KvOptions {
+    let cache = &config.cache;
+    let tenant = Bounds {
+        keys_max: cache.values_tenant_keys_max,
+        bytes_max: cache.values_tenant_bytes_max.min(cache.values_bytes_max),
+        ..Bounds::default()
+    };
+    KvOptions { tenant, bytes_max: cache.values_bytes_max }
 }
 
 /// The cache in `cache/`, unless it is switched off.

@@ -1,7 +1,8 @@
 //! The cache as applications use it: a tenant's own key-value store with time to live, counters, and locks.
 //!
-//! Keeps true: a tenant sees its own keys only, and none of the response cache's; memory is bounded per tenant by
-//! evicting what was used longest ago. Values survive an orderly stop; after a crash the store is empty rather than old.
+//! Keeps true: a tenant sees its own keys only, and none of the response cache's; memory is bounded per tenant and over
+//! all tenants, by evicting what was used longest ago ([`room`]). Values survive an orderly stop; after a crash the store
+//! is empty rather than old. Locks are lost at every stop.
 //! Does not do: durability. What must not be lost belongs in a collection.
 //!
 //! Cache-aside is `get`, then on a miss load and [`SetIf::Absent`] with a TTL; write-through is writing the record and
@@ -9,19 +10,20 @@
 //! writes to, which refuses a fence lower than the last it saw.
 
 mod core;
+mod room;
 mod saved;
 
-pub use core::{Bounds, Lease, SetIf, TenantStore};
+pub use core::{Bounds, Lease, SetIf, TenantStore, Usage};
 
 use crate::cache::Cache;
 use crate::cache::disk::{DiskCache, DiskRead, DiskState, NoDisk};
 use crate::kernel::clock::Clock;
 use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use room::{Room, Shelf};
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +64,7 @@ pub enum KvError {
     /// The lease has ended, or was never this caller's.
     #[error("the lease is over")]
     LeaseOver,
-    /// The tenant holds as many locks as it may.
+    /// The tenant, or the node, holds as many locks as it may.
     #[error("too many locks are held")]
     TooManyLocks,
 }
@@ -85,7 +87,7 @@ impl Fault for KvError {
             Self::NotANumber => "Only a whole number of 64 bits can be incremented.".into(),
             Self::LockHeld { remaining_ms } => format!("The lock is held for another {remaining_ms} ms.").into(),
             Self::LeaseOver => "The lease has ended or belongs to somebody else.".into(),
-            Self::TooManyLocks => "The tenant holds too many locks.".into(),
+            Self::TooManyLocks => "Too many locks are held; give back those that are no longer needed.".into(),
         }
     }
 
@@ -105,43 +107,104 @@ pub struct Kv(Arc<Inner>);
 struct Inner {
     clock: Arc<dyn Clock>,
     disk: Arc<dyn DiskCache>,
-    bounds: Bounds,
-    /// Locked for a look-up; each store has a lock of its own, held for one operation that touches memory only.
-    tenants: Mutex<HashMap<TenantId, Arc<Mutex<TenantStore>>>>,
+    room: Room,
+}
+
+/// How much application stores may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvOptions {
+    /// What one tenant may hold.
+    pub tenant: Bounds,
+    /// Bytes of all tenants together.
+    pub bytes_max: usize,
+}
+
+impl Default for KvOptions {
+    fn default() -> Self {
+        Self { tenant: Bounds::default(), bytes_max: limits::VALUES_BYTES_MAX }
+    }
 }
 
 /// The store of one tenant; it reaches no other.
 #[derive(Debug, Clone)]
 pub struct TenantKv {
-    clock: Arc<dyn Clock>,
-    store: Arc<Mutex<TenantStore>>,
+    inner: Arc<Inner>,
+    shelf: Arc<Shelf>,
+}
+
+/// Several operations of one moment: deletes, then sets, then gets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Batch<'batch> {
+    /// Keys to delete.
+    pub delete: &'batch [&'batch str],
+    /// Keys to set, with milliseconds to live.
+    pub set: &'batch [(&'batch str, Bytes, Option<i64>)],
+    /// Keys to get.
+    pub get: &'batch [&'batch str],
+}
+
+/// What a batch did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchDone {
+    /// Keys that were there to be deleted.
+    pub deleted: usize,
+    /// What was asked for, in that order.
+    pub found: Vec<Option<Bytes>>,
+}
+
+/// What all stores hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KvStats {
+    /// Everything together.
+    pub usage: Usage,
+    /// Bytes all tenants may hold.
+    pub bytes_max: usize,
+    /// Tenants with a store.
+    pub tenants: usize,
 }
 
 impl Cache {
     /// Application stores that keep their values over an orderly stop in this cache's disk tier.
-    pub fn kv(&self, bounds: Bounds) -> Kv {
+    pub fn kv(&self, options: KvOptions) -> Kv {
         let (clock, disk) = (Arc::clone(&self.0.clock), Arc::clone(&self.0.disk));
-        Kv(Arc::new(Inner { clock, disk, bounds, tenants: Mutex::default() }))
+        Kv(Arc::new(Inner { clock, disk, room: Room::new(options) }))
     }
 }
 
 impl Kv {
     /// Stores that keep nothing over a stop.
-    pub fn in_memory(bounds: Bounds, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Inner { clock, disk: Arc::new(NoDisk), bounds, tenants: Mutex::default() }))
+    pub fn in_memory(options: KvOptions, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner { clock, disk: Arc::new(NoDisk), room: Room::new(options) }))
     }
 
     /// The store of `tenant`.
     pub fn tenant(&self, tenant: &TenantId) -> TenantKv {
-        let mut tenants = self.0.tenants.lock();
-        let store =
-            tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Mutex::new(TenantStore::new(self.0.bounds))));
-        TenantKv { clock: Arc::clone(&self.0.clock), store: Arc::clone(store) }
+        TenantKv { inner: Arc::clone(&self.0), shelf: self.0.room.shelf(tenant) }
     }
 
     /// The tenant is gone.
     pub fn forget(&self, tenant: &TenantId) {
-        self.0.tenants.lock().remove(tenant);
+        self.0.room.forget(tenant);
+    }
+
+    /// One round of upkeep: what is over goes, and so do stores with nothing in them.
+    pub fn maintain(&self) {
+        self.0.room.tidy(self.0.clock.now_ms());
+    }
+
+    /// What all stores hold.
+    pub fn stats(&self) -> KvStats {
+        self.0.room.stats()
+    }
+
+    /// What `tenant` holds; asking makes no store.
+    pub fn usage_of(&self, tenant: &TenantId) -> Usage {
+        self.0.room.usage_of(tenant)
+    }
+
+    /// What one tenant may hold.
+    pub fn bounds(&self) -> Bounds {
+        self.0.room.bounds()
     }
 
     /// Takes up what an orderly stop saved, once: call it before serving. What was saved is deleted before it is used,
@@ -160,7 +223,7 @@ impl Kv {
         let now_ms = self.0.clock.now_ms();
         let mut count = 0;
         for (tenant, blocks) in saved::parse_manifest(&manifest) {
-            let mut store = TenantStore::new(self.0.bounds);
+            let mut store = TenantStore::new(self.0.room.bounds());
             for block in 0..blocks {
                 let key = saved::block_key(&tenant, block);
                 if let DiskRead::Found(bytes) = self.0.disk.get(key.clone()).await {
@@ -168,90 +231,110 @@ impl Kv {
                 }
                 self.0.disk.remove(key);
             }
-            self.0.tenants.lock().insert(tenant, Arc::new(Mutex::new(store)));
+            self.0.room.put_back(tenant, store, now_ms);
         }
         count
     }
 
-    /// Saves everything for the next start: call it when nobody writes any more, before the cache closes.
+    /// Saves everything for the next start: call it when nobody writes any more, before the cache closes. Blocks, for a
+    /// bounded time, while the disk has no room for more.
     pub fn save(&self) {
         let now_ms = self.0.clock.now_ms();
-        let mut manifest = Vec::new();
-        for (tenant, store) in self.0.tenants.lock().iter() {
-            let blocks = saved::blocks(&store.lock(), now_ms);
+        let (mut manifest, mut patient) = (Vec::new(), true);
+        for (tenant, shelf) in self.0.room.all() {
+            let blocks = shelf.with(|store| saved::blocks(store, now_ms));
             let mut whole = true;
             for (number, block) in (0..).zip(&blocks) {
-                whole &= self.0.disk.put(saved::block_key(tenant, number), block.clone());
+                whole = whole && self.put(saved::block_key(&tenant, number), block, &mut patient);
             }
             if whole {
-                manifest.push((tenant.clone(), u32::try_from(blocks.len()).unwrap_or(0)));
+                manifest.push((tenant, u32::try_from(blocks.len()).unwrap_or(0)));
             }
         }
         // Last: without it nothing above is ever read.
-        self.0.disk.put(saved::manifest_key(), saved::manifest(&manifest));
+        self.put(saved::manifest_key(), &saved::manifest(&manifest), &mut patient);
+    }
+
+    /// Puts now or once there is room; a disk that makes none is not waited for again.
+    fn put(&self, key: Vec<u8>, value: &Bytes, patient: &mut bool) -> bool {
+        if self.0.disk.put(key.clone(), value.clone()) {
+            return true;
+        }
+        *patient = *patient && self.0.disk.await_room();
+        *patient && self.0.disk.put(key, value.clone())
     }
 }
 
 impl TenantKv {
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<Bytes> {
-        self.store.lock().get(key, self.clock.now_ms())
-    }
-
-    /// The values of `keys`, in one moment.
-    pub fn get_many(&self, keys: &[&str]) -> Vec<Option<Bytes>> {
-        let (mut store, now_ms) = (self.store.lock(), self.clock.now_ms());
-        keys.iter().map(|key| store.get(key, now_ms)).collect()
+        self.run(|store, now_ms| store.get(key, now_ms))
     }
 
     /// Sets `key`, if `when` holds; says whether it did.
     pub fn set(&self, key: &str, value: Bytes, ttl_ms: Option<i64>, when: SetIf) -> Result<bool, KvError> {
-        self.store.lock().set(key, value, ttl_ms, when, self.clock.now_ms())
+        self.run(|store, now_ms| store.set(key, value, ttl_ms, when, now_ms))
     }
 
-    /// Sets several keys in one moment: all or, if one is refused, none.
-    pub fn set_many(&self, pairs: &[(&str, Bytes, Option<i64>)]) -> Result<(), KvError> {
-        let (mut store, now_ms) = (self.store.lock(), self.clock.now_ms());
-        pairs.iter().try_for_each(|(key, value, ttl_ms)| store.check(key, value, *ttl_ms))?;
-        for (key, value, ttl_ms) in pairs {
-            store.set(key, value.clone(), *ttl_ms, SetIf::Always, now_ms)?;
-        }
-        Ok(())
+    /// Deletes, sets and gets in one moment: all or, if one value is refused, nothing.
+    pub fn batch(&self, batch: Batch<'_>) -> Result<BatchDone, KvError> {
+        self.run(|store, now_ms| {
+            batch.set.iter().try_for_each(|(key, value, ttl_ms)| store.check(key, value, *ttl_ms))?;
+            let deleted = batch.delete.iter().filter(|key| store.delete(key, now_ms)).count();
+            for (key, value, ttl_ms) in batch.set {
+                store.set(key, value.clone(), *ttl_ms, SetIf::Always, now_ms)?;
+            }
+            let found = batch.get.iter().map(|key| store.get(key, now_ms)).collect();
+            Ok(BatchDone { deleted, found })
+        })
     }
 
     /// Deletes `key`; says whether it was there.
     pub fn delete(&self, key: &str) -> bool {
-        self.store.lock().delete(key, self.clock.now_ms())
+        self.run(|store, now_ms| store.delete(key, now_ms))
     }
 
     /// Adds `delta` to the whole number at `key`, which counts as 0 where absent; an existing TTL stays.
     pub fn increment(&self, key: &str, delta: i64, ttl_ms: Option<i64>) -> Result<i64, KvError> {
-        self.store.lock().increment(key, delta, ttl_ms, self.clock.now_ms())
+        self.run(|store, now_ms| store.increment(key, delta, ttl_ms, now_ms))
     }
 
     /// Milliseconds `key` has left; `Some(None)` for ever, `None` if it is not there.
     pub fn ttl_ms(&self, key: &str) -> Option<Option<i64>> {
-        self.store.lock().ttl_ms(key, self.clock.now_ms())
+        self.run(|store, now_ms| store.ttl_ms(key, now_ms))
     }
 
     /// Takes the lock `name` for `lease_ms` under `token`, a secret the caller draws.
     pub fn acquire(&self, name: &str, token: &str, lease_ms: i64) -> Result<Lease, KvError> {
-        self.store.lock().acquire(name, token, lease_ms, self.clock.now_ms())
+        let (lease, more) = self.run(|store, now_ms| {
+            let before = store.usage().locks;
+            let lease = store.acquire(name, token, lease_ms, now_ms);
+            (lease, store.usage().locks > before)
+        });
+        // Locks never give way: where even all values made no room, a new one is refused.
+        if more && lease.is_ok() && self.inner.room.is_over() {
+            self.run(|store, now_ms| store.release(name, token, now_ms))?;
+            return Err(KvError::TooManyLocks);
+        }
+        lease
     }
 
     /// Prolongs a lease that has not ended.
     pub fn renew(&self, name: &str, token: &str, lease_ms: i64) -> Result<Lease, KvError> {
-        self.store.lock().renew(name, token, lease_ms, self.clock.now_ms())
+        self.run(|store, now_ms| store.renew(name, token, lease_ms, now_ms))
     }
 
     /// Gives a lock back.
     pub fn release(&self, name: &str, token: &str) -> Result<(), KvError> {
-        self.store.lock().release(name, token, self.clock.now_ms())
+        self.run(|store, now_ms| store.release(name, token, now_ms))
     }
 
-    /// Keys and bytes held.
-    pub fn usage(&self) -> (usize, usize) {
-        self.store.lock().usage()
+    /// One operation, and room for what it added.
+    fn run<T>(&self, operation: impl FnOnce(&mut TenantStore, i64) -> T) -> T {
+        let now_ms = self.inner.clock.now_ms();
+        let done = self.shelf.with(|store| operation(store, now_ms));
+        self.inner.room.make_room(&self.shelf, now_ms);
+        done
     }
 }
 

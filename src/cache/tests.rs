@@ -306,12 +306,19 @@ async fn a_restart_finds_on_disk_what_is_current_and_only_that() {
 
 /// A disk tier that takes few writes until somebody waits for it.
 #[derive(Debug)]
-struct NarrowDisk {
+pub(crate) struct NarrowDisk {
     table: TableDisk,
     room: AtomicUsize,
 }
 
 const NARROW_LEN: usize = 600;
+
+impl NarrowDisk {
+    /// One that takes `writes` before somebody waits.
+    pub(crate) fn with_room(writes: usize) -> Self {
+        Self { table: TableDisk::default(), room: AtomicUsize::new(writes) }
+    }
+}
 
 impl DiskCache for NarrowDisk {
     fn get(&self, key: Vec<u8>) -> BoxFuture<'_, DiskRead> {
@@ -345,7 +352,7 @@ impl DiskCache for NarrowDisk {
 #[tokio::test]
 async fn everything_reaches_a_disk_that_takes_little_at_a_time() {
     for closes in [true, false] {
-        let disk = Arc::new(NarrowDisk { table: TableDisk::default(), room: AtomicUsize::new(NARROW_LEN) });
+        let disk = Arc::new(NarrowDisk::with_room(NARROW_LEN));
         let world = World::new(1 << 24, Arc::clone(&disk) as _);
         let a = tenant("a");
         world.cache.attach(&a, &seed(1, 10, 10));

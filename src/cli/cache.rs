@@ -57,6 +57,7 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
 }
 
 fn table(title: &str, name: &str, report: &Value, rows: &str) {
+    say_values(report.get("values").unwrap_or(&Value::Null));
     if report.get("enabled") == Some(&json!(false)) {
         say!("the cache is switched off");
         return;
@@ -74,6 +75,17 @@ fn table(title: &str, name: &str, report: &Value, rows: &str) {
     say!("{table}");
     let total = report.get("total").unwrap_or(&Value::Null);
     say!("hit rate {:.3}", total.get("hitRate").and_then(Value::as_f64).unwrap_or(0.0));
+}
+
+/// What the applications' own cache holds, and may hold.
+fn say_values(values: &Value) {
+    let number = |member: &str| values.get(member).and_then(Value::as_u64);
+    let of = |used: &str, most: &str| match number(most) {
+        Some(most) => format!("{} of {most} {used}", number(used).unwrap_or(0)),
+        None => format!("{} {used}", number(used).unwrap_or(0)),
+    };
+    let (keys, bytes, locks) = (of("keys", "keysMax"), of("bytes", "bytesMax"), of("locks", "locksMax"));
+    say!("values of applications: {keys}, {bytes}, {locks}");
 }
 
 fn print(value: &Value) {

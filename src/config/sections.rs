@@ -232,6 +232,9 @@ sections! {
         disk_bytes_max: u64 = 256 * 1024 * 1024, within(1 << 20, 1 << 44), "Size of `cache/` at which it is started afresh.";
         disk_read_deadline_ms: u64 = 25, within(1, 60_000), "Time a read from `cache/` may take before the answer is loaded instead.";
         verify_every: u32 = 0, any, "Every so many hits one is recomputed and compared; a difference is logged, counted and mended. 0 never.";
+        values_bytes_max: usize = limits::VALUES_BYTES_MAX, within(1 << 20, 1 << 40), "Memory for the values and locks of applications (`/api/cache`), all tenants together.";
+        values_tenant_bytes_max: usize = limits::VALUES_TENANT_BYTES_MAX, within(1 << 20, 1 << 40), "The same for one tenant; no more than all may have together.";
+        values_tenant_keys_max: usize = limits::VALUES_PER_TENANT_MAX, within(1, 100_000_000), "Values of one tenant's applications.";
         purge_url: String = String::new(), web_address, "If set, changed cache tags are posted here after a commit, for a CDN in front; `{tenant}` stands for the slug.";
         purge_header: String = "Authorization".to_owned(), header_name, "Header that carries `cache.purge_secret`.";
         purge_secret: Secret = Secret::default(), any, "Value of that header; none is sent if empty.";

@@ -133,6 +133,17 @@ pub const PLAN_CACHE_LEN: usize = 1_024;
 
 /// Log records that one step of cutting the log takes; writers wait for one step at most.
 pub const LOG_CUT_LEN_MAX: u64 = 20_000;
+/// Bytes of application values and locks of all tenants when nothing else is configured.
+pub const VALUES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one tenant's application values and locks when nothing else is configured.
+pub const VALUES_TENANT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Application values of one tenant when nothing else is configured.
+pub const VALUES_PER_TENANT_MAX: usize = 10_000;
+/// Bytes of one application value.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Locks that one tenant's applications hold at the same time.
+pub const LOCKS_PER_TENANT_MAX: usize = 1_000;
+
 /// Days the log is kept when nothing else is configured.
 pub const LOG_KEEP_DAYS: u32 = 30;
 /// Bytes of log a tenant keeps when nothing else is configured.
@@ -267,6 +278,7 @@ pub const CONNECTIONS_MAX: usize = 12_000;
 /// Milliseconds a client may take to send its request head.
 pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
 
+const _: () = assert!(VALUE_BYTES_MAX < VALUES_TENANT_BYTES_MAX && VALUES_TENANT_BYTES_MAX <= VALUES_BYTES_MAX);
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
 const _: () = assert!(MAIL_DELIVERIES_PER_TENANT_MAX < MAIL_DELIVERIES_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);

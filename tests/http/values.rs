@@ -2,6 +2,8 @@
 
 use crate::support::TestServer;
 use serde_json::json;
+use std::sync::Arc;
+use tenantry::kernel::clock::SystemClock;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applications_have_values_counters_and_locks_of_their_own() {
@@ -40,4 +42,40 @@ async fn applications_have_values_counters_and_locks_of_their_own() {
     let server = server.restart().await;
     let one = server.node().at("one");
     assert_eq!(one.get("/api/cache/visits").await.ok()["value"], 3, "an orderly stop keeps values");
+}
+
+/// A batch once deleted before it looked at what it was to set, so a refused one had done half of its work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_a_value_that_is_refused_changes_nothing() {
+    let server = TestServer::start().await;
+    let one = server.tenant("one").await;
+    one.put("/api/cache/kept", json!({ "value": 1 })).await.ok();
+    for refused in [json!({ "key": "", "value": 2 }), json!({ "key": "x", "value": 2, "ttlMs": 0 })] {
+        let batch = json!({ "delete": ["kept"], "set": [{ "key": "kept", "value": 2 }, refused] });
+        one.post("/api/cache", batch).await.problem("parameter_invalid");
+        assert_eq!(one.get("/api/cache/kept").await.ok()["value"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_all_tenants_share_a_bound_and_each_sees_its_own_use() {
+    let toml = "[cache]\nvalues_bytes_max = 1048576\nvalues_tenant_keys_max = 5";
+    let server = TestServer::start_with(toml, Arc::new(SystemClock)).await;
+    let (one, two) = (server.tenant("one").await, server.tenant("two").await);
+    let large = "x".repeat(250_000);
+    for n in 0..6 {
+        one.put(&format!("/api/cache/small{n}"), json!({ "value": n })).await.ok();
+    }
+    let values = one.get("/api/admin/cache/stats").await.ok()["values"].clone();
+    assert_eq!((&values["keys"], &values["keysMax"], &values["evictions"]), (&json!(5), &json!(5), &json!(1)));
+    assert_eq!(values["bytesMax"], 1_048_576, "a tenant may not have more than all have together");
+    one.put("/api/cache/large", json!({ "value": large })).await.ok();
+    for n in 0..4 {
+        two.put(&format!("/api/cache/large{n}"), json!({ "value": large })).await.ok();
+    }
+    one.get("/api/cache/large").await.problem("key_not_found");
+    assert_eq!(two.get("/api/cache/large3").await.ok()["value"], json!(large));
+    let report = server.node().get("/api/admin/performance?type=cache").await.ok();
+    assert!(report["values"]["bytes"].as_u64() <= Some(1_048_576), "{}", report["values"]);
+    assert!(report["values"]["evictions"].as_u64() > Some(1));
 }

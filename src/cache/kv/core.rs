@@ -1,10 +1,11 @@
 //! One tenant's key-value store: pure, time is a parameter.
 //!
-//! Keeps true: bytes and keys stay within the bounds, by evicting what was used longest ago; an expired value is never
-//! seen; fences only rise, across restarts too, as long as the wall clock does not go back.
+//! Keeps true: bytes and keys stay within the bounds, by evicting what was used longest ago, never a lock; an expired
+//! value is never seen; fences only rise, across restarts too, as long as the wall clock does not go back.
 //! Does not do: locking, disk.
 
 use super::KvError;
+use crate::kernel::limits;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ const OVERHEAD_BYTES: usize = 128;
 pub struct Bounds {
     /// Keys.
     pub keys_max: usize,
-    /// Bytes of keys and values, overhead included.
+    /// Bytes of keys, values and locks, overhead included.
     pub bytes_max: usize,
     /// Bytes of one value.
     pub value_bytes_max: usize,
@@ -31,8 +32,26 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { keys_max: 10_000, bytes_max: 8 * 1024 * 1024, value_bytes_max: 256 * 1024, locks_max: 1_000 }
+        Self {
+            keys_max: limits::VALUES_PER_TENANT_MAX,
+            bytes_max: limits::VALUES_TENANT_BYTES_MAX,
+            value_bytes_max: limits::VALUE_BYTES_MAX,
+            locks_max: limits::LOCKS_PER_TENANT_MAX,
+        }
     }
+}
+
+/// What one tenant holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Keys.
+    pub keys: usize,
+    /// Bytes of keys, values and locks, overhead included.
+    pub bytes: usize,
+    /// Locks, those that have ended but were not looked at since included.
+    pub locks: usize,
+    /// Values that left for lack of room.
+    pub evictions: u64,
 }
 
 /// When a value is set.
@@ -78,6 +97,7 @@ pub struct TenantStore {
     order: BTreeMap<u64, Arc<str>>,
     uses: u64,
     bytes: usize,
+    evictions: u64,
     locks: HashMap<Box<str>, Held>,
     fence: u64,
 }
@@ -91,6 +111,7 @@ impl TenantStore {
             order: BTreeMap::new(),
             uses: 0,
             bytes: 0,
+            evictions: 0,
             locks: HashMap::new(),
             fence: 0,
         }
@@ -184,12 +205,16 @@ impl TenantStore {
             held.lease.expires_ms = expires_ms;
             return Ok(held.lease);
         }
-        if self.locks.len() >= self.bounds.locks_max && !self.locks.contains_key(name) {
-            self.locks.retain(|_, held| held.lease.expires_ms > now_ms);
+        self.take_lock(name);
+        if self.locks.len() >= self.bounds.locks_max {
+            self.drop_ended_locks(now_ms);
             if self.locks.len() >= self.bounds.locks_max {
                 return Err(KvError::TooManyLocks);
             }
         }
+        let cost = lock_cost(name, token);
+        self.make_room_for_bytes(cost, now_ms);
+        self.bytes += cost;
         // Time in the upper bits keeps fences rising over restarts that forgot the last one.
         let from_time = u64::try_from(now_ms).unwrap_or(0) << 16;
         self.fence = (self.fence + 1).max(from_time);
@@ -213,13 +238,28 @@ impl TenantStore {
         if !ours {
             return Err(KvError::LeaseOver);
         }
-        self.locks.remove(name);
+        self.take_lock(name);
         Ok(())
     }
 
-    /// Keys and bytes held.
-    pub fn usage(&self) -> (usize, usize) {
-        (self.values.len(), self.bytes)
+    /// What is held.
+    pub fn usage(&self) -> Usage {
+        let Self { bytes, evictions, .. } = *self;
+        Usage { keys: self.values.len(), bytes, locks: self.locks.len(), evictions }
+    }
+
+    /// Lets go of values whose time is over and of locks whose lease has ended; whether anything is left.
+    pub fn tidy(&mut self, now_ms: i64) -> bool {
+        self.drop_all_expired(now_ms);
+        self.drop_ended_locks(now_ms);
+        !self.values.is_empty() || !self.locks.is_empty()
+    }
+
+    /// Gives up at least `bytes` if there is as much: what is over, then the values used longest ago.
+    pub fn give_up(&mut self, bytes: usize, now_ms: i64) {
+        let aim = self.bytes.saturating_sub(bytes);
+        self.tidy(now_ms);
+        while self.bytes > aim && self.evict_oldest() {}
     }
 
     /// Every value that has not expired, the one used longest ago first, with when it expires.
@@ -253,23 +293,48 @@ impl TenantStore {
 
     /// What expired goes first; then what was used longest ago.
     fn make_room(&mut self, cost: usize, now_ms: i64) {
-        let fits =
-            |store: &Self| store.bytes + cost <= store.bounds.bytes_max && store.values.len() < store.bounds.keys_max;
-        if fits(self) {
+        self.make_room_for_bytes(cost, now_ms);
+        while self.values.len() >= self.bounds.keys_max && self.evict_oldest() {}
+    }
+
+    fn make_room_for_bytes(&mut self, cost: usize, now_ms: i64) {
+        let bytes_max = self.bounds.bytes_max;
+        if self.bytes + cost <= bytes_max && self.values.len() < self.bounds.keys_max {
             return;
         }
-        let expired: Vec<Arc<str>> = self
-            .values
-            .iter()
-            .filter(|(_, value)| value.expires_ms.is_some_and(|at_ms| at_ms <= now_ms))
-            .map(|(key, _)| Arc::clone(key))
-            .collect();
+        self.drop_all_expired(now_ms);
+        while self.bytes + cost > bytes_max && self.evict_oldest() {}
+    }
+
+    fn evict_oldest(&mut self) -> bool {
+        let Some((_, key)) = self.order.pop_first() else { return false };
+        self.take(&key);
+        self.evictions += 1;
+        true
+    }
+
+    fn drop_all_expired(&mut self, now_ms: i64) {
+        let over = |value: &Value| value.expires_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        let expired: Vec<Arc<str>> =
+            self.values.iter().filter(|(_, value)| over(value)).map(|(key, _)| Arc::clone(key)).collect();
         for key in expired {
             self.take(&key);
         }
-        while !fits(self) {
-            let Some((_, key)) = self.order.pop_first() else { return };
-            self.take(&key);
+    }
+
+    fn drop_ended_locks(&mut self, now_ms: i64) {
+        let mut freed = 0;
+        self.locks.retain(|name, held| {
+            let lasts = held.lease.expires_ms > now_ms;
+            freed += if lasts { 0 } else { lock_cost(name, &held.token) };
+            lasts
+        });
+        self.bytes -= freed;
+    }
+
+    fn take_lock(&mut self, name: &str) {
+        if let Some(held) = self.locks.remove(name) {
+            self.bytes -= lock_cost(name, &held.token);
         }
     }
 
@@ -289,6 +354,10 @@ impl TenantStore {
 
 fn cost(key: &str, value: &Bytes) -> usize {
     key.len() + value.len() + OVERHEAD_BYTES
+}
+
+fn lock_cost(name: &str, token: &str) -> usize {
+    name.len() + token.len() + OVERHEAD_BYTES
 }
 
 fn lease_end(lease_ms: i64, now_ms: i64) -> Result<i64, KvError> {

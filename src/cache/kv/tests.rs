@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::cache::CacheOptions;
-use crate::cache::tests::TableDisk;
+use crate::cache::tests::{NarrowDisk, TableDisk};
 use crate::kernel::clock::ManualClock;
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 fn bytes(text: &str) -> Bytes {
     Bytes::from(text.to_owned())
@@ -26,7 +27,7 @@ fn values_live_as_long_as_they_were_given() {
     assert_eq!(store.set("a", bytes("2"), None, SetIf::Absent, 10), Ok(true));
     assert_eq!(store.ttl_ms("a", 1_000_000), Some(None));
     assert!(store.delete("a", 11) && !store.delete("a", 11));
-    assert_eq!(store.usage(), (0, 0));
+    assert_eq!(store.usage(), Usage::default());
 }
 
 #[test]
@@ -87,14 +88,18 @@ async fn an_orderly_stop_keeps_values_a_crash_keeps_none_and_tenants_stay_apart(
     let (a, b) = (TenantId::parse("a").unwrap(), TenantId::parse("b").unwrap());
     let open = || {
         let options = CacheOptions { clock: Arc::clone(&clock) as _, ..CacheOptions::default() };
-        Cache::with_disk(options, Arc::clone(&disk) as _).kv(Bounds::default())
+        Cache::with_disk(options, Arc::clone(&disk) as _).kv(KvOptions::default())
     };
     let kv = open();
     kv.tenant(&a).set("k", bytes("of a"), None, SetIf::Always).unwrap();
     kv.tenant(&a).set("gone", bytes("x"), Some(10), SetIf::Always).unwrap();
-    kv.tenant(&a).set_many(&[("m1", bytes("1"), None), ("m2", bytes("2"), Some(1_000))]).unwrap();
-    assert!(kv.tenant(&a).set_many(&[("m1", bytes("9"), None), ("", bytes("2"), None)]).is_err());
-    assert_eq!(kv.tenant(&a).get_many(&["m1", "m2", "no"]), [Some(bytes("1")), Some(bytes("2")), None]);
+    let set: &[_] = &[("m1", bytes("1"), None), ("m2", bytes("2"), Some(1_000))];
+    kv.tenant(&a).batch(Batch { set, ..Batch::default() }).unwrap();
+    let refused: &[_] = &[("m1", bytes("9"), None), ("", bytes("2"), None)];
+    let batch = Batch { delete: &["m1"], set: refused, get: &[] };
+    assert_eq!(kv.tenant(&a).batch(batch), Err(KvError::KeyInvalid), "and nothing is deleted");
+    let found = kv.tenant(&a).batch(Batch { get: &["m1", "m2", "no"], ..Batch::default() }).unwrap().found;
+    assert_eq!(found, [Some(bytes("1")), Some(bytes("2")), None]);
     assert_eq!(kv.tenant(&b).get("k"), None);
     for n in 0..3 {
         kv.tenant(&b).set(&format!("large{n}"), bytes(&"x".repeat(250_000)), None, SetIf::Always).unwrap();
@@ -111,6 +116,87 @@ async fn an_orderly_stop_keeps_values_a_crash_keeps_none_and_tenants_stay_apart(
     let after = open();
     assert_eq!(after.restore().await, 0);
     assert_eq!(after.tenant(&a).get("k"), None, "empty rather than old");
+}
+
+fn tenant_ids(count: usize) -> Vec<TenantId> {
+    (0..count).map(|n| TenantId::parse(&format!("t{n}")).unwrap()).collect()
+}
+
+/// Stores in memory that may hold `bytes_max` together.
+fn shared(bytes_max: usize) -> Kv {
+    let options = KvOptions { bytes_max, ..KvOptions::default() };
+    Kv::in_memory(options, Arc::new(ManualClock::new(1_000)))
+}
+
+#[test]
+fn all_tenants_together_stay_within_the_nodes_bytes_and_whoever_was_used_longest_ago_gives_way() {
+    let kv = shared(64 * 1024);
+    let tenants = tenant_ids(100);
+    for tenant in &tenants {
+        // In use all the time, beside each of the others.
+        kv.tenant(&tenants[0]).get("k");
+        kv.tenant(tenant).set("k", bytes(&"x".repeat(2_000)), None, SetIf::Always).unwrap();
+        assert!(kv.stats().usage.bytes <= 64 * 1024, "{:?}", kv.stats());
+    }
+    assert!(kv.tenant(&tenants[0]).get("k").is_some() && kv.tenant(&tenants[99]).get("k").is_some());
+    assert_eq!(kv.tenant(&tenants[1]).get("k"), None);
+    assert!(kv.stats().usage.evictions > 50);
+}
+
+#[test]
+fn stores_with_nothing_in_them_are_let_go_and_a_handle_never_writes_into_one() {
+    let clock = Arc::new(ManualClock::new(1_000));
+    let kv = Kv::in_memory(KvOptions::default(), Arc::clone(&clock) as _);
+    let tenants = tenant_ids(50);
+    for tenant in &tenants {
+        kv.tenant(tenant).set("k", bytes("x"), Some(10), SetIf::Always).unwrap();
+    }
+    kv.tenant(&tenants[0]).acquire("job", "me", 1_000).unwrap();
+    let handle = kv.tenant(&tenants[1]);
+    clock.advance_ms(20);
+    kv.maintain();
+    assert_eq!(kv.stats().tenants, 2, "one with a lock, one with a handle");
+    handle.set("late", bytes("y"), None, SetIf::Always).unwrap();
+    drop(handle);
+    kv.maintain();
+    assert_eq!(kv.tenant(&tenants[1]).get("late"), Some(bytes("y")));
+    clock.advance_ms(1_000);
+    kv.tenant(&tenants[1]).delete("late");
+    kv.maintain();
+    assert_eq!((kv.stats().tenants, kv.stats().usage.bytes), (0, 0));
+}
+
+#[test]
+fn locks_outlast_values_under_pressure_and_one_too_many_for_the_node_is_refused() {
+    let kv = shared(2_000);
+    let tenants = tenant_ids(3);
+    kv.tenant(&tenants[0]).set("k", bytes(&"x".repeat(500)), None, SetIf::Always).unwrap();
+    let mut granted = 0;
+    let refused = loop {
+        match kv.tenant(&tenants[granted % 3]).acquire(&format!("lock{granted}"), "me", 1_000) {
+            Ok(_) => granted += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((refused, granted), (KvError::TooManyLocks, 14));
+    assert_eq!(kv.tenant(&tenants[0]).get("k"), None, "values gave way");
+    let again = kv.tenant(&tenants[0]).acquire("lock0", "me", 1_000);
+    assert!(again.is_ok(), "what is held can be prolonged");
+    assert!(kv.stats().usage.bytes <= 2_000);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_the_disk_instead_of_dropping_a_tenant() {
+    let disk = Arc::new(NarrowDisk::with_room(3));
+    let open = || Cache::with_disk(CacheOptions::default(), Arc::clone(&disk) as _).kv(KvOptions::default());
+    let kv = open();
+    let tenants = tenant_ids(20);
+    for tenant in &tenants {
+        kv.tenant(tenant).set("k", bytes("x"), None, SetIf::Always).unwrap();
+    }
+    kv.save();
+    let next = open();
+    assert_eq!(next.restore().await, 20);
 }
 
 proptest! {
@@ -142,7 +228,7 @@ proptest! {
                     }
                 }
             }
-            let (keys, bytes) = store.usage();
+            let Usage { keys, bytes, .. } = store.usage();
             prop_assert!(keys <= 4 && bytes <= 2_000, "{} keys, {} bytes", keys, bytes);
         }
     }

@@ -1,10 +1,12 @@
 //! The response cache for those who run it: what it holds, forgetting, recomputing, refilling.
 //!
 //! Keeps true: superusers only; what names a tenant in the address acts on that tenant alone, and only the performance
-//! report looks over all of them. Does not do: the cache of applications, which has routes and keys of its own.
+//! report looks over all of them. Does not do: the cache of applications, which has routes and keys of its own; here it
+//! only says how much it holds.
 
 use crate::cache::disk::DiskState;
 use crate::cache::key::KeyParts;
+use crate::cache::kv::{Kv, Usage};
 use crate::cache::purge::Purge;
 use crate::cache::stats::{Counts, TenantReport};
 use crate::cache::warm::HotKey;
@@ -38,6 +40,8 @@ pub(crate) struct CachePart {
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) registry: Registry,
     pub(crate) purges: Option<PurgeHook>,
+    /// The cache of applications, for what it holds.
+    pub(crate) values: Kv,
 }
 
 impl CachePart {
@@ -69,7 +73,13 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
     if visitor.0.text("type") != "cache" {
         return Err(Problem::new(Code::ParameterInvalid, "The parameter type is cache."));
     }
-    let Some(cache) = part.cache() else { return Ok(switched_off()) };
+    let held = part.values.stats();
+    let mut values = usage_to_wire(held.usage);
+    values["bytesMax"] = json!(held.bytes_max);
+    values["tenants"] = json!(held.tenants);
+    let Some(cache) = part.cache() else {
+        return Ok(respond::json(&json!({ "enabled": false, "values": values })));
+    };
     let report = cache.stats();
     let tenants: Vec<Value> = report
         .tenants
@@ -106,6 +116,7 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
         },
         "compression": { "bytesIn": bytes_in, "bytesOut": bytes_out },
         "decisions": decisions,
+        "values": values,
         "tenants": tenants,
         "hot": hot_to_wire(cache.hot_keys()),
     })))
@@ -114,8 +125,15 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
 /// `GET /api/admin/cache/stats`: one tenant, by collection.
 pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
-    let Some(cache) = part.cache() else { return Ok(switched_off()) };
     let id = visitor.tenant.id();
+    let bounds = part.values.bounds();
+    let mut values = usage_to_wire(part.values.usage_of(id));
+    values["keysMax"] = json!(bounds.keys_max);
+    values["bytesMax"] = json!(bounds.bytes_max);
+    values["locksMax"] = json!(bounds.locks_max);
+    let Some(cache) = part.cache() else {
+        return Ok(respond::json(&json!({ "enabled": false, "values": values })));
+    };
     let found = cache.stats().tenants.into_iter().find(|report| report.tenant == *id);
     let found = found.unwrap_or_else(|| TenantReport {
         tenant: id.clone(),
@@ -126,6 +144,7 @@ pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> R
     let slug = part.registry.entry(id).map(|entry| entry.slug.to_string());
     let mut shown = tenant_to_wire(&found, slug, Some(&visitor.tenant.schema()));
     shown["enabled"] = json!(true);
+    shown["values"] = values;
     shown["hot"] = hot_to_wire(cache.hot_keys().into_iter().filter(|hot| hot.tenant == *id).collect());
     Ok(respond::json(&shown))
 }
@@ -205,6 +224,10 @@ pub(crate) async fn warm(visitor: Visitor, part: web::Data<CachePart>) -> Result
 
 fn switched_off() -> HttpResponse {
     respond::json(&json!({ "enabled": false }))
+}
+
+fn usage_to_wire(usage: Usage) -> Value {
+    json!({ "keys": usage.keys, "bytes": usage.bytes, "locks": usage.locks, "evictions": usage.evictions })
 }
 
 fn disk_word(state: &DiskState) -> &'static str {

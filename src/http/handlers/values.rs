@@ -3,7 +3,7 @@
 //! Keeps true: every route acts on the tenant of the request alone; only superusers and keys of superusers come here.
 //! Does not do: the response cache, which no key of these routes can name; that is `cache`.
 
-use crate::cache::kv::{Kv, Lease, SetIf, TenantKv};
+use crate::cache::kv::{Batch, Kv, Lease, SetIf, TenantKv};
 use crate::http::body::Json;
 use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
@@ -53,7 +53,7 @@ pub(crate) struct BatchValue {
     ttl_ms: Option<i64>,
 }
 
-/// The body of `POST /api/cache`: deletes, then sets, then gets.
+/// The body of `POST /api/cache`: deletes, then sets, then gets; nothing of it if a value is refused.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchRequest {
@@ -140,18 +140,17 @@ pub(crate) async fn run_batch(
     if body.delete.len() + body.set.len() + body.get.len() > limits::BATCH_LEN_MAX {
         return Err(Problem::new(Code::ParameterInvalid, format!("At most {} keys.", limits::BATCH_LEN_MAX)));
     }
-    let pairs: Vec<_> = body.set.iter().map(|one| (one.key.as_str(), stored(&one.value), one.ttl_ms)).collect();
-    let deleted = body.delete.iter().filter(|key| store.delete(key)).count();
-    store.set_many(&pairs)?;
-    let keys: Vec<&str> = body.get.iter().map(String::as_str).collect();
-    let found = store.get_many(&keys);
+    let set: Vec<_> = body.set.iter().map(|one| (one.key.as_str(), stored(&one.value), one.ttl_ms)).collect();
+    let delete: Vec<&str> = body.delete.iter().map(String::as_str).collect();
+    let get: Vec<&str> = body.get.iter().map(String::as_str).collect();
+    let done = store.batch(Batch { delete: &delete, set: &set, get: &get })?;
     let values: Map<String, Value> = body
         .get
         .iter()
-        .zip(found)
+        .zip(done.found)
         .map(|(key, value)| (key.clone(), value.as_ref().map_or(Value::Null, shown)))
         .collect();
-    Ok(respond::json(&json!({ "deleted": deleted, "set": pairs.len(), "values": values })))
+    Ok(respond::json(&json!({ "deleted": done.deleted, "set": set.len(), "values": values })))
 }
 
 /// `POST /api/locks/{name}`: `{token, fence, expires}`; 409 with `Retry-After` while somebody else holds it
