@@ -75,7 +75,8 @@ pub struct CompressionMeter {
 pub struct Entry {
     body: Bytes,
     etag: Sha256,
-    etag_text: Box<str>,
+    /// The entity tag of the uncoded body as it stands in a header.
+    etag_text: Bytes,
     content_type: Arc<str>,
     tags: Box<[Arc<str>]>,
     created_ms: i64,
@@ -98,7 +99,7 @@ impl Entry {
         ttl_ms: i64,
     ) -> Self {
         Self {
-            etag_text: entity_tag(&etag, Encoding::Identity).into_boxed_str(),
+            etag_text: Bytes::from(entity_tag(&etag, Encoding::Identity)),
             body,
             etag,
             content_type,
@@ -122,6 +123,11 @@ impl Entry {
 
     /// The entity tag of the uncoded body, quotes included.
     pub fn etag_text(&self) -> &str {
+        std::str::from_utf8(&self.etag_text).expect("invariant: a tag is hexadecimal in quotes")
+    }
+
+    /// The same as it stands in a header; cloning copies nothing.
+    pub fn etag_bytes(&self) -> &Bytes {
         &self.etag_text
     }
 
@@ -191,12 +197,25 @@ pub fn entity_tag(etag: &Sha256, encoding: Encoding) -> String {
     let mut text = String::with_capacity(80);
     text.push('"');
     push_hex(&mut text, etag);
+    push_coding(&mut text, encoding);
+    text
+}
+
+/// The tag of the same answer in `encoding`; `plain` is the tag of the uncoded body.
+pub fn coded_tag(plain: &str, encoding: Encoding) -> String {
+    let mut text = String::with_capacity(80);
+    text.push_str(plain.strip_suffix('"').unwrap_or(plain));
+    push_coding(&mut text, encoding);
+    text
+}
+
+/// Ends a tag.
+fn push_coding(text: &mut String, encoding: Encoding) {
     if encoding != Encoding::Identity {
         text.push('-');
         text.push_str(encoding.as_str());
     }
     text.push('"');
-    text
 }
 
 /// Whether `If-None-Match` names this answer in any coding (weak comparison, RFC 9110 13.1.2): the client that holds

@@ -48,6 +48,8 @@ pub(crate) struct Held {
     pub(crate) hits: AtomicU32,
     /// Asked for since it was made: worth a place on disk.
     pub(crate) wanted: AtomicBool,
+    /// Found out of date or past its time, and counted so.
+    pub(crate) outdated: AtomicBool,
     /// Which disk store has it; 0 is none.
     pub(crate) persisted: AtomicU64,
     pub(crate) counters: Arc<Counters>,
@@ -105,6 +107,7 @@ impl Held {
             reach: parts.reach,
             hits: AtomicU32::new(0),
             wanted: AtomicBool::new(false),
+            outdated: AtomicBool::new(false),
             persisted: AtomicU64::new(parts.persisted),
             counters: parts.counters,
             account: parts.account,

@@ -199,11 +199,6 @@ impl Answer {
         &self.held.entry
     }
 
-    /// The entity tag of the uncoded body, quotes included.
-    pub fn etag_text(&self) -> &str {
-        self.held.entry.etag_text()
-    }
-
     /// The body in `encoding`, compressed on first use and kept; `None` where it is to be sent as it is.
     pub fn coded(&self, encoding: Encoding) -> Option<Bytes> {
         self.held.entry.coded(encoding, self.shared.tuning.load().levels, &self.shared.meter)
@@ -363,11 +358,17 @@ impl TenantCache {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded, E>>,
     {
-        if let Some(held) = self.find_current(request.key) {
-            Counters::bump(&held.counters.l1_hits);
-            return Ok((held, Source::Memory));
-        }
+        let outdated = match self.look_up(request.key) {
+            InMemory::Current(held) => {
+                Counters::bump(&held.counters.l1_hits);
+                return Ok((held, Source::Memory));
+            }
+            InMemory::Outdated => true,
+            InMemory::Absent => false,
+        };
+        // Disk gets what memory had: where that is out of date, disk has nothing newer.
         if request.policy.tier.uses_disk()
+            && !outdated
             && let Some(held) = self.shared.read_disk(&self.part, request).await
         {
             Counters::bump(&held.counters.l2_hits);
@@ -448,23 +449,30 @@ impl TenantCache {
     }
 
     pub(crate) fn find_current(&self, key: &Key) -> Option<Arc<Held>> {
+        match self.look_up(key) {
+            InMemory::Current(held) => Some(held),
+            InMemory::Outdated | InMemory::Absent => None,
+        }
+    }
+
+    /// What memory has under `key`. What is out of date stays until another takes its place, and counts once.
+    fn look_up(&self, key: &Key) -> InMemory {
         if self.part.is_retired() {
-            return None;
+            return InMemory::Absent;
         }
-        let slot = self.slot(key);
-        let held = self.shared.memory.find(&slot)?;
-        if held.entry.is_expired(self.shared.clock.now_ms()) {
-            Counters::bump(&held.counters.expired);
-            self.shared.memory.remove_this(&slot, &held);
-            return None;
+        let Some(held) = self.shared.memory.find(&self.slot(key)) else { return InMemory::Absent };
+        let counter = if held.entry.is_expired(self.shared.clock.now_ms()) {
+            &held.counters.expired
+        } else if !held.proof.is_current() && !self.mutated(Mutation::MemoryUnchecked) {
+            &held.counters.stale
+        } else {
+            held.hits.fetch_add(1, Ordering::Relaxed);
+            return InMemory::Current(held);
+        };
+        if !held.outdated.swap(true, Ordering::Relaxed) {
+            Counters::bump(counter);
         }
-        if !held.proof.is_current() && !self.mutated(Mutation::MemoryUnchecked) {
-            Counters::bump(&held.counters.stale);
-            self.shared.memory.remove_this(&slot, &held);
-            return None;
-        }
-        held.hits.fetch_add(1, Ordering::Relaxed);
-        Some(held)
+        InMemory::Outdated
     }
 
     pub(crate) fn answer(&self, held: Arc<Held>, source: Source) -> Answer {
@@ -486,6 +494,16 @@ impl TenantCache {
     fn flight_key(&self, key: &Key) -> FlightKey {
         (self.part.incarnation, *key.digest())
     }
+}
+
+/// What memory has under a key.
+enum InMemory {
+    /// An answer that serves.
+    Current(Arc<Held>),
+    /// One that something it depends on has overtaken, or whose time is over.
+    Outdated,
+    /// None.
+    Absent,
 }
 
 /// Where an answer comes from.

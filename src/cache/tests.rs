@@ -15,10 +15,11 @@ use std::sync::atomic::AtomicUsize;
 
 /// A disk tier in memory that outlives the cache over it.
 #[derive(Debug, Default)]
-pub(crate) struct TableDisk(Mutex<HashMap<Vec<u8>, Bytes>>);
+pub(crate) struct TableDisk(Mutex<HashMap<Vec<u8>, Bytes>>, AtomicUsize);
 
 impl DiskCache for TableDisk {
     fn get(&self, key: Vec<u8>) -> BoxFuture<'_, DiskRead> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let found = self.0.lock().get(&key).cloned();
         Box::pin(std::future::ready(found.map_or(DiskRead::Absent, DiskRead::Found)))
     }
@@ -295,13 +296,32 @@ async fn a_restart_finds_on_disk_what_is_current_and_only_that() {
         (seed(2, 10, 10), Source::Miss),
         (seed(1, 9, 9), Source::Miss),
     ] {
-        let copy = Arc::new(TableDisk(Mutex::new(disk.0.lock().clone())));
+        let copy = Arc::new(TableDisk(Mutex::new(disk.0.lock().clone()), AtomicUsize::new(0)));
         let world = World::new(1 << 22, copy);
         world.cache.attach(&a, &seed);
         let expected = if source == Source::Disk { "1" } else { "2" };
         world.expect(&key, "2", expected, source).await;
         world.expect(&key, "3", expected, Source::Memory).await;
     }
+}
+
+/// Every write made every next read ask the disk for an answer that could only be as old as the one memory had.
+#[tokio::test]
+async fn what_memory_knows_to_be_old_is_not_looked_for_on_disk() {
+    let disk = Arc::new(TableDisk::default());
+    let world = World::new(1 << 22, Arc::clone(&disk) as _);
+    let key = list_key(&tenant("a"), "q");
+    world.cache.attach(key.tenant(), &seed(1, 10, 5));
+    world.expect(&key, "old", "old", Source::Miss).await;
+    let asked = || disk.1.load(Ordering::Relaxed);
+    let before = asked();
+    assert!(before > 0, "nothing is known of a key that was never asked for");
+    world.commit(key.tenant(), 11);
+    world.expect(&key, "new", "new", Source::Miss).await;
+    world.clock.advance_ms(world.policy.ttl_ms() + 1);
+    world.expect(&key, "newer", "newer", Source::Miss).await;
+    assert_eq!(asked(), before);
+    assert_eq!((world.cache.stats().total.stale, world.cache.stats().total.expired), (1, 1));
 }
 
 /// A disk tier that takes few writes until somebody waits for it.

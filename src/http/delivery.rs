@@ -6,11 +6,10 @@
 
 use crate::cache::Source;
 use crate::cache::compress::{COMPRESS_BYTES_MIN, Encoding, Levels, encode, negotiate};
-use crate::cache::entry::{entity_tag, none_match};
+use crate::cache::entry::{coded_tag, entity_tag, none_match};
 use crate::http::front::Told;
 use crate::http::range::{self, Range};
 use crate::http::respond;
-use crate::kernel::digest::Sha256;
 use crate::services::records::cached::{Served, ServedBody};
 use actix_web::body::BoxBody;
 use actix_web::http::Method;
@@ -29,22 +28,18 @@ const PARTS_BYTES_MIN: usize = 64 * 1024;
 ///
 /// `told` is what `served` says to other caches, in its form on the wire.
 pub(crate) fn read(request: &HttpRequest, served: &Served, told: &Told) -> HttpResponse {
-    let (body, etag) = bytes_of(served);
-    let tag = |encoding| entity_tag(etag, encoding);
+    let (body, tags) = (body_of(served), Tags::of(served));
     let encoding = match body.len() {
         len if len < COMPRESS_BYTES_MIN => Encoding::Identity,
         _ => negotiate(values(request, &header::ACCEPT_ENCODING)),
     };
     let mut offered = values(request, &header::IF_NONE_MATCH).peekable();
-    if offered.peek().is_some() && {
-        let plain = tag(Encoding::Identity);
-        offered.any(|offered| none_match(offered, &plain))
-    } {
+    if offered.peek().is_some() && offered.any(|offered| none_match(offered, tags.plain())) {
         let mut unchanged = HttpResponse::NotModified().finish();
-        describe(&mut unchanged, request, served, told, tag(encoding));
+        describe(&mut unchanged, request, served, told, tags.of_coding(encoding));
         return unchanged;
     }
-    if let Some(part) = part(request, served, told) {
+    if let Some(part) = part(request, served, told, &tags) {
         return part;
     }
     let coded = match (&served.body, encoding) {
@@ -55,7 +50,7 @@ pub(crate) fn read(request: &HttpRequest, served: &Served, told: &Told) -> HttpR
     let encoding = if coded.is_some() { encoding } else { Encoding::Identity };
     let (original, sent) = (body.len(), coded.unwrap_or_else(|| body.clone()));
     let mut response = HttpResponse::Ok().finish();
-    describe(&mut response, request, served, told, tag(encoding));
+    describe(&mut response, request, served, told, tags.of_coding(encoding));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     if encoding != Encoding::Identity {
@@ -70,11 +65,36 @@ pub(crate) fn read(request: &HttpRequest, served: &Served, told: &Told) -> HttpR
     response.set_body(BoxBody::new(Bytes::clone(&sent)))
 }
 
-/// The uncoded body and its digest.
-fn bytes_of(served: &Served) -> (&Bytes, &Sha256) {
+/// The uncoded body.
+fn body_of(served: &Served) -> &Bytes {
     match &served.body {
-        ServedBody::Kept(answer) => (answer.body(), answer.entry().etag()),
-        ServedBody::Made(answer) => (&answer.body, &answer.etag),
+        ServedBody::Kept(answer) => answer.body(),
+        ServedBody::Made(answer) => &answer.body,
+    }
+}
+
+/// The entity tags of one answer; that of the uncoded body is kept with the answer, where the answer is kept.
+struct Tags(Bytes);
+
+impl Tags {
+    fn of(served: &Served) -> Self {
+        Self(match &served.body {
+            ServedBody::Kept(answer) => answer.entry().etag_bytes().clone(),
+            ServedBody::Made(answer) => Bytes::from(entity_tag(&answer.etag, Encoding::Identity)),
+        })
+    }
+
+    /// The tag of the uncoded body.
+    fn plain(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("invariant: a tag is hexadecimal in quotes")
+    }
+
+    /// The tag in a coding, as it stands in a header.
+    fn of_coding(&self, encoding: Encoding) -> Bytes {
+        match encoding {
+            Encoding::Identity => self.0.clone(),
+            _ => Bytes::from(coded_tag(self.plain(), encoding)),
+        }
     }
 }
 
@@ -82,12 +102,11 @@ fn bytes_of(served: &Served) -> (&Bytes, &Sha256) {
 ///
 /// Parts are of the uncoded body alone: the level of compression may change between two answers, and with it the bytes
 /// behind one tag.
-fn part(request: &HttpRequest, served: &Served, told: &Told) -> Option<HttpResponse> {
+fn part(request: &HttpRequest, served: &Served, told: &Told, tags: &Tags) -> Option<HttpResponse> {
     let wanted = values(request, &header::RANGE).next().filter(|_| *request.method() == Method::GET)?;
-    let (body, etag) = bytes_of(served);
-    let tag = entity_tag(etag, Encoding::Identity);
+    let body = body_of(served);
     // A part of another answer would not fit; only the strong tag of these bytes says that it does.
-    if !values(request, &header::IF_RANGE).all(|known| known.trim() == tag) {
+    if !values(request, &header::IF_RANGE).all(|known| known.trim() == tags.plain()) {
         return None;
     }
     let size = body.len() as u64;
@@ -98,7 +117,7 @@ fn part(request: &HttpRequest, served: &Served, told: &Told) -> Option<HttpRespo
     };
     let within = usize::try_from(first).ok().zip(usize::try_from(last).ok())?;
     let mut response = HttpResponse::PartialContent().finish();
-    describe(&mut response, request, served, told, tag);
+    describe(&mut response, request, served, told, tags.of_coding(Encoding::Identity));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -107,13 +126,13 @@ fn part(request: &HttpRequest, served: &Served, told: &Told) -> Option<HttpRespo
 }
 
 /// The headers that a 200 and a 304 share (RFC 9110, 15.4.5).
-fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served, told: &Told, tag: String) {
+fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served, told: &Told, tag: Bytes) {
     let source = match &served.body {
         ServedBody::Kept(answer) => answer.source(),
         ServedBody::Made(_) => Source::Bypass,
     };
     let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_maybe_shared(Bytes::from(tag)) {
+    if let Ok(tag) = HeaderValue::from_maybe_shared(tag) {
         headers.insert(header::ETAG, tag);
     }
     if let Some(control) = &told.cache_control {

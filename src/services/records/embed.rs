@@ -14,6 +14,7 @@ use crate::query::request::RequestContext;
 use crate::query::statement::{RowShape, Statement};
 use crate::store::{Reader, Row, StoreError};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How rows are read, written and completed; made once per plan.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Embedding {
     writer: RowWriter,
     id_at: Option<usize>,
     nodes: Vec<Node>,
+    /// Bytes that the rows took last time; the next time they take about as many.
+    bytes_hint: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -47,8 +50,10 @@ pub(super) struct Objects {
     ends: Vec<usize>,
 }
 
+/// Bytes that are set aside for rows before the first is read, at most.
+const BYTES_HINT_MAX: usize = 64 * 1024;
+
 /// Rows that have been read and not been completed.
-#[derive(Default)]
 struct Rows {
     open: Objects,
     ids: Vec<String>,
@@ -63,7 +68,8 @@ impl Embedding {
     /// Prepares the rows of a statement and what they embed.
     pub(super) fn new(row: &RowShape, expands: &[Expand]) -> Self {
         let nodes = expands.iter().filter_map(|expand| Node::new(row, expand)).collect();
-        Self { writer: RowWriter::of_records(row), id_at: row.find(FieldNumber(0)), nodes }
+        let bytes_hint = AtomicUsize::new(0);
+        Self { writer: RowWriter::of_records(row), id_at: row.find(FieldNumber(0)), nodes, bytes_hint }
     }
 
     /// Reads the rows of `statement` and completes them; `each` sees every row.
@@ -87,7 +93,9 @@ impl Embedding {
         arguments: &[Stored],
         each: &mut dyn FnMut(&Row<'_>) -> Result<(), StoreError>,
     ) -> Result<Rows, RecordError> {
-        let mut rows = Rows { links: self.nodes.iter().map(|_| Vec::new()).collect(), ..Rows::default() };
+        let bytes = Vec::with_capacity(self.bytes_hint.load(Ordering::Relaxed).min(BYTES_HINT_MAX));
+        let open = Objects { bytes, ends: Vec::new() };
+        let mut rows = Rows { links: self.nodes.iter().map(|_| Vec::new()).collect(), open, ids: Vec::new() };
         reader.for_each(&statement.sql, &statement.fill(request, arguments), &mut |row| {
             self.writer.write_open(&mut rows.open.bytes, row)?;
             if self.nodes.is_empty() {
@@ -101,6 +109,7 @@ impl Embedding {
             rows.open.ends.push(rows.open.bytes.len());
             each(row)
         })?;
+        self.bytes_hint.store(rows.open.bytes.len(), Ordering::Relaxed);
         Ok(rows)
     }
 
