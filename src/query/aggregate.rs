@@ -5,6 +5,7 @@
 
 use crate::query::error::{Problem, QueryError, Surface};
 use crate::query::list::{AggregateFunction, ListQuery};
+use crate::query::plan::{self, Pinned};
 use crate::query::request::Bind;
 use crate::query::resolve::Lens;
 use crate::query::resolved::{Facts, Operand, Predicate, Type};
@@ -25,6 +26,8 @@ pub struct AggregatePlan {
     pub columns: Vec<OutColumn>,
     /// What the answer depends on.
     pub facts: Facts,
+    /// The part of the collection in which all rows lie, if the filter says so.
+    pub partition: Option<Pinned>,
 }
 
 /// Compiles the aggregates of a list request; `rule` is what the caller's rule leaves to be checked per record.
@@ -69,9 +72,11 @@ pub fn aggregate(
     if let Some(rule) = rule {
         builder.restrict(rule);
     }
-    if let Some(filter) = &query.filter {
-        builder.restrict(&lens.filter(collection, filter)?);
+    let filter = query.filter.as_deref().map(|text| lens.filter(collection, text)).transpose()?;
+    if let Some(filter) = &filter {
+        builder.restrict(filter);
     }
+    let partition = filter.as_ref().and_then(|filter| plan::pinned(collection, &filter.expr));
     let mut tail = Fragment::default();
     if !groups.is_empty() {
         // Column numbers: a group is the same expression wherever it stands, binds included.
@@ -82,7 +87,7 @@ pub fn aggregate(
     tail.push(" OFFSET ").append(Fragment::bind(Bind::Argument(1)));
     builder.append_tail(tail);
     let (statement, facts) = builder.finish_bounded(Surface::Aggregate)?;
-    Ok(AggregatePlan { statement, columns, facts })
+    Ok(AggregatePlan { statement, columns, facts, partition })
 }
 
 fn value_of(

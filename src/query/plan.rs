@@ -53,14 +53,18 @@ pub struct ListPlan {
     pub expand: Vec<Expand>,
     /// What the answer depends on.
     pub facts: Facts,
-    /// The one value that the collection's declared partition field has in every row, if the filter says so.
-    pub partition: Option<Operand>,
+    /// The part of the collection in which all rows lie, if the filter says so.
+    pub partition: Option<Pinned>,
 }
 
-impl ListPlan {
-    /// The partition this list stays inside, for this request; `None` is the whole collection.
-    pub fn partition(&self, request: &RequestContext) -> Option<Stored> {
-        let value = match self.partition.as_ref()? {
+/// The one value that a collection's declared partition field has in every row that a filter lets through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pinned(Operand);
+
+impl Pinned {
+    /// The partition for this request; `None` is the whole collection.
+    pub fn value(&self, request: &RequestContext) -> Option<Stored> {
+        let value = match &self.0 {
             Operand::Constant(value) => value.clone(),
             Operand::Request(path) => request.look_up(path),
             _ => return None,
@@ -161,7 +165,7 @@ pub fn list(
 }
 
 /// What the declared partition field must equal for `expr` to hold.
-fn pinned(collection: &Collection, expr: &Expr<Resolved>) -> Option<Operand> {
+pub(super) fn pinned(collection: &Collection, expr: &Expr<Resolved>) -> Option<Pinned> {
     let number = collection.partition?;
     match expr {
         Expr::All(parts) => parts.iter().find_map(|part| pinned(collection, part)),
@@ -178,7 +182,7 @@ fn pinned(collection: &Collection, expr: &Expr<Resolved>) -> Option<Operand> {
             } else {
                 return None;
             };
-            matches!(value, Operand::Constant(_) | Operand::Request(_)).then(|| value.clone())
+            matches!(value, Operand::Constant(_) | Operand::Request(_)).then(|| Pinned(value.clone()))
         }
         _ => None,
     }

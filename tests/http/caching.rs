@@ -117,23 +117,28 @@ async fn a_write_leaves_other_partitions_records_and_tenants_alone() {
     let (anon, guest) = (admin.clone().without_authorization(), other.clone().without_authorization());
     let of = |board: &str| format!("/api/collections/notes/records?filter=board%3D%22{board}%22");
     let (red, blue) = (of("red"), of("blue"));
+    let [red_sum, blue_sum] = [&red, &blue].map(|path| format!("{path}&aggregate=count,sum(points)"));
     let second = format!("/api/collections/notes/records/{}", ids[1]);
-    for path in [&red, &blue, &second] {
+    for path in [&red, &blue, &red_sum, &blue_sum, &second] {
         until(&anon, path, "l1").await;
     }
     until(&guest, LIST, "l1").await;
 
     let first = format!("/api/collections/notes/records/{}", ids[0]);
-    admin.patch(&first, json!({"title": "changed"})).await.ok();
+    admin.patch(&first, json!({"title": "changed", "points": 5})).await.ok();
     from(anon.get(&blue).await, "l1");
+    from(anon.get(&blue_sum).await, "l1");
     from(anon.get(&second).await, "l1");
     from(guest.get(LIST).await, "l1");
     assert!(from(anon.get(&red).await, "miss").to_string().contains("changed"));
+    assert_eq!(from(anon.get(&red_sum).await, "miss")["items"][0]["sum(points)"], 6);
 
     // A record that moves is gone from one partition and there in the other.
     admin.patch(&first, json!({"board": "blue"})).await.ok();
     assert_eq!(from(anon.get(&red).await, "miss")["totalItems"], 1);
     assert_eq!(from(anon.get(&blue).await, "miss")["totalItems"], 2);
+    assert_eq!(from(anon.get(&red_sum).await, "miss")["items"][0]["count"], 1);
+    assert_eq!(from(anon.get(&blue_sum).await, "miss")["items"][0]["count"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,11 +149,13 @@ impl ListTask {
 
     /// The only partition of the collection that the filter lets through.
     pub(super) fn partition(&self, request: &RequestContext) -> Option<Stored> {
-        match &self.work {
-            // Ranks are weighed by the whole index, so a search is never about one partition alone.
-            Work::Page(work) if self.request.query.search.is_none() => work.plan.partition(request),
-            Work::Page(_) | Work::Totals(_) => None,
-        }
+        // Ranks are weighed by the whole index, so a search is never about one partition alone.
+        let found = match &self.work {
+            _ if self.request.query.search.is_some() => None,
+            Work::Page(work) => work.plan.partition.as_ref(),
+            Work::Totals(work) => work.plan.partition.as_ref(),
+        };
+        found.and_then(|pinned| pinned.value(request))
     }
 
     /// Whether the answer has cursors.
