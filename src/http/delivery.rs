@@ -19,7 +19,6 @@ use bytes::Bytes;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
-const VARY: HeaderValue = HeaderValue::from_static("Authorization, X-Tenant, Accept-Encoding");
 
 /// Bodies from this size on say that parts of them can be had; smaller ones are not worth another request.
 const PARTS_BYTES_MIN: usize = 64 * 1024;
@@ -138,7 +137,7 @@ fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served,
     if let Some(control) = &told.cache_control {
         headers.insert(header::CACHE_CONTROL, control.clone());
     }
-    headers.insert(header::VARY, VARY);
+    headers.insert(header::VARY, told.vary.clone());
     headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
     if let Some(tags) = &told.cache_tag {
         headers.insert(CACHE_TAG, tags.clone());

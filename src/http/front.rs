@@ -51,13 +51,24 @@ pub(crate) struct Read {
 pub(crate) struct Told {
     pub(crate) cache_control: Option<HeaderValue>,
     pub(crate) cache_tag: Option<HeaderValue>,
+    pub(crate) vary: HeaderValue,
 }
+
+/// Request headers that shape every answer: who asks at which tenant, and in which coding.
+const VARY: &str = "Authorization, X-Tenant, Accept-Encoding";
 
 impl Told {
     pub(crate) fn of(served: &Served) -> Self {
         Self {
             cache_control: HeaderValue::from_str(&served.cache_control).ok(),
             cache_tag: served.cache_tag.as_deref().and_then(|tag| HeaderValue::from_str(tag).ok()),
+            vary: match &served.vary {
+                None => HeaderValue::from_static(VARY),
+                // A name that is no header's is one that no two requests differ in; `*` is right for anything.
+                Some(more) => {
+                    HeaderValue::from_str(&format!("{VARY}, {more}")).unwrap_or(HeaderValue::from_static("*"))
+                }
+            },
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod definition;
 pub mod plan;
 pub mod view;
+pub mod volatile;
 pub mod value_check;
 pub mod json;
 pub mod blueprint;

@@ -269,8 +269,9 @@ fn view_column(field: &Field, plain: bool) -> String {
     }
 }
 
+/// A piece of SQL text.
 #[derive(Debug, PartialEq)]
-enum Token<'a> {
+pub(super) enum Token<'a> {
     Word(&'a str),
     Quoted(&'a str),
     Text(&'a str),
@@ -278,12 +279,13 @@ enum Token<'a> {
 }
 
 impl Token<'_> {
-    fn is_word(&self, keyword: &str) -> bool {
+    pub(super) fn is_word(&self, keyword: &str) -> bool {
         matches!(self, Token::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
 }
 
-fn tokens(sql: &str) -> Vec<Token<'_>> {
+/// Splits SQL text into tokens; comments are dropped.
+pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
     spanned(sql).into_iter().map(|(_, token)| token).collect()
 }
 

@@ -169,3 +169,86 @@ fn garble(folder: &Path) {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_a_rule_or_the_policy_reads_are_told_to_caches() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let body = json!({"name": "posts", "type": "base", "listRule": "@request.headers.x_side_door = 'open'", "viewRule": "",
+        "fields": [{"name": "title", "type": "text"}]});
+    admin.post("/api/collections", body).await.created();
+    let made = admin.post("/api/collections/posts/records", json!({"title": "a"})).await.created();
+    let one = format!("/api/collections/posts/records/{}", made["id"].as_str().unwrap());
+    let list = "/api/collections/posts/records";
+    let anon = admin.clone().without_authorization();
+    let open = anon.clone().with_header("x-side-door", "open");
+    const USUAL: &str = "Authorization, X-Tenant, Accept-Encoding";
+    let vary = |answer: &Answer| answer.header("vary").unwrap().to_owned();
+    for _ in 0..3 {
+        let answer = open.get(list).await.has_status(200);
+        assert_eq!((vary(&answer), items(&answer.ok()).len()), (format!("{USUAL}, x-side-door"), 1));
+        let answer = anon.get(list).await.has_status(200);
+        assert_eq!((vary(&answer), items(&answer.ok()).len()), (format!("{USUAL}, x-side-door"), 0));
+        assert_eq!(vary(&anon.get(&one).await), USUAL);
+    }
+    let tag = open.get(list).await.header("etag").unwrap().to_owned();
+    let unchanged = open.clone().with_header("if-none-match", tag).get(list).await.has_status(304);
+    assert_eq!(vary(&unchanged), format!("{USUAL}, x-side-door"));
+    // Also where nothing is kept here, and for what the policy names.
+    for policy in
+        [json!({"key": ["@request.headers.x_lang"]}), json!({"tier": "off", "key": ["@request.headers.x_lang"]})]
+    {
+        admin.patch("/api/collections/posts", json!({"cache": policy})).await.ok();
+        assert_eq!(vary(&anon.get(&one).await), format!("{USUAL}, x-lang"));
+        assert_eq!(vary(&open.get(list).await), format!("{USUAL}, x-lang, x-side-door"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_reads_the_present_or_chance_is_never_kept_nor_what_reads_it() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let body = json!({"name": "posts", "type": "base", "listRule": "", "viewRule": "",
+        "fields": [{"name": "title", "type": "text"}, {"name": "due", "type": "date"}]});
+    admin.post("/api/collections", body).await.created();
+    let made = admin.post("/api/collections/posts/records", json!({"title": "a", "due": "2026-01-02"})).await.created();
+    let view = |name: &str, query: &str| json!({"name": name, "type": "view", "viewQuery": query, "listRule": "", "viewRule": ""});
+    for (name, query) in [
+        ("days", "SELECT id, id AS post, date(due) AS day FROM posts"),
+        ("dice", "SELECT id, id AS post, abs(random()) AS drawn FROM posts"),
+        ("thrown", "SELECT id, post, drawn FROM dice"),
+        ("late", "SELECT id, title FROM posts WHERE due < strftime('%Y-%m-%d', 'now')"),
+    ] {
+        admin.post("/api/collections", view(name, query)).await.created();
+    }
+    let anon = admin.clone().without_authorization();
+    let list = |name: &str| format!("/api/collections/{name}/records");
+    let one = |name: &str| format!("{}/{}", list(name), made["id"].as_str().unwrap());
+    twice(&anon, &list("days")).await;
+    twice(&anon, &one("days")).await;
+    let drawn = format!("{}?filter=@collection.dice.drawn%20?>=%200", list("posts"));
+    for path in [
+        list("dice"),
+        one("dice"),
+        list("thrown"),
+        list("late"),
+        drawn,
+        format!("{}?aggregate=max(drawn)", list("thrown")),
+    ] {
+        // Only superusers may name another collection in a filter.
+        let actor = if path.contains("@collection") { &admin } else { &anon };
+        let seen = [actor.get(&path).await, actor.get(&path).await];
+        for answer in &seen {
+            assert_eq!(answer.header("x-cache"), Some("bypass"), "{path}: {}", String::from_utf8_lossy(&answer.body));
+            assert_eq!(answer.status.as_u16(), 200, "{path}");
+        }
+        if path.contains("dice/") || path.contains("thrown") {
+            assert_ne!(seen[0].body, seen[1].body, "{path}: drawn anew each time");
+        }
+    }
+    // By a rule too.
+    admin.patch("/api/collections/posts", json!({"listRule": "@collection.late.id ?= id"})).await.ok();
+    for _ in 0..2 {
+        assert_eq!(anon.get(&list("posts")).await.header("x-cache"), Some("bypass"));
+    }
+}

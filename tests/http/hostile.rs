@@ -203,6 +203,8 @@ async fn pages_of_other_origins_meet_the_tenants_own_list() {
         assert_eq!(preflight.header("access-control-allow-methods").is_some(), allowed, "{origin}");
     }
     server.node().patch("/api/tenants/one", json!({ "corsOrigins": null })).await.ok();
+    let plain = one.get(path).await;
+    assert!(plain.headers.get_all("vary").iter().any(|value| value == "Origin"), "a cache keeps it from pages");
     let answer = one.with_header("origin", "https://node.example").get(path).await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://node.example"));
 }

@@ -1,8 +1,9 @@
 //! Requests from pages of other origins (the Fetch standard, "HTTP CORS protocol").
 //!
 //! Keeps true: credentials of the browser (cookies) are never allowed, so an open `*` gives a page nothing that its
-//! visitor's token does not; a tenant's own list replaces the node's, and answers that depend on the origin say so in
-//! `Vary`. Does not do: tokens; a page sends those itself.
+//! visitor's token does not; a tenant's own list replaces the node's. Every answer says in `Vary` that it depends on the
+//! origin, also one to a request without: a cache must not give that to a page, which could not read it.
+//! Does not do: tokens; a page sends those itself.
 
 use actix_web::HttpResponse;
 use actix_web::http::Method;
@@ -42,6 +43,11 @@ impl Origins {
     }
 }
 
+/// Tells caches that an answer depends on the page that asks.
+pub(super) fn tell_caches(answer: &mut HeaderMap) {
+    answer.append(header::VARY, HeaderValue::from_static("Origin"));
+}
+
 /// Whether a request with these headers is a preflight.
 pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
@@ -70,6 +76,5 @@ impl Grant {
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed.clone());
             answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
-        answer.append(header::VARY, HeaderValue::from_static("Origin"));
     }
 }

@@ -386,6 +386,7 @@ fn from_framework(error: Option<&actix_web::Error>, status: StatusCode) -> Probl
 fn decorate(headers: &mut HeaderMap, id: &HeaderValue, hsts: Option<&HeaderValue>) {
     const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
     headers.insert(REQUEST_ID, id.clone());
+    cors::tell_caches(headers);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

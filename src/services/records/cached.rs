@@ -40,6 +40,8 @@ pub struct Served {
     pub cache_control: Arc<str>,
     /// `Cache-Tag`; empty for answers that depend on who asks.
     pub cache_tag: Option<Arc<str>>,
+    /// Further names for `Vary`: headers that a rule or the policy looks at.
+    pub vary: Option<Arc<str>>,
 }
 
 /// Bytes from the cache, with their compressed forms, or bytes made for this request alone.

@@ -1,7 +1,7 @@
 //! What a plan says about keeping its answers: policy, what they depend on, what other caches are told.
 //!
 //! Keeps true: every collection whose rows a plan reads is among the dependencies, a view by all that it is made of;
-//! an answer that reads the present or chance is never kept.
+//! an answer that reads the present or chance, itself or through a view, is never kept.
 //! Does not do: keeping; `cached` asks the cache.
 
 use crate::cache::stamp::Dependencies;
@@ -10,8 +10,7 @@ use crate::kernel::value::Stored;
 use crate::query::request::{Place, RequestPath};
 use crate::query::resolved::Facts;
 use crate::schema::cache_policy::{Policy, Tier, lists_tag, record_tag};
-use crate::schema::view;
-use crate::schema::{Collection, Schema};
+use crate::schema::{Collection, Schema, view, volatile};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -30,6 +29,8 @@ pub(super) struct Keeping {
     pub(super) steady: bool,
     /// `Cache-Control` for anybody, and for answers that depend on who asks.
     pub(super) control: [Arc<str>; 2],
+    /// Names of headers that shape the answer besides those that shape every answer.
+    pub(super) vary: Option<Arc<str>>,
     /// `Cache-Tag` of a list.
     pub(super) list_tag: Arc<str>,
     /// `Cache-Tag` of a record, up to the record's own word.
@@ -51,18 +52,19 @@ impl Keeping {
         // A stored policy was checked when it was stored; one that cannot be read any more keeps nothing.
         let mut policy = parsed.map_or_else(Policy::default, |parsed| parsed.unwrap_or_else(|_| Policy::off()));
         let in_address = |path: &RequestPath| !matches!(path.place, Place::Header(_) | Place::Body(_));
-        let steady = !shuffled
-            && !facts.reads_time
+        let mut sources = Sources::default();
+        facts.hopped.iter().for_each(|id| sources.add(schema, id));
+        if collection.is_view() {
+            sources.add(schema, &collection.id);
+        }
+        let moving = shuffled || facts.reads_time || sources.volatile;
+        let steady = !moving
             && facts.reads.iter().all(in_address)
             && !policy.key_parts.iter().any(|path| path.starts_with("@request.headers."));
-        if shuffled || facts.reads_time || collection.system {
+        if moving || collection.system {
             policy.tier = Tier::Off;
         }
-        let mut others = BTreeSet::new();
-        facts.hopped.iter().for_each(|id| add_sources(schema, id, &mut others));
-        if collection.is_view() {
-            add_sources(schema, &collection.id, &mut others);
-        }
+        let others = sources.ids;
         let control = [false, true].map(|identity| Arc::from(policy.cache_control(identity)));
         let named = others.iter().filter_map(|id| schema.find_id(id)).map(|other| other.name.as_str());
         let (id, name) = (tenant.as_str(), collection.name.as_str());
@@ -75,6 +77,7 @@ impl Keeping {
             record_tag: Arc::from(tag),
             tenant: tenant.clone(),
             collection: collection.name.clone(),
+            vary: vary(facts, &policy),
             policy,
             others,
             control,
@@ -107,17 +110,41 @@ impl Keeping {
     }
 }
 
-/// A collection with rows stands for itself, a view for everything it selects from.
-fn add_sources(schema: &Schema, id: &CollectionId, out: &mut BTreeSet<CollectionId>) {
-    match schema.find_id(id) {
-        Some(collection) if collection.is_view() => {
-            // A view may name another view; ids already seen end the walk.
-            for source in view::sources(collection, schema) {
-                if source.id != *id && !out.contains(&source.id) {
-                    add_sources(schema, &source.id, out);
+/// The headers that rules read or the policy's `key` names, as `Vary` lists them.
+fn vary(facts: &Facts, policy: &Policy) -> Option<Arc<str>> {
+    let read = facts.reads.iter().filter_map(|path| match &path.place {
+        Place::Header(name) => Some(&**name),
+        _ => None,
+    });
+    let named = policy.key_parts.iter().filter_map(|path| path.strip_prefix("@request.headers."));
+    // Rules write `_` for `-`.
+    let names: BTreeSet<String> = read.chain(named).map(|name| name.replace('_', "-")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    (!names.is_empty()).then(|| Arc::from(names.join(", ")))
+}
+
+/// The collections with rows that a plan reads besides the asked-for rows.
+#[derive(Debug, Default)]
+struct Sources {
+    ids: BTreeSet<CollectionId>,
+    /// A view among them reads the present or chance.
+    volatile: bool,
+}
+
+impl Sources {
+    /// A collection with rows stands for itself, a view for everything it selects from.
+    fn add(&mut self, schema: &Schema, id: &CollectionId) {
+        match schema.find_id(id) {
+            Some(collection) if collection.is_view() => {
+                self.volatile |= volatile::is_volatile(collection, schema);
+                // A view may name another view; ids already seen end the walk.
+                for source in view::sources(collection, schema) {
+                    if source.id != *id && !self.ids.contains(&source.id) {
+                        self.add(schema, &source.id);
+                    }
                 }
             }
+            _ => _ = self.ids.insert(id.clone()),
         }
-        _ => _ = out.insert(id.clone()),
     }
 }

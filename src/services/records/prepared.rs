@@ -156,7 +156,7 @@ impl Prepared {
         match began.filter(|_| self.is_of(scope)) {
             Some((kept, began)) => Ok(self.served(self.ask(scope, kept, began, freshness).await?)),
             // Another schema by now: the load plans again, and nobody may share what comes of it.
-            None => Ok(made(self.load(scope).await?.answer)),
+            None => Ok(made(self.load(scope).await?.answer, self.task.keeping())),
         }
     }
 
@@ -214,6 +214,7 @@ impl Prepared {
             body: ServedBody::Kept(answer),
             cache_control: Arc::clone(if self.tag.is_some() { public } else { own }),
             cache_tag: self.tag.clone(),
+            vary: keeping.vary.clone(),
         }
     }
 }
@@ -320,7 +321,8 @@ fn extra_part(request: &RequestContext, path: &str) -> Vec<u8> {
 }
 
 /// An answer that is not kept says so to others too.
-fn made(answer: Answer) -> Served {
-    let links = answer.links.clone();
-    Served { body: ServedBody::Made(answer), links, cache_control: Arc::from("private, no-cache"), cache_tag: None }
+fn made(answer: Answer, keeping: &Keeping) -> Served {
+    let (links, vary) = (answer.links.clone(), keeping.vary.clone());
+    let cache_control = Arc::from("private, no-cache");
+    Served { body: ServedBody::Made(answer), links, cache_control, cache_tag: None, vary }
 }
