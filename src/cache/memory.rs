@@ -13,7 +13,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Few shards: each holds an equal part of the capacity, and an entry must fit its shard (quick_cache issue 26).
 const SHARDS: usize = 4;
@@ -52,6 +52,8 @@ pub(crate) struct Held {
     pub(crate) outdated: AtomicBool,
     /// Which disk store has it; 0 is none.
     pub(crate) persisted: AtomicU64,
+    /// The position up to which the disk store's copy is known to be right.
+    pub(crate) persisted_at: AtomicI64,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
     apart: bool,
@@ -98,6 +100,7 @@ impl Held {
         parts.counters.bytes.fetch_add(weight, Ordering::Relaxed);
         parts.counters.entries.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
+            persisted_at: AtomicI64::new(parts.proof.at()),
             entry: parts.entry,
             proof: parts.proof,
             key: parts.key,

@@ -336,7 +336,7 @@ impl Cache {
                 break;
             }
             if held.proof.is_current() {
-                self.0.persist(&held);
+                self.0.persist_last(&held);
             }
         }
         self.0.disk.close();

@@ -30,6 +30,18 @@ pub enum Mutation {
     ChecksumIgnored,
     /// An answer that a writer made is stamped with where the tenant stands now instead of with its own position.
     WriteThroughAtPresent,
+    /// A commit's position is published before what it touched is raised.
+    PositionPublishedFirst,
+    /// An answer for the caller who loaded it alone is kept and handed to those who wait.
+    ApartAnswersShared,
+    /// A part of the tenant's past goes on serving whoever still holds it.
+    RetiredPartServes,
+    /// A request that began in one incarnation of the tenant's file may be answered from another.
+    OlderIncarnationServes,
+    /// An answer goes to disk before the mark of how far the disk has seen the file.
+    HighMarkAfterAnswer,
+    /// Whether an envelope on disk was filed under the key that is asked for is not looked at.
+    EnvelopeKeyUnchecked,
 }
 
 impl Mutation {
@@ -46,5 +58,11 @@ impl Mutation {
         Self::MemoryUnchecked,
         Self::ChecksumIgnored,
         Self::WriteThroughAtPresent,
+        Self::PositionPublishedFirst,
+        Self::ApartAnswersShared,
+        Self::RetiredPartServes,
+        Self::OlderIncarnationServes,
+        Self::HighMarkAfterAnswer,
+        Self::EnvelopeKeyUnchecked,
     ];
 }

@@ -66,6 +66,15 @@ impl Meta {
     }
 }
 
+/// Which purges a new one was counted together with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Those that the disk keeps: they were read before.
+    WithKept,
+    /// Those of this process alone; the disk could not be asked.
+    Alone,
+}
+
 impl Shared {
     /// Reads an answer from disk; `None` for anything but a whole, matching, current one.
     pub(crate) async fn read_disk(&self, part: &Part, request: Request<'_>) -> Option<Arc<Held>> {
@@ -79,7 +88,8 @@ impl Shared {
         let envelope = Envelope::decode(&bytes, self.mutation)?;
         // A second witness beside the marks: what was filed under another lineage never belongs here.
         let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
-        if envelope.key != request.key.to_string() || !same_history {
+        let same_key = envelope.key == request.key.to_string() || self.mutation == Some(Mutation::EnvelopeKeyUnchecked);
+        if !same_key || !same_history {
             return None;
         }
         let stamp = Stamp { at: envelope.at, purges: envelope.purges };
@@ -96,10 +106,21 @@ impl Shared {
 
     /// Queues an answer for the disk, once. Never waits; what does not fit is not written. `false`: there was no room.
     pub(crate) fn persist(&self, held: &Held) -> bool {
-        let epoch = self.disk.epoch();
-        if !held.uses_disk || held.persisted.load(Ordering::Acquire) == epoch {
+        held.persisted.load(Ordering::Acquire) == self.disk.epoch() || self.write(held)
+    }
+
+    /// As [`Self::persist`], before the process ends: an answer about a record is written again if it was found right
+    /// beyond the position noted with it, which a file that is opened anew may not be able to tell.
+    pub(crate) fn persist_last(&self, held: &Held) -> bool {
+        let behind = held.proof.at() > held.persisted_at.load(Ordering::Acquire);
+        if behind && held.dependencies.name_records() { self.write(held) } else { self.persist(held) }
+    }
+
+    fn write(&self, held: &Held) -> bool {
+        if !held.uses_disk {
             return true;
         }
+        let epoch = self.disk.epoch();
         let Some(part) = self.parts.read().get(held.key.tenant()).cloned() else { return true };
         let Some((seed, disk)) = part.seed.zip(part.disk.get()) else { return true };
         let distrusted = part.disk_distrusted.load(Ordering::Acquire);
@@ -107,7 +128,8 @@ impl Shared {
             return true;
         }
         let envelope = envelope_of(held, seed);
-        let (at, head) = (envelope.at.max(held.reach), *part.head.lock());
+        let written_at = envelope.at;
+        let (at, head) = (written_at.max(held.reach), *part.head.lock());
         if at > head.lsn {
             // Read from a commit of which the cache has not heard yet; the next round knows more.
             return true;
@@ -121,6 +143,10 @@ impl Shared {
             }
             *high = High { lsn: i64::MIN, epoch };
         }
+        let (envelope, mut put) = (Bytes::from(envelope.encode()), true);
+        if self.mutation == Some(Mutation::HighMarkAfterAnswer) {
+            put = self.disk.put(key.clone(), envelope.clone());
+        }
         // The mark goes first: an answer on disk must never be newer than what a rolled-back file is compared with.
         if at > high.lsn {
             if !self.disk.put(high_key(&part.tenant), mark_bytes(head)) {
@@ -128,23 +154,38 @@ impl Shared {
             }
             high.lsn = head.lsn;
         }
-        let put = self.disk.put(key, Bytes::from(envelope.encode()));
+        if self.mutation != Some(Mutation::HighMarkAfterAnswer) {
+            put = self.disk.put(key, envelope);
+        }
         if put {
+            held.persisted_at.store(written_at, Ordering::Release);
             held.persisted.store(epoch, Ordering::Release);
         }
         put
     }
 
     /// Makes the tenant's purges outlive a restart; where that is not certain, the disk tier is emptied instead.
-    pub(crate) async fn persist_purges(&self, part: &Part) {
+    ///
+    /// `counted` is what [`Self::prepare_purge`] said before the purge.
+    pub(crate) async fn persist_purges(&self, part: &Part, counted: Counted) {
         if self.disk.stats().state == DiskState::Off {
             return;
         }
-        let opened = match part.seed {
-            Some(seed) => self.disk_part(part, seed).await.map(|disk| (seed, disk)),
-            None => None,
+        let seed = part.seed.filter(|_| !part.disk_distrusted.load(Ordering::Acquire));
+        let Some(seed) = seed else { return self.disown(part).await };
+        let mut anew = false;
+        let opened = part.disk.get_or_try_init(|| {
+            anew = true;
+            self.begin_generation(part, seed, None)
+        });
+        let Ok(disk) = opened.await else {
+            part.disk_distrusted.store(true, Ordering::Release);
+            return self.disown(part).await;
         };
-        let Some((seed, disk)) = opened else { return self.disown(part).await };
+        if counted == Counted::Alone && !anew {
+            // Opened by somebody else since: kept purges and this one have no order, so neither holds.
+            return self.distrust(part);
+        }
         let meta = meta_of(part, seed, disk.generation);
         if !self.disk.put_surely(meta_key(&part.tenant), meta.encode()).await {
             self.distrust(part);
@@ -152,10 +193,12 @@ impl Shared {
     }
 
     /// Opens the tenant's side of the disk ahead of a purge, so that kept and new purges are counted in one sequence.
-    pub(crate) async fn prepare_purge(&self, part: &Part) {
-        if let Some(seed) = part.seed {
-            self.disk_part(part, seed).await;
-        }
+    pub(crate) async fn prepare_purge(&self, part: &Part) -> Counted {
+        let opened = match part.seed {
+            Some(seed) => self.disk_part(part, seed).await,
+            None => None,
+        };
+        if opened.is_some() { Counted::WithKept } else { Counted::Alone }
     }
 
     /// Writes the list of hot keys.
@@ -188,7 +231,9 @@ impl Shared {
         if part.disk_distrusted.load(Ordering::Acquire) {
             return None;
         }
-        part.disk.get_or_try_init(|| self.open_disk_part(part, seed)).await.ok()
+        let opened = part.disk.get_or_try_init(|| self.open_disk_part(part, seed)).await.ok();
+        // A purge may have found meanwhile that it cannot be recorded.
+        opened.filter(|_| !part.disk_distrusted.load(Ordering::Acquire))
     }
 
     async fn open_disk_part(&self, part: &Part, seed: SeedFacts) -> Result<DiskPart, ()> {
@@ -211,12 +256,17 @@ impl Shared {
                 return Ok(DiskPart { generation: meta.generation, high });
             }
         }
+        self.begin_generation(part, seed, meta.map(|meta| meta.generation)).await
+    }
+
+    /// Leaves behind whatever the disk has of the tenant; `last` is the generation it was in, where that is known.
+    async fn begin_generation(&self, part: &Part, seed: SeedFacts, last: Option<u64>) -> Result<DiskPart, ()> {
+        let epoch = self.disk.epoch();
         // Time makes generations unique even where the record of the last one was lost and its answers were not.
         let now = u64::try_from(self.clock.now_ms()).unwrap_or(0);
-        let generation = meta.map_or(now, |meta| now.max(meta.generation + 1));
-        let (purges, purged) = (0, Vec::new());
-        let meta = Meta { generation, lineage: seed.lineage, purges, purged };
-        let recorded = self.disk.put(meta_key(&part.tenant), meta.encode())
+        let generation = last.map_or(now, |last| now.max(last + 1));
+        // With the purges of this process: its answers are stamped by their count.
+        let recorded = self.disk.put(meta_key(&part.tenant), meta_of(part, seed, generation).encode())
             && self.disk.put(high_key(&part.tenant), mark_bytes(Mark::START));
         let high = Mutex::new(High { lsn: 0, epoch });
         if recorded { Ok(DiskPart { generation, high }) } else { Err(()) }

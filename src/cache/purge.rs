@@ -43,7 +43,7 @@ pub(crate) fn marks(key: &Key, tags: &[Arc<str>]) -> Box<[u64]> {
 impl TenantCache {
     /// Forgets what `purge` names, in memory, on disk and in flight.
     pub async fn purge(&self, purge: &Purge) {
-        self.shared.prepare_purge(&self.part).await;
+        let counted = self.shared.prepare_purge(&self.part).await;
         let positions = &self.part.positions;
         match purge {
             Purge::All => positions.void_all(),
@@ -61,7 +61,7 @@ impl TenantCache {
         }
         let incarnation = self.part.incarnation;
         self.shared.memory.retain(|slot, held| slot.incarnation != incarnation || held.proof.is_current());
-        self.shared.persist_purges(&self.part).await;
+        self.shared.persist_purges(&self.part, counted).await;
     }
 }
 

@@ -166,6 +166,11 @@ impl Dependencies {
         }
     }
 
+    /// Whether single records are among them.
+    pub fn name_records(&self) -> bool {
+        self.0.iter().any(|one| matches!(one, Dependency::Record(..)))
+    }
+
     /// The list.
     pub fn as_slice(&self) -> &[Dependency] {
         &self.0
@@ -276,6 +281,10 @@ impl Positions {
     /// Takes note of a commit. Called after COMMIT and before the acknowledgement.
     pub fn on_commit(&self, last_lsn: i64, schema_changed: bool, touches: &[Touched]) {
         let _raising = self.raising.lock();
+        if self.mutation == Some(Mutation::PositionPublishedFirst) {
+            self.position.fetch_max(last_lsn, Ordering::AcqRel);
+            std::thread::yield_now();
+        }
         for touched in touches {
             self.touch(touched);
         }

@@ -253,7 +253,17 @@ impl TenantCache {
 
     /// Whether a request that began at `began` may still be answered by what is kept here.
     fn is_open_to(&self, began: Began) -> bool {
-        !self.part.is_retired() && began.incarnation == self.part.incarnation
+        let same = began.incarnation == self.part.incarnation || self.mutated(Mutation::OlderIncarnationServes);
+        same && !self.is_retired()
+    }
+
+    fn is_retired(&self) -> bool {
+        self.part.is_retired() && !self.mutated(Mutation::RetiredPartServes)
+    }
+
+    /// Whether an answer is for the caller who loaded it alone.
+    fn is_apart(&self, held: &Held) -> bool {
+        held.is_apart() && !self.mutated(Mutation::ApartAnswersShared)
     }
 
     fn stamp(&self) -> Stamp {
@@ -291,7 +301,7 @@ impl TenantCache {
                 Seat::Lead(lead) => {
                     let (held, source) = self.find_or_load(request, load).await?;
                     // An answer that must not be shared leaves the waiters to load for themselves.
-                    if held.is_apart() {
+                    if self.is_apart(&held) {
                         drop(lead);
                     } else {
                         lead.land(Arc::clone(&held));
@@ -427,7 +437,7 @@ impl TenantCache {
     }
 
     fn keep(&self, policy: &Policy, held: &Arc<Held>) {
-        if self.part.is_retired() || held.is_apart() {
+        if self.is_retired() || self.is_apart(held) {
             return;
         }
         if policy.tier.uses_memory() {
@@ -457,7 +467,7 @@ impl TenantCache {
 
     /// What memory has under `key`. What is out of date stays until another takes its place, and counts once.
     fn look_up(&self, key: &Key) -> InMemory {
-        if self.part.is_retired() {
+        if self.is_retired() {
             return InMemory::Absent;
         }
         let Some(held) = self.shared.memory.find(&self.slot(key)) else { return InMemory::Absent };

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Version of the system tables; kept in `user_version`.
 pub const FORMAT_VERSION: i32 = 1;
 
+/// The line of `_tn_meta` with the position of the last change of the collections; not there before the first one.
+pub(super) const SCHEMA_LSN: &str = "schema_lsn";
+
 /// REPLICATION.md 2. `told` in `_tn_origin`: up to which sequence number this origin was named in the `ctx` of an own
 /// transaction. `_tn_gen.part`: empty for the collection, else a partition key.
 const STEP_1: &str = "
@@ -57,16 +60,22 @@ pub(super) fn check_version(connection: &Connection) -> Result<i32, StoreError> 
 
 /// A number kept in `_tn_meta`.
 pub(super) fn meta_number(connection: &Connection, key: &str) -> Result<i64, StoreError> {
-    connection
-        .prepare_cached("SELECT value FROM _tn_meta WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| StoreError::damaged(format!("_tn_meta lacks {key}")))
+    find_meta_number(connection, key)?.ok_or_else(|| StoreError::damaged(format!("_tn_meta lacks {key}")))
+}
+
+/// A number that may be kept in `_tn_meta`.
+pub(super) fn find_meta_number(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT value FROM _tn_meta WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
 }
 
 /// Keeps a number in `_tn_meta`.
 pub(super) fn set_meta_number(connection: &Connection, key: &str, value: i64) -> Result<(), StoreError> {
-    connection.prepare_cached("UPDATE _tn_meta SET value = ?2 WHERE key = ?1")?.execute(params![key, value])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO _tn_meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        )?
+        .execute(params![key, value])?;
     Ok(())
 }
 

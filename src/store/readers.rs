@@ -223,6 +223,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The position of the last change of the collections; `None` where the file was made before that was kept.
+    pub fn schema_lsn(&self) -> Result<Option<i64>, StoreError> {
+        self.as_system(|connection| migrate::find_meta_number(connection, migrate::SCHEMA_LSN))
+    }
+
     /// The lineage that this file is written under by this node; a restore, clone or import begins another.
     pub fn lineage(&self) -> Result<OriginUid, StoreError> {
         self.as_system(|connection| {

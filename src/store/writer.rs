@@ -12,6 +12,7 @@ use super::changelog::{LogHead, TxHeader};
 use super::connection::Budget;
 use super::faults::FaultPoint;
 use super::files::{Released, released};
+use super::migrate;
 use super::options::{Commit, Touch, WriteMeta, WriteToken, Written};
 use super::readers::{Reader, partition_key};
 use super::rowclock::Clock2;
@@ -455,7 +456,7 @@ impl<'a> Group<'a> {
             return rollback(&self.state.connection);
         }
         if self.logged() {
-            bump(&self.state.connection, &self.touches, self.schema_changed)?;
+            bump(&self.state.connection, &self.touches, self.schema_changed.then_some(self.state.log.lsn))?;
             self.state.log.save(&self.state.connection)?;
         }
         if let Some(injected) = self.inner.options().faults.at(FaultPoint::BeforeCommit) {
@@ -542,8 +543,8 @@ fn rollback(connection: &Connection) -> Result<(), StoreError> {
     if connection.is_autocommit() { Ok(()) } else { execute(connection, "ROLLBACK") }
 }
 
-/// Moves the positions of what the group touched.
-fn bump(connection: &Connection, touches: &[Touch], schema_changed: bool) -> Result<(), StoreError> {
+/// Moves the positions of what the group touched; `schema_lsn` is the group's last position if it changed collections.
+fn bump(connection: &Connection, touches: &[Touch], schema_lsn: Option<i64>) -> Result<(), StoreError> {
     let mut moved: HashMap<(&CollectionId, Vec<u8>), i64> = HashMap::new();
     for touch in touches {
         moved.insert((&touch.collection, Vec::new()), touch.lsn);
@@ -558,7 +559,8 @@ fn bump(connection: &Connection, touches: &[Touch], schema_changed: bool) -> Res
     for ((collection, part), lsn) in moved {
         statement.execute(params![collection.as_str(), part, lsn])?;
     }
-    if schema_changed {
+    if let Some(lsn) = schema_lsn {
+        migrate::set_meta_number(connection, migrate::SCHEMA_LSN, lsn)?;
         // A collection that went away in this group keeps no position.
         connection.execute("DELETE FROM _tn_gen WHERE coll NOT IN (SELECT id FROM _tn_collection)", [])?;
     }

@@ -13,6 +13,7 @@ mod records;
 mod files;
 mod caching;
 mod cache_classes;
+mod cache_restart;
 mod purging;
 mod remembered;
 mod values;

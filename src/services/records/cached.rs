@@ -9,7 +9,7 @@ use super::{Answer, PageLinks, RecordError, Scope};
 use crate::cache::stamp::{Generation, Mark, Seed, Touched};
 use crate::cache::{self, Cache, TenantCache};
 use crate::kernel::ident::TenantId;
-use crate::store::{LogOp, Reader, StoreError, TenantDb};
+use crate::store::{LogOp, LoggedTx, Reader, StoreError, TenantDb};
 use parking_lot::RwLock;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -114,30 +114,67 @@ impl RecordCache {
     }
 }
 
-/// What the file says about positions.
-fn seed(reader: &Reader<'_>, seen: Option<i64>) -> Result<Seed, StoreError> {
+/// What the file says about positions; `seen` is what the disk tier last saw of it.
+pub(super) fn seed(reader: &Reader<'_>, seen: Option<i64>) -> Result<Seed, StoreError> {
     let lsn = reader.lsn();
     let generations = reader
         .generations()?
         .into_iter()
         .map(|found| Generation::of_row(found.collection, &found.partition, found.lsn))
         .collect();
-    let mut tail_after = (lsn - TAIL_LEN).max(0);
-    let (mut tail, mut marks) = (Vec::new(), Vec::new());
+    let mut tail = Tail::read(reader, lsn)?;
     for lsn in seen.into_iter().chain([lsn]) {
-        marks.extend(reader.mark_at(lsn)?.map(|stamp| Mark { lsn, stamp }));
-    }
-    for tx in reader.changes(tail_after, usize::try_from(TAIL_LEN).unwrap_or(0))? {
-        marks.push(Mark { lsn: tx.lsn, stamp: tx.frame.hlc.as_i64() });
-        if tx.frame.ops.iter().any(|op| matches!(op, LogOp::Schema(_))) || tail.len() > TAIL_TOUCHES_MAX {
-            tail_after = tx.lsn;
-            tail.clear();
-            continue;
-        }
-        tail.extend(tx.frame.ops.iter().filter_map(|op| touched(op, tx.lsn)));
+        tail.marks.extend(reader.mark_at(lsn)?.map(|stamp| Mark { lsn, stamp }));
     }
     let lineage = reader.lineage()?.0;
-    Ok(Seed { lineage, lsn, marks, schema_lsn: tail_after, generations, unlisted_lsn: 0, tail, tail_after })
+    // A file from before that position was kept: no change of the schema is known before the tail.
+    let schema_lsn = reader.schema_lsn()?.unwrap_or_else(|| tail.after.max(tail.schema_lsn));
+    let Tail { after: tail_after, touches: tail, marks, .. } = tail;
+    Ok(Seed { lineage, lsn, marks, schema_lsn, generations, unlisted_lsn: 0, tail, tail_after })
+}
+
+/// The end of the log, without a gap up to its last transaction.
+#[derive(Debug, Default)]
+struct Tail {
+    /// The position after which nothing is missing.
+    after: i64,
+    touches: Vec<Touched>,
+    marks: Vec<Mark>,
+    /// The last change of the schema after `after`; 0 is none.
+    schema_lsn: i64,
+}
+
+impl Tail {
+    /// Reads the last transactions before `lsn`, fewer where they are large or the log was cut among them.
+    fn read(reader: &Reader<'_>, lsn: i64) -> Result<Self, StoreError> {
+        let mut wanted = TAIL_LEN.min(lsn);
+        while wanted > 0 {
+            let found = reader.changes(lsn - wanted, usize::try_from(wanted).unwrap_or(0))?;
+            // A read of the log ends early where its bytes are many: what is missing then is the newest.
+            if found.last().is_some_and(|last| last.lsn == lsn) {
+                return Ok(Self::of(&found));
+            }
+            wanted /= 2;
+        }
+        Ok(Self { after: lsn, ..Self::default() })
+    }
+
+    /// `found` is the end of the log.
+    fn of(found: &[LoggedTx]) -> Self {
+        let mut tail = Self { after: found.first().map_or(0, |first| first.lsn - 1), ..Self::default() };
+        for tx in found {
+            tail.marks.push(Mark { lsn: tx.lsn, stamp: tx.frame.hlc.as_i64() });
+            if tx.frame.ops.iter().any(|op| matches!(op, LogOp::Schema(_))) {
+                tail.schema_lsn = tx.lsn;
+            }
+            tail.touches.extend(tx.frame.ops.iter().filter_map(|op| touched(op, tx.lsn)));
+            if tail.touches.len() > TAIL_TOUCHES_MAX {
+                tail.after = tx.lsn;
+                tail.touches.clear();
+            }
+        }
+        tail
+    }
 }
 
 fn touched(op: &LogOp, lsn: i64) -> Option<Touched> {

@@ -4,6 +4,7 @@ mod accounts;
 mod batches;
 mod lists;
 mod rules;
+mod seeds;
 mod transfers;
 mod writes;
 

@@ -1,0 +1,104 @@
+//! What is warm after a restart, and what must not be: the disk tier against the file as the next process finds it.
+
+use crate::support::{Actor, Answer, TestServer, User};
+use serde_json::{Value, json};
+
+const ONE: &str = "/api/collections/notes/records/note00000000001";
+const TWO: &str = "/api/collections/notes/records/note00000000002";
+const LIST: &str = "/api/collections/notes/records?sort=id";
+
+/// A node whose collection everybody who has logged in may read and change; the answers depend on who asks, so that none
+/// is warmed and all come from the disk.
+async fn notes() -> (TestServer, User) {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await;
+    for name in ["notes", "others"] {
+        let rule = "@request.auth.id != ''";
+        let body = json!({"name": name, "type": "base", "listRule": rule, "viewRule": rule,
+            "fields": [{"name": "title", "type": "text"}, {"name": "load", "type": "json"}]});
+        admin.post("/api/collections", body).await.created();
+    }
+    for n in 1..=2 {
+        let body = json!({"id": format!("note0000000000{n}"), "title": "first"});
+        admin.post("/api/collections/notes/records", body).await.created();
+    }
+    (server, ada)
+}
+
+/// Stops and starts; the disk tier is ready when this returns.
+async fn restarted(server: TestServer, user: &User) -> (TestServer, Actor) {
+    let server = server.restart().await;
+    for _ in 0..1_200 {
+        let report = server.node().get("/api/admin/performance?type=cache").await.ok();
+        if report["disk"]["state"] == "ready" {
+            let actor = server.anon().at("acme").with_authorization(&user.token);
+            return (server, actor);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    panic!("the disk tier was never ready");
+}
+
+#[track_caller]
+fn from(answer: Answer, source: &str) -> Value {
+    assert_eq!(answer.header("x-cache"), Some(source), "{}", String::from_utf8_lossy(&answer.body));
+    answer.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_after_megabytes_of_log_shows_after_a_restart() {
+    let (server, ada) = notes().await;
+    ada.actor.get(ONE).await.ok();
+    let (server, again) = restarted(server, &ada).await;
+    from(again.get(ONE).await, "l2");
+    let admin = server.node().at("acme");
+    let large = "x".repeat(900_000);
+    for round in 0..12 {
+        admin.patch(TWO, json!({"load": {"round": round, "text": large}})).await.ok();
+    }
+    // In a batch, whose answers are not kept as what a read would answer.
+    let batch = json!({"requests": [{"method": "PATCH", "url": ONE, "body": {"title": "changed"}}]});
+    admin.post("/api/batch", batch).await.has_status(200);
+    let (_server, again) = restarted(server, &ada).await;
+    assert_eq!(from(again.get(ONE).await, "miss")["title"], "changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_warm_after_a_restart_whatever_was_written_elsewhere() {
+    let (server, ada) = notes().await;
+    for path in [ONE, LIST] {
+        ada.actor.get(path).await.ok();
+    }
+    let (server, _) = restarted(server, &ada).await;
+    let admin = server.node().at("acme");
+    // More than the end of the log that is read at the start; nobody reads meanwhile.
+    for n in 0..150 {
+        admin.post("/api/collections/others/records", json!({"title": n.to_string()})).await.created();
+    }
+    let (server, again) = restarted(server, &ada).await;
+    for path in [ONE, LIST] {
+        from(again.get(path).await, "l2");
+    }
+
+    // The same for a record whose neighbours change, as long as it is in memory at the end.
+    let admin = server.node().at("acme");
+    for n in 0..150 {
+        admin.patch(TWO, json!({"title": n.to_string()})).await.ok();
+    }
+    let (_server, again) = restarted(server, &ada).await;
+    assert_eq!(from(again.get(ONE).await, "l2")["title"], "first");
+    assert_eq!(from(again.get(LIST).await, "miss")["items"][1]["title"], "149");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_rule_voids_what_is_on_disk() {
+    let (server, ada) = notes().await;
+    ada.actor.get(LIST).await.ok();
+    let (server, again) = restarted(server, &ada).await;
+    from(again.get(LIST).await, "l2");
+    let rule = json!({"listRule": "@request.auth.id != '' && title = 'none'"});
+    server.node().at("acme").patch("/api/collections/notes", rule).await.ok();
+    let (_server, again) = restarted(server, &ada).await;
+    assert_eq!(from(again.get(LIST).await, "miss")["totalItems"], 0);
+}
