@@ -137,10 +137,10 @@ impl State {
         self.marks.last().map_or(0, |mark| mark.stamp)
     }
 
-    /// Writes a row in the transaction that was begun; returns what it touched.
-    pub(super) fn write(&mut self, n: usize, row: Option<Row>) -> Touched {
-        let mut partitions: Vec<Stored> =
-            [self.rows[n], row].iter().flatten().map(|row| partition(row.partition)).collect();
+    /// Writes a row in the transaction that was begun; returns what it touched, `partly` without the partition it left.
+    pub(super) fn write(&mut self, n: usize, row: Option<Row>, partly: bool) -> Touched {
+        let before = self.rows[n].filter(|_| !partly);
+        let mut partitions: Vec<Stored> = [before, row].iter().flatten().map(|row| partition(row.partition)).collect();
         partitions.dedup();
         self.rows[n] = row;
         self.touched(posts(), record_id(n), partitions)

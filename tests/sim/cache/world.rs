@@ -3,7 +3,8 @@
 //! A read is right if some state between the last one acknowledged before it began and the last one committed before it
 //! ended gives exactly its bytes to exactly its caller.
 
-use super::disk::{SimDisk, Table};
+use super::disk::{DiskTally, SimDisk, Table, Trouble};
+use super::reader::{self, Asking, Manner, dependencies_of, key_of, now};
 use super::truth::{self, Caller, PARTITIONS, Query, RECORDS, RULES, Row, Rule, State, USERS};
 use futures_util::task::noop_waker_ref;
 use std::cell::RefCell;
@@ -14,10 +15,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tenantry::cache::entry::Loaded;
-use tenantry::cache::key::{CallerClass, Category, Key, Sub};
+use tenantry::cache::key::Key;
 use tenantry::cache::mutation::Mutation;
 use tenantry::cache::purge::Purge;
-use tenantry::cache::stamp::{Dependencies, Touched};
+use tenantry::cache::stamp::Touched;
 use tenantry::cache::{Began, Cache, CacheOptions, CommitSummary, Request, Source, TenantCache};
 use tenantry::kernel::clock::ManualClock;
 use tenantry::kernel::ident::TenantId;
@@ -26,6 +27,10 @@ use tenantry::schema::cache_policy::Policy;
 
 const TENANTS: usize = 2;
 const READS_MAX: usize = 12;
+const REMEMBERED_MAX: usize = 8;
+const MEMORY_BYTES_AMPLE: u64 = 64 * 1024 * 1024;
+/// Room for a few answers only.
+const MEMORY_BYTES_TIGHT: u64 = 6 * 1024;
 
 /// What is broken in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +47,8 @@ pub(super) enum Defect {
     AcknowledgesBeforeObservers,
     /// The seed claims a complete log tail but has none.
     SeedWithoutTail,
+    /// Of a record that moves to another partition only the new one is told.
+    MoveTellsNewPartitionAlone,
 }
 
 /// A wrong answer.
@@ -71,6 +78,17 @@ pub(super) struct Tally {
     pub(super) memory: u64,
     pub(super) disk: u64,
     pub(super) joined: u64,
+    /// Answers that a worker remembered the way to.
+    pub(super) remembered: u64,
+    pub(super) bypassed: u64,
+    pub(super) verified: u64,
+    pub(super) evicted: u64,
+    pub(super) mismatches: u64,
+    pub(super) failed_reads: u64,
+    pub(super) refused_writes: u64,
+    pub(super) uncertain_writes: u64,
+    pub(super) lost_writes: u64,
+    pub(super) discards: u64,
 }
 
 impl Tally {
@@ -79,12 +97,39 @@ impl Tally {
         self.memory += other.memory;
         self.disk += other.disk;
         self.joined += other.joined;
+        self.remembered += other.remembered;
+        self.bypassed += other.bypassed;
+        self.verified += other.verified;
+        self.evicted += other.evicted;
+        self.mismatches += other.mismatches;
+        self.failed_reads += other.failed_reads;
+        self.refused_writes += other.refused_writes;
+        self.uncertain_writes += other.uncertain_writes;
+        self.lost_writes += other.lost_writes;
+        self.discards += other.discards;
+    }
+
+    /// What one process of the cache counted itself.
+    fn add_cache(&mut self, cache: &Cache) {
+        let total = cache.stats().total;
+        self.joined += total.joined;
+        self.verified += total.verified;
+        self.mismatches += total.mismatches;
+        self.evicted += total.evictions;
+    }
+
+    fn add_disk(&mut self, disk: DiskTally) {
+        self.failed_reads += disk.failed_reads;
+        self.refused_writes += disk.refused_writes;
+        self.uncertain_writes += disk.uncertain_writes;
+        self.lost_writes += disk.lost_writes;
+        self.discards += disk.discards;
     }
 }
 
 /// The history of one tenant: every state that was ever current, in order.
-struct History {
-    states: Vec<State>,
+pub(super) struct History {
+    pub(super) states: Vec<State>,
     /// Index of the last state whose writer was answered.
     acknowledged: usize,
 }
@@ -95,7 +140,7 @@ impl History {
         self.states.push(state);
     }
 
-    fn rule(&self) -> (Rule, i64) {
+    pub(super) fn rule(&self) -> (Rule, i64) {
         self.states.last().map(|state| (state.rule, state.schema_lsn)).unwrap()
     }
 }
@@ -109,6 +154,15 @@ struct Tenant {
     throughs: Vec<Through>,
     /// Copies of the disk tier that an operator might put back.
     copies: Vec<Table>,
+    /// Reads that a worker goes on answering without looking anything up but the account behind them.
+    remembered: Vec<Remembered>,
+}
+
+struct Remembered {
+    cache: TenantCache,
+    key: Key,
+    caller: Caller,
+    query: Query,
 }
 
 /// What a writer answered at its own position, to be kept as what a reader of that position would be answered.
@@ -134,13 +188,23 @@ struct Reading {
     caller: Caller,
     query: Query,
     since: usize,
-    future: Pin<Box<dyn Future<Output = (String, Source)>>>,
+    future: Pin<Box<dyn Future<Output = reader::Told>>>,
+}
+
+/// A read that has its answer.
+struct Judged {
+    tenant: usize,
+    caller: Caller,
+    query: Query,
+    since: usize,
 }
 
 struct World {
     random: SeededRandom,
     clock: Arc<ManualClock>,
     disk: SimDisk,
+    /// Bytes of memory of the cache: plenty, or so few that answers are driven out all the time.
+    memory_bytes: u64,
     cache: Cache,
     tenants: Vec<Tenant>,
     reads: Vec<Reading>,
@@ -159,7 +223,8 @@ pub(super) fn run(seed: u64, steps: usize, defect: Option<Defect>) -> Result<Tal
     while !world.reads.is_empty() {
         world.poll_one(steps)?;
     }
-    world.tally.joined += world.cache.stats().total.joined;
+    world.tally.add_cache(&world.cache);
+    world.tally.add_disk(world.disk.tally());
     Ok(world.tally)
 }
 
@@ -176,10 +241,13 @@ impl World {
             pending: None,
             throughs: Vec::new(),
             copies: Vec::new(),
+            remembered: Vec::new(),
         });
+        let memory_bytes = if seed % 4 == 3 { MEMORY_BYTES_TIGHT } else { MEMORY_BYTES_AMPLE };
         let mut world = Self {
             random: SeededRandom::new(seed),
-            cache: open(&clock, &disk, defect),
+            memory_bytes,
+            cache: open(&clock, &disk, memory_bytes, defect),
             clock,
             disk,
             tenants: tenants.collect(),
@@ -201,12 +269,14 @@ impl World {
         self.clock.advance_ms(i64::try_from(self.draw(40)).unwrap());
         let tenant = self.draw(TENANTS);
         match self.draw(1_000) {
-            0..=299 => self.begin_read(tenant),
-            300..=799 => {
+            0..=259 => self.begin_read(tenant),
+            260..=299 => self.ask_again(tenant, step)?,
+            300..=789 => {
                 for _ in 0..3 {
                     self.poll_one(step)?;
                 }
             }
+            790..=799 => self.trouble_disk(),
             800..=889 => self.move_writer(tenant),
             890..=899 => self.write_through(tenant),
             900..=919 => self.cancel_one(),
@@ -235,15 +305,51 @@ impl World {
             _ => Query::External,
         };
         let user = self.draw(USERS + 1).checked_sub(1);
+        let manner = match self.draw(16) {
+            0 => Manner::Reload,
+            1 => Manner::Verify,
+            _ => Manner::Plain,
+        };
+        let looks_twice = self.draw(4) == 0;
         let at = &self.tenants[tenant];
         let history = at.history.borrow();
         let since = history.acknowledged;
         let admin = user.is_some_and(|user| history.states[since].admins[user]);
         drop(history);
         let caller = Caller { user, admin };
-        let handle = self.cache.tenant(&at.id);
-        let future = read(handle, Rc::clone(&at.history), tenant, caller, query, self.defect);
-        self.reads.push(Reading { tenant, caller, query, since, future: Box::pin(future) });
+        let asking = Asking {
+            cache: self.cache.clone(),
+            id: at.id.clone(),
+            history: Rc::clone(&at.history),
+            tenant,
+            caller,
+            query,
+            manner,
+            looks_twice,
+            defect: self.defect,
+        };
+        self.reads.push(Reading { tenant, caller, query, since, future: Box::pin(reader::read(asking)) });
+    }
+
+    /// A worker answers a read it remembers, if the account behind it is what it was; else it is forgotten.
+    fn ask_again(&mut self, tenant: usize, step: usize) -> Result<(), Breach> {
+        if self.tenants[tenant].remembered.is_empty() {
+            return Ok(());
+        }
+        let which = self.draw(self.tenants[tenant].remembered.len());
+        let at = &self.tenants[tenant];
+        let Remembered { cache, key, caller, query } = &at.remembered[which];
+        let (caller, query) = (*caller, *query);
+        let since = at.history.borrow().acknowledged;
+        let stands = caller.user.is_none_or(|user| at.history.borrow().states[since].admins[user] == caller.admin);
+        let found = cache.get(key).filter(|_| stands);
+        let Some(answer) = found else {
+            self.tenants[tenant].remembered.swap_remove(which);
+            return Ok(());
+        };
+        let got = String::from_utf8_lossy(answer.body()).into_owned();
+        self.tally.remembered += 1;
+        self.judge(step, &Judged { tenant, caller, query, since }, got, answer.source())
     }
 
     fn poll_one(&mut self, step: usize) -> Result<(), Breach> {
@@ -252,14 +358,19 @@ impl World {
         }
         let at = self.draw(self.reads.len());
         let mut context = Context::from_waker(noop_waker_ref());
-        if let Poll::Ready((got, source)) = self.reads[at].future.as_mut().poll(&mut context) {
-            let done = self.reads.swap_remove(at);
-            return self.judge(step, &done, got, source);
+        if let Poll::Ready(reader::Told { got, source, cache, key }) = self.reads[at].future.as_mut().poll(&mut context)
+        {
+            let Reading { tenant, caller, query, since, .. } = self.reads.swap_remove(at);
+            let remembered = &mut self.tenants[tenant].remembered;
+            if remembered.len() < REMEMBERED_MAX {
+                remembered.push(Remembered { cache, key, caller, query });
+            }
+            return self.judge(step, &Judged { tenant, caller, query, since }, got, source);
         }
         Ok(())
     }
 
-    fn judge(&mut self, step: usize, done: &Reading, got: String, source: Source) -> Result<(), Breach> {
+    fn judge(&mut self, step: usize, done: &Judged, got: String, source: Source) -> Result<(), Breach> {
         let history = self.tenants[done.tenant].history.borrow();
         let mut allowed: Vec<String> = history.states[done.since..]
             .iter()
@@ -269,6 +380,7 @@ impl World {
         self.tally.reads += 1;
         self.tally.memory += u64::from(source == Source::Memory);
         self.tally.disk += u64::from(source == Source::Disk);
+        self.tally.bypassed += u64::from(source == Source::Bypass);
         if allowed.contains(&got) {
             return Ok(());
         }
@@ -323,6 +435,8 @@ impl World {
     fn write_through(&mut self, tenant: usize) {
         let at = &mut self.tenants[tenant];
         for Through { cache, began, state, caller, query } in at.throughs.drain(..) {
+            // Some callers look the cache up once more.
+            let cache = if state.lsn % 2 == 0 { self.cache.tenant(&at.id) } else { cache };
             let key = key_of(cache.tenant(), state.rule, caller, query, self.defect);
             let dependencies = dependencies_of(state.rule, caller, query, self.defect);
             let policy = Policy::default();
@@ -349,10 +463,11 @@ impl World {
                     let admin = !next.admins[user];
                     touches.push(next.set_admin(user, admin));
                 }
-                3 => touches.push(next.write(self.draw(RECORDS), None)),
+                3 => touches.push(next.write(self.draw(RECORDS), None, false)),
                 _ => {
                     let row = Row { value: self.values, partition: self.draw(PARTITIONS), owner: self.draw(USERS) };
-                    touches.push(next.write(self.draw(RECORDS), Some(row)));
+                    let partly = self.defect == Some(Defect::MoveTellsNewPartitionAlone);
+                    touches.push(next.write(self.draw(RECORDS), Some(row), partly));
                 }
             }
         }
@@ -441,11 +556,24 @@ impl World {
         self.tenants[tenant].copies.push(copy);
     }
 
+    /// The disk has trouble of some kind for a while, or none any more.
+    fn trouble_disk(&mut self) {
+        let trouble = match self.draw(6) {
+            0 => Trouble { failing_reads: 1 + self.draw(3), ..Trouble::default() },
+            1 => Trouble { room: Some(self.draw(4)), ..Trouble::default() },
+            2 => Trouble { uncertain: true, ..Trouble::default() },
+            3 => return self.disk.start_anew(),
+            _ => Trouble::default(),
+        };
+        self.disk.set(trouble);
+    }
+
     /// Loses or damages what is on disk; while the process is down, an older copy may also be put back.
     fn disturb_disk(&mut self, down: bool) {
         let copies: Vec<Table> = self.tenants.iter().flat_map(|tenant| tenant.copies.clone()).collect();
-        match self.draw(6) {
+        match self.draw(7) {
             0 => self.disk.replace(Table::new()),
+            4 => self.disk.misfile(|bound| self.draw(bound)),
             1 if down && !copies.is_empty() => self.disk.replace(copies[self.draw(copies.len())].clone()),
             2 | 3 => self.disk.flip(|bound| self.draw(bound)),
             _ => {}
@@ -460,9 +588,12 @@ impl World {
                 self.settle(tenant);
             }
             self.cache.close();
+        } else {
+            self.disk.cut_power(|bound| self.draw(bound));
         }
         for tenant in 0..TENANTS {
             self.tenants[tenant].throughs.clear();
+            self.tenants[tenant].remembered.clear();
             // A crash between commit and observer: the commit stands. Nobody was told, everybody may see it.
             if self.tenants[tenant].pending.take().is_some() {
                 self.acknowledge(tenant);
@@ -482,8 +613,9 @@ impl World {
                 _ => {}
             }
         }
-        self.tally.joined += self.cache.stats().total.joined;
-        self.cache = open(&self.clock, &self.disk, self.defect);
+        self.tally.add_cache(&self.cache);
+        self.disk.set(Trouble::default());
+        self.cache = open(&self.clock, &self.disk, self.memory_bytes, self.defect);
         self.attach_all();
     }
 
@@ -520,100 +652,12 @@ impl World {
     }
 }
 
-fn open(clock: &Arc<ManualClock>, disk: &SimDisk, defect: Option<Defect>) -> Cache {
+fn open(clock: &Arc<ManualClock>, disk: &SimDisk, memory_bytes_max: u64, defect: Option<Defect>) -> Cache {
     let mutation = match defect {
         Some(Defect::Cache(mutation)) => Some(mutation),
         _ => None,
     };
-    let options = CacheOptions { clock: Arc::clone(clock) as _, mutation, ..CacheOptions::default() };
+    let clock = Arc::clone(clock) as _;
+    let options = CacheOptions { clock, mutation, memory_bytes_max, ..CacheOptions::default() };
     Cache::with_disk(options, Arc::new(disk.clone()))
-}
-
-/// One request, with a pause wherever the world may move on.
-async fn read(
-    cache: TenantCache,
-    history: Rc<RefCell<History>>,
-    tenant: usize,
-    caller: Caller,
-    query: Query,
-    defect: Option<Defect>,
-) -> (String, Source) {
-    loop {
-        let began = cache.begin();
-        pause().await;
-        let (rule, schema_lsn) = history.borrow().rule();
-        let key = key_of(cache.tenant(), rule, caller, query, defect);
-        let dependencies = dependencies_of(rule, caller, query, defect);
-        pause().await;
-        let mut policy = Policy::default();
-        if query == Query::External {
-            policy.tags.push(Arc::from("external"));
-        }
-        let load = || async {
-            pause().await;
-            let snapshot = history.borrow().states.last().unwrap().clone();
-            pause().await;
-            let mut loaded = Loaded::json(snapshot.answer(tenant, caller, query), snapshot.lsn);
-            // Key and answer must come from one rule: where the snapshot has another, the request starts over or its
-            // answer stays its own.
-            if snapshot.schema_lsn != schema_lsn && defect != Some(Defect::LoadsUnderAnotherRule) {
-                if snapshot.lsn % 2 == 0 {
-                    return Err("the schema moved");
-                }
-                loaded.apart = true;
-            }
-            Ok(loaded)
-        };
-        let request = Request { began, key: &key, dependencies: &dependencies, policy: &policy, replay: None };
-        if let Ok(answer) = cache.get_or_load(request, load).await {
-            return (String::from_utf8_lossy(answer.body()).into_owned(), answer.source());
-        }
-    }
-}
-
-/// The caller's part that the rule reads, as the compiler of rules would say.
-fn key_of(id: &TenantId, rule: Rule, caller: Caller, query: Query, defect: Option<Defect>) -> Key {
-    let user = caller.user.map(|user| format!("u{user}"));
-    let role: &[u8] = if caller.admin { b"admin" } else { b"member" };
-    let class = match rule {
-        _ if defect == Some(Defect::WrongCallerClass) => CallerClass::everyone(),
-        Rule::Public => CallerClass::everyone(),
-        Rule::Owner | Rule::Lookup => CallerClass::reading([("auth.id", user.as_ref().map(|user| user.as_bytes()))]),
-        Rule::Role => CallerClass::reading([("auth.role", Some(role))]),
-    };
-    let (category, sub) = match query {
-        Query::Record(n) => (Category::Record, Sub::Record(truth::record_id(n))),
-        _ => (Category::List, Sub::Word("page")),
-    };
-    Key::new(id, category, &truth::posts(), sub, &[format!("{query:?}").as_bytes()], &class)
-}
-
-fn dependencies_of(rule: Rule, caller: Caller, query: Query, defect: Option<Defect>) -> Dependencies {
-    let mut dependencies = match query {
-        Query::Record(n) => Dependencies::new().record(&truth::posts(), &truth::record_id(n)),
-        Query::Partition(n) => Dependencies::new().partition(&truth::posts(), &truth::partition(n)),
-        Query::Everything | Query::External => Dependencies::new().collection(&truth::posts()),
-    };
-    if rule == Rule::Lookup && caller.user.is_some() && defect != Some(Defect::MissingDependency) {
-        dependencies = dependencies.collection(&truth::members());
-    }
-    dependencies
-}
-
-/// Gives the world one chance to move.
-async fn pause() {
-    let mut waited = false;
-    std::future::poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
-}
-
-/// Runs a future that has nothing to wait for.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    let mut future = Box::pin(future);
-    let mut context = Context::from_waker(noop_waker_ref());
-    for _ in 0..100 {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return value;
-        }
-    }
-    panic!("a purge waits for something");
 }

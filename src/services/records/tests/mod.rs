@@ -2,6 +2,7 @@
 
 mod accounts;
 mod batches;
+mod coherence;
 mod lists;
 mod rules;
 mod seeds;
@@ -53,7 +54,7 @@ impl World {
         Self::with(collections, |_| ()).await
     }
 
-    async fn with(collections: &[Value], adjust: fn(&mut StoreOptions)) -> Self {
+    async fn with(collections: &[Value], adjust: impl FnOnce(&mut StoreOptions)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(1_700_000_000_000));
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
