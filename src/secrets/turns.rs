@@ -1,7 +1,7 @@
 //! Who is next: a bounded number works, the others wait in lanes that take turns.
 //!
 //! Keeps true: at most `running_max` turns exist; a lane with many waiters delays another lane by one turn per round, not
-//! by its length; a lane cannot fill the queue. Shared by all requests; the lock is held for a few map operations.
+//! by its length; a lane cannot fill the queue, and several that did make room for one that has few waiters. Shared by all requests; the lock is held for a few map operations.
 //! Does not do: time limits; a waiter that goes away is skipped.
 
 use parking_lot::Mutex;
@@ -55,7 +55,7 @@ impl Turns {
             }
             state.enter(lane, &self.limits)?
         };
-        // The sender is dropped only with the queue itself.
+        // The sender is dropped with the queue, or to make room for a shorter lane.
         turn.await.map_err(|_| Full)
     }
 
@@ -79,7 +79,9 @@ impl State {
         let before = waiters.len();
         waiters.retain(|waiter| !waiter.is_closed());
         self.waiting -= before - waiters.len();
-        let full = self.waiting >= limits.waiting_max || waiters.len() >= limits.lane_waiting_max;
+        let own = waiters.len();
+        let full = own >= limits.lane_waiting_max || (self.waiting >= limits.waiting_max && !self.make_room(own));
+        let waiters = self.lanes.entry(lane).or_default();
         if full {
             // A lane that is in the order stays, even if it is empty by now; `next` steps over it.
             if waiters.is_empty() && before == 0 {
@@ -94,6 +96,17 @@ impl State {
         waiters.push_back(sender);
         self.waiting += 1;
         Ok(receiver)
+    }
+
+    /// Sends the newest waiter of the longest lane away, for one whose lane has `own` waiters; `false` if that would not be
+    /// fairer. The lanes are few: as many as the queue is long at most.
+    fn make_room(&mut self, own: usize) -> bool {
+        let longest = self.lanes.values_mut().max_by_key(|waiters| waiters.len());
+        let Some(longest) = longest.filter(|waiters| waiters.len() > own + 1) else { return false };
+        // Dropping a sender tells its waiter.
+        longest.pop_back();
+        self.waiting -= 1;
+        true
     }
 
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
@@ -170,6 +183,34 @@ mod tests {
         }
         assert_eq!(*order.lock(), [1, 2, 1, 1, 1, 1]);
         assert_eq!(turns.counts(), (0, 0));
+    }
+
+    /// Strangers with two addresses filled the queue, and everybody else was refused.
+    #[tokio::test]
+    async fn a_full_queue_makes_room_for_a_lane_that_has_nobody_waiting() {
+        let turns = turns();
+        let first = turns.take(1).await.unwrap();
+        let crowd: Vec<_> = (0..12)
+            .map(|at| {
+                let turns = Arc::clone(&turns);
+                tokio::spawn(async move { turns.take(1 + at % 2).await.map(drop) })
+            })
+            .collect();
+        settle(&turns, 12).await;
+        let turns_of = Arc::clone(&turns);
+        let honest = tokio::spawn(async move { turns_of.take(3).await.map(drop) });
+        let mut sent_away = 0;
+        while turns.state.lock().lanes.get(&3).is_none_or(VecDeque::is_empty) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(turns.waiting(), 12, "one went for one who came");
+        assert_eq!(turns.take(1).await.unwrap_err(), Full, "a long lane makes no room for itself");
+        drop(first);
+        honest.await.unwrap().unwrap();
+        for task in crowd {
+            sent_away += usize::from(task.await.unwrap().is_err());
+        }
+        assert_eq!((sent_away, turns.counts()), (1, (0, 0)));
     }
 
     #[tokio::test]
