@@ -251,6 +251,40 @@ impl ChainWalk {
     }
 }
 
+/// Whether the log begins and ends where the version vector says, for each origin: nothing was cut off at either end
+/// without the node's doing. What lies between is for [`ChainWalk`].
+pub(super) fn ends_hold(connection: &Connection) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT o.seq, o.floor, o.chain,
+           (SELECT body FROM _tn_tx t WHERE t.oid = o.oid ORDER BY t.seq LIMIT 1),
+           (SELECT body FROM _tn_tx t WHERE t.oid = o.oid ORDER BY t.seq DESC LIMIT 1)
+         FROM _tn_origin o",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (seq, floor, chain): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (first, last): (Option<Vec<u8>>, Option<Vec<u8>>) = (row.get(3)?, row.get(4)?);
+        let holds = match (&first, &last) {
+            (Some(first), Some(last)) => begins(first, floor) && ends(last, seq, &chain),
+            _ => seq == floor,
+        };
+        if !holds {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn begins(first: &[u8], floor: i64) -> bool {
+    let frame = record_codec::decode_frame(first);
+    frame.is_ok_and(|frame| frame.seq == floor + 1 && (floor > 0 || frame.prev_chain == [0; 32]))
+}
+
+fn ends(last: &[u8], seq: i64, chain: &[u8]) -> bool {
+    let after = |frame: &Frame| record_codec::chain_after(&frame.prev_chain, last.get(8..).unwrap_or_default());
+    record_codec::decode_frame(last).is_ok_and(|frame| frame.seq == seq && after(&frame) == chain)
+}
+
 /// Walks the whole log and lists what does not hold: frames, sequence numbers, stamps, chains. Returns the count too.
 pub(super) fn verify(connection: &Connection) -> Result<(u64, Vec<String>), StoreError> {
     let mut origins: HashMap<OriginUid, (i64, [u8; 32])> = HashMap::new();

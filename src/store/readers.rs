@@ -250,6 +250,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whether the log begins and ends where this file says it does; see [`super::ChainWalk`] for what lies between.
+    pub fn log_ends_hold(&self) -> Result<bool, StoreError> {
+        self.as_system(super::changelog::ends_hold)
+    }
+
     /// The receipt saved under `key`.
     pub fn find_receipt(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.as_system(|connection| {
