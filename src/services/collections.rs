@@ -363,9 +363,22 @@ pub(crate) fn with_context(
     Ok(planning(tx.schema(), &context)?)
 }
 
-/// Checks the rules of a plan and runs it.
+/// Checks the rules of a plan and runs it; what accounts of a deleted collection had goes with them.
 pub(crate) fn apply(tx: &mut WriteTx<'_>, plan: &Plan) -> Result<(), CollectionError> {
     check_rules(plan)?;
+    apply_plan(tx, plan)?;
+    let schema = Arc::clone(tx.schema());
+    let gone = plan
+        .changed()
+        .into_iter()
+        .filter(|(_, before, after)| before.as_ref().is_some_and(|it| it.is_auth()) && after.is_none());
+    for (id, _, _) in gone {
+        rows::delete_all_belongings(tx, &schema, &id)?;
+    }
+    Ok(())
+}
+
+fn apply_plan(tx: &mut WriteTx<'_>, plan: &Plan) -> Result<(), CollectionError> {
     tx.apply_schema(plan).map_err(|error| match error {
         // Such as records that share what a new unique index forbids.
         StoreError::SchemaRefused(why) => {

@@ -125,3 +125,29 @@ async fn lists_are_filtered_and_paged() {
     assert_eq!(slugs(second), ["b-one", "main"]);
     root.get("/api/tenants?state=lost").await.problem("parameter_invalid");
 }
+
+/// A repeated request at a copy was answered with what the original had done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_starts_without_receipts_and_half_finished_logins() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    server.user(&admin, "ada").await;
+    let notes = json!({ "name": "notes", "type": "base", "fields": [{ "name": "text", "type": "text" }] });
+    admin.post("/api/collections", notes).await.created();
+    let path = "/api/collections/notes/records";
+    let once = |actor: &Actor| actor.clone().with_header("idempotency-key", "once");
+    once(&admin).post(path, json!({ "text": "a" })).await.created();
+    admin.patch("/api/collections/users", json!({ "mfa": { "enabled": true } })).await.ok();
+    let login = json!({ "identity": "ada@example.com", "password": crate::support::PASSWORD });
+    let guest = admin.clone().without_authorization();
+    guest.post("/api/collections/users/auth-with-password", login).await.problem("mfa_required");
+
+    server.node().post("/api/tenants/acme/clone", json!({ "slug": "copy" })).await.created();
+    let copy = server.node().at("copy");
+    assert_eq!(admin.get("/api/collections/_mfas/records").await.ok()["totalItems"], 1);
+    assert_eq!(copy.get("/api/collections/_mfas/records").await.ok()["totalItems"], 0);
+    once(&copy).post(path, json!({ "text": "a" })).await.created();
+    assert_eq!(copy.get(path).await.ok()["totalItems"], 2);
+    once(&admin).post(path, json!({ "text": "a" })).await.created();
+    assert_eq!(admin.get(path).await.ok()["totalItems"], 1, "the original remembers");
+}

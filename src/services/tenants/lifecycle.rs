@@ -415,11 +415,12 @@ async fn tear_down(inner: &Arc<Inner>, meta: WriteMeta, id: &TenantId) -> Result
 
 const CREDENTIALS_PER_WRITE: usize = 1_000;
 
-/// Removes sessions, one-time codes and API keys, so that none of the source's is valid in a copy.
+/// Removes sessions, half-finished logins, one-time codes and API keys, so that none of the source's is valid in a copy, and
+/// the receipts of its requests, which would answer those of the copy.
 ///
 /// Signed tokens need no care: they name the tenant they are for.
 async fn drop_credentials(db: &TenantDb) -> Result<(), TenantError> {
-    for name in [system::SESSIONS, system::OTPS, system::API_KEYS] {
+    for name in [system::SESSIONS, system::MFAS, system::OTPS, system::API_KEYS] {
         loop {
             let dropped = db
                 .write(WriteMeta::system("copy"), move |tx| {
@@ -441,6 +442,7 @@ async fn drop_credentials(db: &TenantDb) -> Result<(), TenantError> {
             }
         }
     }
+    db.prune_receipts(i64::MAX).await?;
     Ok(())
 }
 

@@ -5,11 +5,12 @@
 //! Does not do: validation; system records are written by services that know what they write.
 
 use crate::kernel::datetime;
-use crate::kernel::ident::{FieldNumber, RecordId};
+use crate::kernel::ident::{CollectionId, FieldNumber, RecordId};
 use crate::kernel::value::Stored;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use crate::store::{Reader, StoreError, WriteTx};
+use std::sync::Arc;
 
 /// A new record of `collection`, with `created` and `updated` set to `now_ms`.
 pub fn image(collection: &Collection, id: RecordId, values: &[(&str, Stored)], now_ms: i64) -> RecordImage {
@@ -99,10 +100,28 @@ pub fn delete_belongings(
     account: &RecordId,
 ) -> Result<(), StoreError> {
     let owner = [("collectionRef", accounts.id.as_str()), ("recordRef", account.as_str())];
-    for belongings in schema.collections().iter().filter(|collection| collection.system && !collection.is_auth()) {
+    for belongings in owned_collections(schema) {
         for row in find_by_texts(tx, belongings, &owner)? {
             tx.delete(belongings, &row.id)?;
         }
     }
     Ok(())
+}
+
+/// [`delete_belongings`] of every account of a collection that is deleted.
+pub fn delete_all_belongings(tx: &mut WriteTx<'_>, schema: &Schema, accounts: &CollectionId) -> Result<(), StoreError> {
+    for belongings in owned_collections(schema) {
+        for row in find_by_texts(tx, belongings, &[("collectionRef", accounts.as_str())])? {
+            tx.delete(belongings, &row.id)?;
+        }
+    }
+    Ok(())
+}
+
+/// The collections whose rows belong to accounts; what merely tells of accounts has no `recordRef`.
+fn owned_collections(schema: &Schema) -> impl Iterator<Item = &Arc<Collection>> {
+    let owned = |collection: &&Arc<Collection>| {
+        collection.system && !collection.is_auth() && collection.find_field("recordRef").is_some()
+    };
+    schema.collections().iter().filter(owned)
 }
