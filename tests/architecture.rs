@@ -215,6 +215,7 @@ fn the_allow_list_itself_has_no_cycle() {
 /// The rooms inside `services`, each naming only those before it.
 const SERVICES: &[&str] = &[
     "throttle",
+    "login_guard",
     "budget",
     "blueprints",
     "tenants",
@@ -374,6 +375,9 @@ const ASVS: &[(&str, &[u8])] = &[
     ("8.4", &[1]),
     ("9.1", &[1, 2, 3]),
     ("9.2", &[1, 2, 3, 4]),
+    ("16.2", &[1, 2, 3, 4, 5]),
+    ("16.3", &[1, 2, 3, 4]),
+    ("16.4", &[1, 2, 3]),
 ];
 
 #[test]

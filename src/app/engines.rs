@@ -25,10 +25,11 @@ use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordHasher, PasswordOptions};
 use crate::secrets::seal::Sealer;
 use crate::services::auth::{
-    Auth, AuthParts, Challenges, Known, LoginGuard, LoginLimits, MailGuard, MailLimits, OAuthTools, PartyOptions,
+    Auth, AuthJournal, AuthParts, Challenges, Known, MailGuard, MailLimits, OAuthTools, PartyOptions,
 };
 use crate::services::blueprints::Catalog;
 use crate::services::budget::{Budgets, TenantLimits};
+use crate::services::login_guard::{LoginGuard, LoginLimits};
 use crate::services::mail::{Courier, CourierOptions, Route};
 use crate::services::purging::{PurgeForm, PurgeHook, PurgeOptions, PurgeTask};
 use crate::services::records::RecordTools;
@@ -123,6 +124,8 @@ impl Engines {
         let hasher = PasswordHasher::new(PasswordOptions::default(), Arc::clone(&random))?;
         let (courier, posting) = Courier::start(courier_options(config, &registry, &sealer, parts)?)?;
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
+        let guard = Arc::new(LoginGuard::new(login_limits(&config.limits)));
+        let tools = tools.with_guard(Arc::clone(&guard));
         let tools = match &cache {
             Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
             None => tools,
@@ -134,7 +137,8 @@ impl Engines {
             oauth: OAuthTools::new(outbound(&config.outbound)),
             mailer: Arc::new(courier.clone()),
             known,
-            guard: LoginGuard::new(login_limits(&config.limits)),
+            guard,
+            journal: Arc::new(AuthJournal::default()),
             mail_guard: MailGuard::new(mail_limits(&config.limits)),
             mail_work: Arc::new(Semaphore::new(limits::MAIL_WORK_MAX)),
             clock: Arc::clone(&clock),
@@ -299,6 +303,7 @@ impl Engines {
         } = self;
         // Mails that were asked for are on disk before the node ends; those that cannot be are not waited for.
         let _ = tokio::time::timeout(MAIL_STOP, auth.mail_work_done()).await;
+        auth.events_written().await;
         sweeper.abort();
         keeper.abort();
         // Aborted is the expected end.

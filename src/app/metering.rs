@@ -7,6 +7,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::ident::TenantId;
 use crate::services::budget::{Budgets, TenantUsage};
 use crate::services::tenants::Registry;
+use crate::services::tenants::system::AUTH_EVENTS_ID;
 use crate::store::{self, Commit, CommitObserver, ReadMeter, ReadMeters};
 use crate::telemetry::metrics::{Exposition, MetricSource};
 use std::collections::HashMap;
@@ -45,7 +46,9 @@ impl ReadMeter for Meter {
 
 impl CommitObserver for Feed {
     fn committed(&self, tenant: &TenantId, commit: &Commit) {
-        let records = u64::try_from(commit.touches.len()).unwrap_or(u64::MAX);
+        // Strangers cause these: a tenant does not pay for being guessed at.
+        let paid = commit.touches.iter().filter(|touch| touch.collection.as_str() != AUTH_EVENTS_ID);
+        let records = u64::try_from(paid.count()).unwrap_or(u64::MAX);
         self.budgets.usage(tenant).count_writes(records, self.clock.now_ms());
     }
 }

@@ -18,7 +18,7 @@ use crate::kernel::random::Random;
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
-use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, TokenMode};
+use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, NODE_ID, TokenMode};
 use crate::services::budget::{Budgets, Intent, TenantLimits, TenantUsage, UnderWay};
 use crate::services::records::cached::Served;
 use crate::services::records::prepared::Prepared;
@@ -36,11 +36,8 @@ use futures_util::stream::{self, Stream, TryStreamExt as _};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-/// The record id under which the holder of the folder's key acts; no record has it.
-const NODE_ID: &str = "node";
 
 /// What resolving a visitor needs.
 pub(crate) struct VisitPart {
@@ -128,11 +125,15 @@ impl Visitor {
         let (identity, refused) = match header.and_then(|text| text.strip_prefix("Node ")) {
             Some(key) if is_node(&request, &part, key) => (node_identity(&part)?, None),
             Some(_) => (Identity::anonymous(), Some(Problem::bare(Code::TokenInvalid))),
-            None => match part.auth.authenticate_from(&tenant, header, client_ip(&request, &part)).await {
-                Ok(identity) => (identity, None),
-                Err(fault) if fault.code() == Code::TokenInvalid => (Identity::anonymous(), Some(fault.into())),
-                Err(fault) => return Err(fault.into()),
-            },
+            None => {
+                let (ip, now_ms) = (client_ip(&request, &part), part.clock.now_ms());
+                let asked = || context_of(&request, "default", Map::new(), now_ms);
+                match part.auth.authenticate_from(&tenant, header, ip, asked).await {
+                    Ok(identity) => (identity, None),
+                    Err(fault) if fault.code() == Code::TokenInvalid => (Identity::anonymous(), Some(fault.into())),
+                    Err(fault) => return Err(fault.into()),
+                }
+            }
         };
         Self { tenant, identity, refused, serial: None, part, request, under_way: None }.admit()
     }
@@ -339,15 +340,21 @@ impl Visitor {
     }
 
     fn context(&self, context: &str, body: Map<String, Value>) -> RequestContext {
-        RequestContext {
-            context: Arc::from(context),
-            method: Arc::from(self.request.method().as_str()),
-            query: self.parameters().into_iter().collect(),
-            headers: rule_headers(self.request.headers()),
-            body,
-            auth: self.identity.account().cloned(),
-            now_ms: self.part.clock.now_ms(),
-        }
+        let context = context_of(&self.request, context, body, self.part.clock.now_ms());
+        RequestContext { auth: self.identity.account().cloned(), ..context }
+    }
+}
+
+/// A request as rules read it, of nobody yet.
+fn context_of(request: &HttpRequest, context: &str, body: Map<String, Value>, now_ms: i64) -> RequestContext {
+    RequestContext {
+        context: Arc::from(context),
+        method: Arc::from(request.method().as_str()),
+        query: parameters(request).into_iter().collect(),
+        headers: rule_headers(request.headers()),
+        body,
+        auth: None,
+        now_ms,
     }
 }
 
@@ -475,17 +482,33 @@ fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {
 /// The peer, or the address that a trusted proxy vouches for.
 pub(crate) fn client_ip(request: &HttpRequest, part: &VisitPart) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
+    let lines: Vec<&[u8]> = request.headers().get_all("x-forwarded-for").map(|value| value.as_bytes()).collect();
+    Some(client_behind(peer, &lines, |address| (part.trusted)(address)))
+}
+
+/// Whoever the chain of trusted proxies leads to, from the nearest outward; `lines` are the header's, as they came.
+///
+/// A hop that names no address ends the walk at the proxy that named it: somebody is always counted.
+fn client_behind(peer: IpAddr, lines: &[&[u8]], trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
-    // From the nearest proxy outward; the first one that is not trusted is the client.
-    for value in request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok()) {
-        for hop in value.rsplit(',').map(str::trim) {
-            if !(part.trusted)(client) {
-                return Some(client);
+    for line in lines.iter().rev() {
+        for hop in line.rsplit(|byte| *byte == b',') {
+            if !trusted(client) {
+                return client;
             }
-            client = hop.parse::<IpAddr>().ok()?.to_canonical();
+            let Some(next) = std::str::from_utf8(hop).ok().and_then(hop_address) else { return client };
+            client = next;
         }
     }
-    Some(client)
+    client
+}
+
+/// The address of a hop, which some proxies write with a port.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse::<IpAddr>().or_else(|_| hop.parse::<SocketAddr>().map(|socket| socket.ip()));
+    address.ok().map(|address| address.to_canonical())
 }
 
 /// Headers as `@request.headers` reads them: lower case, `_` for `-`; credentials stay out of reach of rules.
@@ -499,12 +522,40 @@ fn rule_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::host_name;
+    use super::{client_behind, host_name};
+    use std::net::IpAddr;
 
     #[test]
     fn ports_are_not_part_of_the_name() {
         for (host, name) in [("a.localhost:80", "a.localhost"), ("a.localhost", "a.localhost"), ("[::1]:80", "[::1]")] {
             assert_eq!(host_name(host), name);
         }
+    }
+
+    /// A hop that could not be read made the client nobody, whom no limit by address counts; and of several lines the
+    /// first was taken for the nearest, so a client could send the first one itself.
+    #[test]
+    fn a_client_behind_proxies_is_always_somebody() {
+        let proxy = |address: IpAddr| address.to_string().starts_with("10.");
+        for (lines, client) in [
+            (vec!["203.0.113.9"], "203.0.113.9"),
+            (vec!["203.0.113.9, 10.0.0.2"], "203.0.113.9"),
+            (vec!["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
+            (vec!["203.0.113.9:5678"], "203.0.113.9"),
+            (vec!["[2001:db8::1]:5678"], "2001:db8::1"),
+            (vec!["[2001:db8::1]"], "2001:db8::1"),
+            (vec!["::ffff:203.0.113.9"], "203.0.113.9"),
+            (vec!["unknown"], "10.0.0.1"),
+            (vec![""], "10.0.0.1"),
+            (vec!["203.0.113.9, _hidden, 10.0.0.2"], "10.0.0.2"),
+            (vec!["198.51.100.1", "203.0.113.9"], "203.0.113.9"),
+            (vec![], "10.0.0.1"),
+        ] {
+            let lines: Vec<&[u8]> = lines.into_iter().map(str::as_bytes).collect();
+            let found = client_behind("10.0.0.1".parse().unwrap(), &lines, proxy);
+            assert_eq!(found.to_string(), client, "{lines:?}");
+        }
+        let stranger = client_behind("203.0.113.9".parse().unwrap(), &[b"10.0.0.1"], proxy);
+        assert_eq!(stranger.to_string(), "203.0.113.9", "who is no proxy vouches for nobody");
     }
 }

@@ -4,8 +4,8 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, passkeys, records, recovery,
-    rules, settings, tenants, transfer, usage, values,
+    accounts, audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, passkeys, records,
+    recovery, rules, settings, tenants, transfer, usage, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -73,6 +73,8 @@ routes! {
     "/api/collections/{collection}/impersonate/{id}" POST auth::impersonate;
     "/api/collections/{collection}/sessions" GET auth::list_sessions;
     "/api/collections/{collection}/sessions/{session}" DELETE auth::revoke_session;
+    "/api/collections/{collection}/records/{id}/suspend" GET accounts::get_suspension, POST accounts::suspend_account, DELETE accounts::resume_account;
+    "/api/collections/{collection}/records/{id}/sessions" GET accounts::list_sessions_of, DELETE accounts::end_sessions_of;
     "/api/collections/{collection}/request-otp" POST recovery::request_otp;
     "/api/collections/{collection}/auth-with-otp" POST recovery::auth_with_otp;
     "/api/collections/{collection}/auth-with-totp" POST factors::auth_with_totp;

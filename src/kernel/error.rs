@@ -82,6 +82,7 @@ codes! {
     MfaRequired = "mfa_required" => Unauthenticated, "A second factor is needed.";
     Forbidden = "forbidden" => Forbidden, "The caller may not do this.";
     SuperuserRequired = "superuser_required" => Forbidden, "Only a superuser may do this.";
+    AccountSuspended = "account_suspended" => Forbidden, "The account is suspended; an administrator can resume it.";
     TenantSuspended = "tenant_suspended" => Forbidden, "The tenant is suspended.";
     TenantNotFound = "tenant_not_found" => NotFound, "No such tenant.";
     RouteNotFound = "route_not_found" => NotFound, "No such route.";

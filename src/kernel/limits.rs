@@ -168,7 +168,7 @@ pub const THROTTLE_KEYS_MAX: usize = 65_536;
 pub const THROTTLE_SHARDS: usize = 64;
 /// Bytes in a password (argon2 input bound; OWASP asks for at least 64 characters).
 pub const PASSWORD_BYTES_MAX: usize = 128;
-/// Accounts and sessions kept in memory for checking tokens.
+/// Accounts, sessions and suspensions, or that there is none, kept in memory for checking tokens.
 pub const KNOWN_ACCOUNTS_MAX: usize = 65_536;
 /// Seconds an access token of a session lives.
 pub const SESSION_TOKEN_S: u64 = 900;
@@ -180,6 +180,16 @@ pub const SESSION_AGE_MAX_S: u64 = 180 * 86_400;
 pub const IMPERSONATION_S_MAX: u64 = 86_400;
 /// Bytes of the identity in a login.
 pub const IDENTITY_BYTES_MAX: usize = 255;
+/// Milliseconds an event about somebody's access is kept.
+pub const AUTH_EVENT_AGE_MS: i64 = 90 * 86_400_000;
+/// Rows per minute that failed logins of one tenant make; past them one row counts the rest.
+pub const AUTH_EVENTS_PER_MINUTE_MAX: u32 = 120;
+/// Rows of events whose counts are kept in memory.
+pub const AUTH_EVENTS_COUNTED_MAX: usize = 8_192;
+/// Events that wait for being written.
+pub const AUTH_EVENTS_WRITING_MAX: usize = 256;
+/// Milliseconds that whoever reads the trail waits for events that are being written.
+pub const AUTH_EVENTS_WAIT_MS: u64 = 1_000;
 /// Sessions of one account; the oldest goes when another is opened.
 pub const SESSIONS_PER_ACCOUNT_MAX: usize = 50;
 /// Wrong guesses that end a one-time code.

@@ -59,6 +59,15 @@ pub struct Claims {
     /// Whoever acts through this record (impersonation): superuser id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<String>,
+    /// What proves that whoever acts is still who they were: a digest of their token key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_key: Option<String>,
+    /// The session of whoever acts, if they came by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_sid: Option<String>,
+    /// The API key that the token was made with, and a digest of its secret's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The e-mail address the token was made for (verification, reset, change).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
@@ -204,6 +213,9 @@ mod tests {
             aud: "tenant_a".into(),
             sid: None,
             act: None,
+            act_key: None,
+            act_sid: None,
+            key: None,
             email: None,
             new_email: None,
         }

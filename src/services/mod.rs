@@ -1,5 +1,6 @@
 //! L3: the services, in dependency order. A pure list.
 
+pub mod login_guard;
 pub mod throttle;
 pub mod budget;
 pub mod tenants;

@@ -52,6 +52,29 @@ async fn the_trail_says_who_changed_what_from_what_and_from_where() {
     admin.without_authorization().get("/api/audit").await.problem("auth_required");
 }
 
+/// The walk took the first record at its word and did not know where the last one should be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_at_either_end_does_not_hold() {
+    for cut in ["lsn = (SELECT max(lsn) FROM _tn_tx)", "lsn = (SELECT min(lsn) FROM _tn_tx)", "1"] {
+        let server = TestServer::start().await;
+        let admin = server.tenant("acme").await;
+        let id = admin.get("/api/tenants/acme").await.ok()["id"].as_str().unwrap().to_owned();
+        server.user(&admin, "ada").await;
+        assert_eq!(admin.get("/api/audit?limit=1000").await.ok()["verified"], true);
+        let server = server
+            .restart_after(|folder| {
+                let file = folder.join("tenants").join(&id).join("data.db");
+                let connection = rusqlite::Connection::open(file).unwrap();
+                assert!(connection.execute(&format!("DELETE FROM _tn_tx WHERE {cut}"), []).unwrap() > 0);
+            })
+            .await;
+        let page = server.node().at("acme").get("/api/audit?kind=change&limit=1000").await.ok();
+        assert_eq!(page["verified"], false, "{cut}");
+        let lines = server.node().at("acme").get("/api/audit?kind=change&format=ndjson").await;
+        assert_eq!(lines.header("audit-verified"), Some("false"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_leaves_by_trail_feed_export_or_error() {
     let server = TestServer::start().await;

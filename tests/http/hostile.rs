@@ -92,6 +92,8 @@ async fn a_trusted_proxy_vouches_for_one_hop_and_no_further() {
         ("a", "198.51.100.7", "198.51.100.7"),
         ("b", "203.0.113.1, 198.51.100.7", "198.51.100.7"),
         ("c", "203.0.113.1, 198.51.100.7, 10.1.2.3", "198.51.100.7"),
+        ("d", "198.51.100.7:5678", "198.51.100.7"),
+        ("e", "198.51.100.7, unknown, 10.1.2.3", "10.1.2.3"),
     ] {
         let made = guest.clone().with_header("x-forwarded-for", header);
         let made = made.post("/api/collections/users/records", body(name)).await.created();

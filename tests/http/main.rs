@@ -23,6 +23,8 @@ mod auth;
 mod factors;
 mod passkeys;
 mod revocation;
+mod suspension;
+mod auth_events;
 mod audit;
 mod limits;
 mod errors;

@@ -99,6 +99,16 @@ async fn an_export_stops_when_its_reader_may_not_go_on() {
     assert!(rows < ROWS && !ended, "{rows} rows of {ROWS} after the tenant was suspended");
     server.node().post("/api/tenants/acme/resume", json!({})).await.ok();
 
+    // Suspending renews the token key; a key has none, so here the suspension itself must be seen.
+    let key = json!({ "name": "k", "scopes": { "operations": ["read", "create", "update", "delete"] } });
+    let key = user.actor.post("/api/keys", key).await.created();
+    let suspended = format!("/api/collections/users/records/{}/suspend", user.id);
+    let suspend = async { drop(admin.post(&suspended, json!({})).await.ok()) };
+    let (rows, ended) = export(&server, &json!({ "token": key["key"] }), suspend).await;
+    assert!(rows < ROWS && !ended, "{rows} rows of {ROWS} after the key's owner was suspended");
+    admin.delete(&suspended).await.gone();
+
+    let grant = login(&guest).await;
     let reset = format!("/api/collections/users/second-factors/{}", user.id);
     let (rows, ended) = export(&server, &grant, async { admin.delete(&reset).await.gone() }).await;
     assert!(rows < ROWS && !ended, "{rows} rows of {ROWS} after the account's tokens ended");
@@ -185,6 +195,31 @@ async fn a_deleted_account_leaves_nothing_behind() {
     for (slug, whole) in [("acme", false), ("umbrella", true)] {
         leave_nothing_behind(&server, slug, whole).await;
     }
+}
+
+/// The rows stayed, and a collection made later under the same id would have owned them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_auth_collection_leaves_nothing_of_its_accounts() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let other = server.user(&admin, "ada").await;
+    other.actor.post("/api/keys", json!({ "name": "k", "scopes": { "operations": ["read"] } })).await.created();
+    admin.post("/api/collections", json!({ "name": "members", "type": "auth" })).await.created();
+    let body = json!({ "email": "bob@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+    let made = admin.post("/api/collections/members/records", body).await.created();
+    let path = "/api/collections/members/auth-with-password?session=1";
+    let body = json!({ "identity": "bob@example.com", "password": PASSWORD });
+    let grant = other.actor.clone().without_authorization().post(path, body).await.ok();
+    let bob = other.actor.clone().with_authorization(grant["token"].as_str().unwrap());
+    bob.post("/api/keys", json!({ "name": "k", "scopes": { "operations": ["read"] } })).await.created();
+    let suspend = format!("/api/collections/members/records/{}/suspend", made["id"].as_str().unwrap());
+    admin.post(&suspend, json!({})).await.ok();
+    admin.delete("/api/collections/members").await.gone();
+    for (name, left) in [("_sessions", 0), ("_apiKeys", 1), ("_suspensions", 0)] {
+        let listed = admin.get(&format!("/api/collections/{name}/records")).await.ok();
+        assert_eq!(listed["totalItems"], left, "{name}");
+    }
+    other.actor.get("/api/keys").await.ok();
 }
 
 /// Deletes one account, or every account of its collection at once.

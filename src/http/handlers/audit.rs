@@ -2,26 +2,37 @@
 //!
 //! Keeps true: only superusers; nothing is cached. Does not do: choosing entries; `services::records::audit` does.
 
+use super::auth::AuthPart;
 use crate::http::body;
 use crate::http::extract::{NodeVisitor, Visitor};
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::datetime;
 use crate::kernel::error::Code;
-use crate::services::records::audit::{self, AuditForm, AuditQuery};
-use actix_web::HttpResponse;
+use crate::services::records::audit::{self, AuditForm, AuditKind, AuditQuery};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{HttpResponse, web};
 use serde_json::Map;
 
 /// `GET /api/admin/audit`: the same of the node itself: tenants, superusers, blueprints, settings.
-pub(crate) async fn list_node_audit(visitor: NodeVisitor) -> Result<HttpResponse, Problem> {
-    list_audit(visitor.0).await
+pub(crate) async fn list_node_audit(visitor: NodeVisitor, part: web::Data<AuthPart>) -> Result<HttpResponse, Problem> {
+    list_audit(visitor.0, part).await
 }
 
-/// `GET /api/audit?actor=&collection=&record=&ip=&request=&from=&until=&since=&limit=&format=ndjson`
-pub(crate) async fn list_audit(visitor: Visitor) -> Result<HttpResponse, Problem> {
+/// `GET /api/audit?kind=auth|change&actor=&collection=&record=&ip=&request=&from=&until=&since=&limit=&format=ndjson`
+pub(crate) async fn list_audit(visitor: Visitor, part: web::Data<AuthPart>) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
+    let kind = match visitor.text("kind").as_str() {
+        "" => AuditKind::Any,
+        "auth" => AuditKind::Auth,
+        "change" => AuditKind::Change,
+        _ => return Err(Problem::new(Code::ParameterInvalid, "The parameter kind is auth or change.")),
+    };
+    if kind != AuditKind::Change {
+        part.auth.tell_events(&visitor.tenant).await?;
+    }
     let query = AuditQuery {
+        kind,
         actor: visitor.text("actor"),
         collection: visitor.text("collection"),
         record: visitor.text("record"),

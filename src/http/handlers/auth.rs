@@ -8,7 +8,7 @@ use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::secrets::Secret;
-use crate::services::auth::{Auth, Grant, PasswordLogin};
+use crate::services::auth::{Auth, Grant, PasswordLogin, SessionInfo};
 use crate::services::records::read::{self, View};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
@@ -133,6 +133,11 @@ pub(crate) async fn list_sessions(
     visitor.require_login()?;
     let scope = visitor.auth_scope("default", Map::new());
     let sessions = part.auth.list_sessions(&scope, &visitor.identity, None).await?;
+    Ok(sessions_shown(&sessions))
+}
+
+/// A list of sessions.
+pub(super) fn sessions_shown(sessions: &[SessionInfo]) -> HttpResponse {
     let items: Vec<Value> = sessions
         .iter()
         .map(|session| {
@@ -143,7 +148,7 @@ pub(crate) async fn list_sessions(
             })
         })
         .collect();
-    Ok(respond::json(&json!({ "items": items })))
+    respond::json(&json!({ "items": items }))
 }
 
 /// `DELETE …/sessions/{session}`
@@ -161,7 +166,7 @@ pub(crate) async fn revoke_session(
 /// `POST /api/files/token`
 pub(crate) async fn create_file_token(visitor: Visitor, part: web::Data<AuthPart>) -> Result<HttpResponse, Problem> {
     visitor.require_login()?;
-    let token = part.auth.file_token(&visitor.auth_scope("default", Map::new()), &visitor.identity)?;
+    let token = part.auth.file_token(&visitor.auth_scope("default", Map::new()), &visitor.identity).await?;
     Ok(respond::json(&json!({ "token": token.expose() })))
 }
 

@@ -4,6 +4,7 @@ pub(super) mod records;
 pub(super) mod files;
 pub(super) mod transfer;
 pub(super) mod collections;
+pub(super) mod accounts;
 pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod recovery;

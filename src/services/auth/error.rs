@@ -9,6 +9,7 @@ use crate::kernel::error::{Code, Detail, Fault};
 use crate::secrets::Secret;
 use crate::secrets::password::PasswordError;
 use crate::secrets::token::TokenError;
+use crate::services::login_guard::GuessRefused;
 use crate::services::records::RecordError;
 use crate::services::tenants::TenantError;
 use crate::store::StoreError;
@@ -44,6 +45,9 @@ pub enum AuthError {
     /// The collection's `authRule` does not admit the account.
     #[error("the auth rule does not admit the account")]
     RuleRefused,
+    /// The account is suspended.
+    #[error("the account is suspended")]
+    Suspended,
     /// The collection's `authRule` cannot be evaluated.
     #[error("the auth rule cannot be evaluated: {0}")]
     Rule(String),
@@ -97,6 +101,12 @@ pub enum AuthError {
     NoTokenKey(String),
 }
 
+impl From<GuessRefused> for AuthError {
+    fn from(refused: GuessRefused) -> Self {
+        Self::Throttled { message: refused.message, retry_after_s: refused.retry_after_s }
+    }
+}
+
 impl AuthError {
     /// A refusal with one field.
     pub(super) fn field(field: &'static str, code: &'static str, message: &str) -> Self {
@@ -111,6 +121,7 @@ impl Fault for AuthError {
             Self::MfaRequired { .. } => Code::MfaRequired,
             Self::Throttled { .. } => Code::RateLimited,
             Self::UnknownCollection(_) => Code::CollectionNotFound,
+            Self::Suspended => Code::AccountSuspended,
             Self::MethodDisabled(_) | Self::RuleRefused | Self::Forbidden => Code::Forbidden,
             Self::Token(_) | Self::Revoked | Self::RefreshReused { .. } => Code::TokenInvalid,
             Self::LoginRequired => Code::AuthRequired,

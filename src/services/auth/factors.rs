@@ -9,8 +9,9 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::events::{Event, Outcome, Who};
 use super::login::{Grant, TokenMode};
-use super::{Auth, AuthScope, totp};
+use super::{Auth, AuthScope, sessions, totp};
 use crate::kernel::datetime;
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
@@ -120,7 +121,31 @@ impl Auth {
         factor: Factor,
         wish: LoginWish,
     ) -> Result<Grant, AuthError> {
-        self.admit(db, collection, &account, scope).await?;
+        let entered = self.enter_quietly(db, scope, collection, Arc::clone(&account), factor, wish).await;
+        let outcome = match &entered {
+            Ok(_) => Some(Outcome::Ok),
+            Err(AuthError::MfaRequired { .. }) => Some(Outcome::FactorNeeded),
+            Err(AuthError::RuleRefused | AuthError::Suspended) => Some(Outcome::Refused),
+            Err(_) => None,
+        };
+        if let Some(outcome) = outcome {
+            let who = Who::Account(&account.collection, account.record.id.as_str());
+            let event = Event { event: "login", method: factor.as_str(), outcome, who };
+            self.note(db, &sessions::as_account(&scope.meta, &account), event);
+        }
+        entered
+    }
+
+    async fn enter_quietly(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        account: Arc<AuthRecord>,
+        factor: Factor,
+        wish: LoginWish,
+    ) -> Result<Grant, AuthError> {
+        self.admit(db, collection, &account, &scope.request).await?;
         let demand = self.demand(db, scope, collection, &account).await?;
         match wish.mfa_id {
             Some(mfa_id) => complete(db, scope, &account, factor, demand, mfa_id).await?,
@@ -179,7 +204,7 @@ impl Auth {
             ("keyHash", Stored::from(opaque::digest_hex(account::token_key(account)))),
         ];
         let account = Arc::clone(account);
-        db.write(scope.meta.clone(), move |tx| {
+        db.write(sessions::as_account(&scope.meta, &account), move |tx| {
             let halves = halves(tx.schema())?;
             let now_ms = tx.now_ms();
             make_room(tx, &halves, &account, now_ms)?;
@@ -203,7 +228,7 @@ async fn complete(
     mfa_id: Secret,
 ) -> Result<(), AuthError> {
     let account = Arc::clone(account);
-    db.write(scope.meta.clone(), move |tx| {
+    db.write(sessions::as_account(&scope.meta, &account), move |tx| {
         let half = find_half(tx, &account.collection, &mfa_id, tx.now_ms())?;
         let half = half.filter(|half| half.is_of(&account)).ok_or_else(refused)?;
         if half.method == factor.as_str() {

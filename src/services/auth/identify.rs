@@ -1,16 +1,18 @@
 //! Who a request comes from: its token, checked against the account and the session as they stand now.
 //!
-//! Keeps true: a token is accepted by the tenant it names and by no other; a rotated token key, a deleted account and an
-//! ended session refuse the next request; superusers' tokens name the control database and hold on every tenant.
+//! Keeps true: a token is accepted by the tenant it names and by no other; a rotated token key, a deleted or suspended
+//! account and an ended session refuse the next request, also those of a superuser who acts through the account;
+//! superusers' tokens name the control database and hold on every tenant.
 //! What was checked once is not checked again while nothing it rests on has moved ([`Vouch`]).
 //! Does not do: what the caller may do (rules decide), reading the header out of a request.
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::impersonation::Impersonator;
 use super::known::{Key, Seen};
-use super::{Auth, Caller, Identity};
+use super::{Auth, Caller, Identity, suspension};
 use crate::kernel::ident::{CollectionId, RecordId};
-use crate::query::request::AuthRecord;
+use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::Collection;
 use crate::secrets::token::{Claims, TokenError, TokenKind, UnverifiedToken};
 use crate::services::tenants::rows;
@@ -19,11 +21,10 @@ use crate::store::{StoreError, TenantDb};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Evidence that an identity still holds: its account and its session are the ones that were checked, and time is left.
+/// Evidence that an identity still holds: everything it rests on is what was checked, and time is left.
 #[derive(Debug, Clone)]
 pub struct Vouch {
-    account: Seen,
-    session: Option<Seen>,
+    seen: Vec<Seen>,
     until_ms: i64,
 }
 
@@ -33,33 +34,66 @@ impl Auth {
     /// API keys are left out: each use of one is checked against its addresses and noted.
     pub fn vouch(&self, tenant: &TenantDb, identity: &Identity) -> Option<Vouch> {
         let account = identity.account().filter(|_| identity.key.is_none())?;
-        let db = if identity.is_superuser() { self.0.registry.control() } else { tenant };
-        let key = |collection: &CollectionId, record: &RecordId| Key {
-            tenant: db.id().clone(),
-            collection: collection.clone(),
-            record: record.clone(),
-        };
-        let (present, seen) = self.0.known.find_seen(&key(&account.collection.id, &account.record.id))?;
+        let control = self.0.registry.control();
+        let db = if identity.is_superuser() { control } else { tenant };
+        let mut vouch = Vouch { seen: Vec::new(), until_ms: identity.expires_s.saturating_mul(1_000) };
+        let present = self.see(db, &account.collection.id, &account.record.id, &mut vouch)?;
         if !Arc::ptr_eq(&present, account) {
             return None;
         }
-        let mut vouch = Vouch { account: seen, session: None, until_ms: identity.expires_s.saturating_mul(1_000) };
-        if let Some(session) = &identity.session {
-            let sessions = db.schema().find(SESSIONS)?.id.clone();
-            let (row, seen) = self.0.known.find_seen(&key(&sessions, &account::record_id(session)?))?;
-            vouch.session = Some(seen);
+        self.see_standing(db, account, identity.session.as_deref(), &mut vouch)?;
+        if let Some(by) = identity.impersonator.as_ref().filter(|by| !by.is_node()) {
+            let superusers = control.schema().find(SUPERUSERS)?.id.clone();
+            let superuser = self.see(control, &superusers, &account::record_id(&by.id)?, &mut vouch)?;
             // Looked at again, because what is there now need not be what was checked.
-            vouch.until_ms = vouch.until_ms.min(session_end_ms(&row, account)?);
+            if !by.is(&superuser) {
+                return None;
+            }
+            self.see_standing(control, &superuser, by.session.as_deref(), &mut vouch)?;
         }
         Some(vouch)
     }
 
+    /// A record in memory, noted in `vouch`.
+    fn see(
+        &self,
+        db: &TenantDb,
+        collection: &CollectionId,
+        record: &RecordId,
+        vouch: &mut Vouch,
+    ) -> Option<Arc<AuthRecord>> {
+        let key = Key { tenant: db.id().clone(), collection: collection.clone(), record: record.clone() };
+        let (present, seen) = self.0.known.find_seen(&key)?;
+        vouch.seen.push(seen);
+        present
+    }
+
+    /// That `account` is not suspended, and until when its session lasts.
+    fn see_standing(
+        &self,
+        db: &TenantDb,
+        account: &AuthRecord,
+        session: Option<&str>,
+        vouch: &mut Vouch,
+    ) -> Option<()> {
+        if let Some(key) = suspension::key(db, account) {
+            let (row, seen) = self.0.known.find_seen(&key)?;
+            if row.is_some() {
+                return None;
+            }
+            vouch.seen.push(seen);
+        }
+        if let Some(session) = session {
+            let sessions = db.schema().find(SESSIONS)?.id.clone();
+            let row = self.see(db, &sessions, &account::record_id(session)?, vouch)?;
+            vouch.until_ms = vouch.until_ms.min(session_end_ms(&row, account)?);
+        }
+        Some(())
+    }
+
     /// Whether what was vouched for still holds at `now_ms`. `false` means: check the token again.
     pub fn holds(&self, vouch: &Vouch, now_ms: i64) -> bool {
-        let known = &self.0.known;
-        now_ms < vouch.until_ms
-            && known.stands(vouch.account)
-            && vouch.session.is_none_or(|session| known.stands(session))
+        now_ms < vouch.until_ms && vouch.seen.iter().all(|seen| self.0.known.stands(*seen))
     }
 
     /// Who sent `header` (the value of `Authorization`, with or without `Bearer`) to `tenant`.
@@ -67,48 +101,82 @@ impl Auth {
     /// No header is [`Caller::Anonymous`]. A token that does not hold is an error; PocketBase treats such a request as
     /// anonymous, and whether to do so is the transport's choice.
     pub async fn authenticate(&self, tenant: &TenantDb, header: Option<&str>) -> Result<Identity, AuthError> {
-        self.authenticate_from(tenant, header, None).await
+        self.authenticate_from(tenant, header, None, RequestContext::default).await
     }
 
-    /// [`Auth::authenticate`] for a caller whose address is known; keys that are bound to addresses need it.
+    /// [`Auth::authenticate`] for a caller whose address is known; keys that are bound to addresses need it, and the
+    /// `authRule` is asked about a key's owner with the `request` it came with.
     pub async fn authenticate_from(
         &self,
         tenant: &TenantDb,
         header: Option<&str>,
         ip: Option<IpAddr>,
+        request: impl FnOnce() -> RequestContext,
     ) -> Result<Identity, AuthError> {
         let Some(token) = header.map(strip_bearer).filter(|token| !token.is_empty()) else {
             return Ok(Identity::anonymous());
         };
         if Self::is_key(token) {
-            return self.check_key(tenant, token, ip).await;
+            return self.check_key(tenant, token, ip, &request()).await;
         }
         let (claims, account) = self.check_token(tenant, token, TokenKind::Auth).await?;
-        Ok(Identity {
-            caller: if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) },
+        Ok(self.identity_of(&claims, account))
+    }
+
+    fn identity_of(&self, claims: &Claims, account: Arc<AuthRecord>) -> Identity {
+        Identity {
+            caller: if is_superuser(claims, self) { Caller::Superuser(account) } else { Caller::Record(account) },
             session: claims.sid.as_deref().map(Arc::from),
-            impersonator: claims.act.as_deref().map(Arc::from),
+            impersonator: Impersonator::of(claims).map(Arc::new),
             key: None,
             refreshable: claims.refreshable,
             expires_s: claims.exp,
-        })
+        }
     }
 
     /// Who may read protected files with `token`, which `POST /api/files/token` handed out.
+    ///
+    /// It ends with whatever it was made with: the session, the API key, the superuser who acts through the account.
     pub async fn authenticate_file_token(&self, tenant: &TenantDb, token: &str) -> Result<Identity, AuthError> {
         let (claims, account) = self.check_token(tenant, token, TokenKind::File).await?;
-        let caller = if is_superuser(&claims, self) { Caller::Superuser(account) } else { Caller::Record(account) };
-        Ok(Identity { caller, session: None, impersonator: None, key: None, refreshable: false, expires_s: claims.exp })
+        let mut identity = self.identity_of(&claims, account);
+        if let Some(made_with) = &claims.key {
+            let db = if identity.is_superuser() { self.0.registry.control() } else { tenant };
+            identity.key = Some(Arc::new(self.key_of_file_token(db, made_with).await?));
+        }
+        Ok(identity)
     }
 
-    /// Whether what `identity` came with still holds: the account and its token key, the session, the API key. For requests
-    /// that last; that a token expires meanwhile does not end them.
+    /// Whether what `identity` came with still holds: the account and its token key, the session, the API key, whoever acts
+    /// through it. For requests that last; that a token expires meanwhile does not end them.
     pub async fn still_holds(&self, tenant: &TenantDb, identity: &Identity) -> Result<bool, AuthError> {
         let Some(account) = identity.account() else { return Ok(true) };
         let db = if identity.is_superuser() { self.0.registry.control() } else { tenant };
+        if !self.still_stands(db, identity, account).await? {
+            return Ok(false);
+        }
+        let checked = match &identity.impersonator {
+            Some(by) => self.check_impersonator(by).await,
+            None => Ok(()),
+        };
+        match checked {
+            Err(AuthError::Revoked) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    async fn still_stands(
+        &self,
+        db: &TenantDb,
+        identity: &Identity,
+        account: &Arc<AuthRecord>,
+    ) -> Result<bool, AuthError> {
         let schema = db.schema();
         let Some(collection) = schema.find_id(&account.collection.id) else { return Ok(false) };
         let Some(now) = self.known_record(db, collection, account.record.id.as_str()).await? else { return Ok(false) };
+        if self.is_suspended(db, &now).await? {
+            return Ok(false);
+        }
         let owns = |row: &AuthRecord| {
             let text = |name: &str| rows::text(&row.collection, &row.record, name);
             text("collectionRef") == account.collection.id.as_str() && text("recordRef") == account.record.id.as_str()
@@ -145,10 +213,21 @@ impl Auth {
         if let Some(session) = &claims.sid {
             self.check_session(db, &account, session).await?;
         }
+        if self.is_suspended(db, &account).await? {
+            return Err(AuthError::Revoked);
+        }
+        if let Some(by) = Impersonator::of(&claims) {
+            self.check_impersonator(&by).await?;
+        }
         Ok((claims, account))
     }
 
-    async fn check_session(&self, db: &TenantDb, account: &AuthRecord, session: &str) -> Result<(), AuthError> {
+    pub(super) async fn check_session(
+        &self,
+        db: &TenantDb,
+        account: &AuthRecord,
+        session: &str,
+    ) -> Result<(), AuthError> {
         let sessions = db.schema().find(SESSIONS).cloned().ok_or(AuthError::Revoked)?;
         let row = self.known_record(db, &sessions, session).await?.ok_or(AuthError::Revoked)?;
         let end_ms = session_end_ms(&row, account).ok_or(AuthError::Revoked)?;
@@ -165,7 +244,7 @@ impl Auth {
         let Ok(record) = RecordId::parse(id) else { return Ok(None) };
         let key = Key { tenant: db.id().clone(), collection: collection.id.clone(), record };
         let ticket = match self.0.known.find(&key) {
-            Ok(known) if Arc::ptr_eq(&known.collection, collection) => return Ok(Some(known)),
+            Ok(Some(known)) if Arc::ptr_eq(&known.collection, collection) => return Ok(Some(known)),
             // Known under an older schema: read again, under a ticket that is at least as old as the read.
             Ok(_) => self.0.known.ticket(&key),
             Err(ticket) => ticket,
@@ -175,7 +254,7 @@ impl Auth {
         let read =
             db.read(move |reader| account::read(reader, &wanted, &id)).await.map_err(|error: StoreError| error)?;
         if let Some(record) = &read {
-            self.0.known.keep(key, ticket, Arc::clone(record));
+            self.0.known.keep(key, ticket, Some(Arc::clone(record)));
         }
         Ok(read)
     }

@@ -6,7 +6,7 @@
 //! what its scopes do not name is refused; deleting a key acts on the next request; a key cannot make or change keys.
 //! Does not do: deciding which route needs which scope (the transport asks [`KeyScopes::allows`] for each).
 
-use super::account;
+use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::{Auth, AuthScope, Caller, Identity};
 use crate::kernel::datetime;
@@ -14,7 +14,7 @@ use crate::kernel::error::Detail;
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::query::request::AuthRecord;
+use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
@@ -220,12 +220,13 @@ impl Auth {
         token.starts_with(TENANT_PREFIX) || token.starts_with(NODE_PREFIX)
     }
 
-    /// Who comes with the key `token` from `ip`.
+    /// Who comes with the key `token` from `ip`, if the key's owner may come in at all.
     pub(super) async fn check_key(
         &self,
         tenant: &TenantDb,
         token: &str,
         ip: Option<IpAddr>,
+        request: &RequestContext,
     ) -> Result<Identity, AuthError> {
         let control = self.0.registry.control();
         let (db, rest) = match (token.strip_prefix(NODE_PREFIX), token.strip_prefix(TENANT_PREFIX)) {
@@ -234,33 +235,59 @@ impl Auth {
             (None, None) => return Err(AuthError::Revoked),
         };
         let (id, secret) = rest.split_once('.').filter(|_| rest.len() <= 128).ok_or(AuthError::Revoked)?;
-        let schema = db.schema();
-        let keys = keys(&schema)?;
-        let row = self.known_record(db, &keys, id).await?.ok_or(AuthError::Revoked)?;
+        let row = self.key_row(db, id).await?;
         let text = |name: &str| rows::text(&row.collection, &row.record, name);
-        let now_ms = self.0.clock.now_ms();
-        if !opaque::matches_digest(secret, text("secretHash")) {
+        if !opaque::matches_digest(secret, text("secretHash")) || !admits_ip(text("ips"), ip) {
             return Err(AuthError::Revoked);
         }
-        let expires_ms = rows::moment_ms(&row.collection, &row.record, "expires");
-        if expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms) || !admits_ip(text("ips"), ip) {
-            return Err(AuthError::Revoked);
-        }
-        // Scopes that cannot be read allow nothing.
-        let scopes = serde_json::from_str(text("scopes")).ok().as_ref().and_then(KeyScopes::from_json);
-        let scopes = scopes.ok_or(AuthError::Revoked)?;
         let owner = CollectionId::parse(text("collectionRef")).map_err(|_| AuthError::Revoked)?;
-        let owner = schema.find_id(&owner).filter(|owner| owner.is_auth()).ok_or(AuthError::Revoked)?;
-        let account = self.known_record(db, owner, text("recordRef")).await?.ok_or(AuthError::Revoked)?;
-        self.note_use(db, &row, now_ms);
+        let owner = AuthCollection::find_id(&db.schema(), &owner).ok_or(AuthError::Revoked)?;
+        let account = self.known_record(db, &owner.collection, text("recordRef")).await?.ok_or(AuthError::Revoked)?;
+        match self.admit(db, &owner, &account, request).await {
+            Err(AuthError::Suspended | AuthError::RuleRefused) => return Err(AuthError::Revoked),
+            admitted => admitted?,
+        }
+        self.note_use(db, &row, self.0.clock.now_ms());
+        let expires_ms = rows::moment_ms(&row.collection, &row.record, "expires");
         Ok(Identity {
             caller: if db.id() == control.id() { Caller::Superuser(account) } else { Caller::Record(account) },
             session: None,
             impersonator: None,
-            key: Some(Arc::new(KeyUse { id: Arc::from(id), scopes })),
+            key: Some(Arc::new(key_use(&row)?)),
             refreshable: false,
             expires_s: expires_ms.map_or(0, |ms| ms.div_euclid(1_000)),
         })
+    }
+
+    /// The row of a key that is there and not over.
+    async fn key_row(&self, db: &TenantDb, id: &str) -> Result<Arc<AuthRecord>, AuthError> {
+        let keys = keys(&db.schema())?;
+        let row = self.known_record(db, &keys, id).await?.ok_or(AuthError::Revoked)?;
+        let expires_ms = rows::moment_ms(&row.collection, &row.record, "expires");
+        if expires_ms.is_some_and(|expires_ms| expires_ms <= self.0.clock.now_ms()) {
+            return Err(AuthError::Revoked);
+        }
+        Ok(row)
+    }
+
+    /// What a file token says about the key it is made with. A key that is bound to addresses makes none: the token, as part
+    /// of a link, would work from anywhere.
+    pub(super) async fn file_token_of_key(&self, db: &TenantDb, key: &KeyUse) -> Result<String, AuthError> {
+        let row = self.key_row(db, &key.id).await?;
+        if !matches!(rows::text(&row.collection, &row.record, "ips"), "" | "[]") {
+            return Err(AuthError::Forbidden);
+        }
+        Ok(made_with(&row))
+    }
+
+    /// The key that a file token was made with, if it still has the secret it had.
+    pub(super) async fn key_of_file_token(&self, db: &TenantDb, told: &str) -> Result<KeyUse, AuthError> {
+        let id = told.split_once('.').map_or(told, |(id, _)| id);
+        let row = self.key_row(db, id).await?;
+        if made_with(&row) != told {
+            return Err(AuthError::Revoked);
+        }
+        key_use(&row)
     }
 
     /// Writes `lastUsed` on the side, seldom.
@@ -304,6 +331,19 @@ pub struct KeyUse {
     pub id: Arc<str>,
     /// To what it is narrowed.
     pub scopes: KeyScopes,
+}
+
+/// Scopes that cannot be read allow nothing.
+fn key_use(row: &AuthRecord) -> Result<KeyUse, AuthError> {
+    let scopes = serde_json::from_str(rows::text(&row.collection, &row.record, "scopes")).ok();
+    let scopes = scopes.as_ref().and_then(KeyScopes::from_json).ok_or(AuthError::Revoked)?;
+    Ok(KeyUse { id: Arc::from(row.record.id.as_str()), scopes })
+}
+
+/// Names a key and its present secret without telling either's.
+fn made_with(row: &AuthRecord) -> String {
+    let digest = opaque::digest_hex(&format!("file/{}", rows::text(&row.collection, &row.record, "secretHash")));
+    format!("{}.{}", row.record.id, digest.get(..16).unwrap_or_default())
 }
 
 type Owner = (CollectionId, RecordId);

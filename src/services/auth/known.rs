@@ -3,7 +3,8 @@
 //! Keeps true: a record that a commit touched is gone from here before that commit is acknowledged, so a revoked session,
 //! a rotated token key or a deleted account is refused on the very next request; a record read before such a commit is
 //! not kept after it; whoever found a record can tell later, without a lock, whether it may have left since. Losable at any moment. Bound: [`limits::KNOWN_ACCOUNTS_MAX`] records.
-//! Does not do: deciding on tokens; remembering what is not there (a flood of made-up ids must not push out real ones).
+//! Does not do: deciding on tokens; remembering what is not there (a flood of made-up ids must not push out real ones), but
+//! for one thing, that an account which is there has no suspension.
 
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
 use crate::kernel::limits;
@@ -55,7 +56,8 @@ struct Place {
 struct Shard {
     /// Counts what was taken out; a ticket of an older count does not put anything in.
     generation: u64,
-    records: HashMap<Key, Arc<AuthRecord>>,
+    /// `None` stands for a record that is known not to be there.
+    records: HashMap<Key, Option<Arc<AuthRecord>>>,
 }
 
 impl Default for Known {
@@ -80,13 +82,13 @@ impl Known {
     }
 
     /// The record, or the ticket with which to keep it once it is read.
-    pub(super) fn find(&self, key: &Key) -> Result<Arc<AuthRecord>, Ticket> {
+    pub(super) fn find(&self, key: &Key) -> Result<Option<Arc<AuthRecord>>, Ticket> {
         let shard = self.shard(key).lock();
         shard.records.get(key).cloned().ok_or(Ticket(shard.generation))
     }
 
     /// The record, and by what to tell later whether it is still here.
-    pub(super) fn find_seen(&self, key: &Key) -> Option<(Arc<AuthRecord>, Seen)> {
+    pub(super) fn find_seen(&self, key: &Key) -> Option<(Option<Arc<AuthRecord>>, Seen)> {
         let index = self.index(key);
         let place = self.place(index);
         let shard = place.shard.lock();
@@ -106,7 +108,7 @@ impl Known {
     }
 
     /// Keeps `record`, unless something was taken out of its shard since `ticket`.
-    pub(super) fn keep(&self, key: Key, ticket: Ticket, record: Arc<AuthRecord>) {
+    pub(super) fn keep(&self, key: Key, ticket: Ticket, record: Option<Arc<AuthRecord>>) {
         let place = self.place(self.index(&key));
         let mut shard = place.shard.lock();
         if shard.generation != ticket.0 {

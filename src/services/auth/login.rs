@@ -1,4 +1,4 @@
-//! Coming in with a password, staying in, and acting for somebody else.
+//! Coming in with a password, and staying in.
 //!
 //! Keeps true: a login of an unknown account does the same work as one with a wrong password; a hash made at an older
 //! cost is replaced while the password is at hand; `authRule` is asked after the credentials held, never before.
@@ -6,16 +6,18 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::events::Who;
 use super::factors::{Factor, LoginWish};
-use super::guard;
-use super::{Auth, AuthScope, Caller, Identity};
+use super::sessions;
+use super::{Auth, AuthScope, Identity};
 use crate::kernel::error::Detail;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::query::request::AuthRecord;
+use crate::query::request::{AuthRecord, RequestContext};
 use crate::secrets::Secret;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, Claims, TokenKind};
+use crate::services::login_guard::{self, Guess};
 use crate::services::tenants::rows;
 use crate::store::{StoreError, TenantDb, WriteMeta};
 use std::sync::Arc;
@@ -111,16 +113,29 @@ impl Auth {
             return Err(AuthError::MethodDisabled("password"));
         }
         check_form(&login)?;
-        let guess = self.charge(db, scope, &collection, &login.identity)?;
-        let checked = self.check_password(db, scope, &collection, &login).await;
-        if !matches!(checked, Err(AuthError::Credentials)) {
-            guess.held();
-        }
-        let (account, needs_rehash) = checked?;
+        let checked = self.guess_password(db, scope, &collection, &login).await;
+        let who = Who::Identity(&collection, &login.identity);
+        let (account, needs_rehash) = self.note_login(db, &scope.meta, Factor::Password, who, checked)?;
         if needs_rehash {
             self.rehash(db, &scope.meta, &account, login.password).await;
         }
         self.enter(db, scope, &collection, account, Factor::Password, wish.into()).await
+    }
+
+    /// [`Auth::check_password`], charged where it fails.
+    async fn guess_password(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        login: &PasswordLogin,
+    ) -> Result<(Arc<AuthRecord>, bool), AuthError> {
+        let guess = self.charge(db, scope, collection, &login.identity)?;
+        let checked = self.check_password(db, scope, collection, login).await;
+        if !matches!(checked, Err(AuthError::Credentials)) {
+            guess.held();
+        }
+        checked
     }
 
     /// The account whose password this is, and whether its hash is of another cost than today's.
@@ -133,7 +148,7 @@ impl Auth {
     ) -> Result<(Arc<AuthRecord>, bool), AuthError> {
         let account = find_identity(db, collection, login).await?;
         let stored = account.as_deref().and_then(account::password_hash);
-        let lane = guard::lane(&scope.meta);
+        let lane = login_guard::lane(scope.meta.ip.as_deref());
         match (self.0.hasher.verify_in(lane, login.password.clone(), stored).await?, account) {
             (Verdict::Match { needs_rehash }, Some(account)) => Ok((account, needs_rehash)),
             _ => Err(AuthError::Credentials),
@@ -147,9 +162,10 @@ impl Auth {
         scope: &AuthScope,
         collection: &AuthCollection,
         identity: &str,
-    ) -> Result<guard::Guess<'_>, AuthError> {
+    ) -> Result<Guess<'_>, AuthError> {
         let now_ms = self.0.clock.now_ms();
-        self.0.guard.charge(&scope.meta, db.id(), &collection.collection.id, identity, now_ms)
+        let ip = scope.meta.ip.as_deref();
+        Ok(self.0.guard.charge(ip, db.id(), &collection.collection.id, identity, now_ms)?)
     }
 
     /// Extends the token of `identity`; one that must not be extended comes back as it is.
@@ -166,7 +182,7 @@ impl Auth {
         if account.collection.id != collection.collection.id {
             return Err(AuthError::Forbidden);
         }
-        self.admit(db, &collection, account, scope).await?;
+        self.admit(db, &collection, account, &scope.request).await?;
         let now_s = self.0.clock.now_ms().div_euclid(1_000);
         // The token of a session is extended by its refresh token alone; else it would outlive the rotation.
         if identity.session.is_some() || !identity.refreshable {
@@ -181,45 +197,22 @@ impl Auth {
         self.grant(db, scope, &collection, Arc::clone(account), TokenMode::Long).await
     }
 
-    /// Gives a superuser a token of another account: not to be extended, and naming who acts.
-    pub async fn impersonate(
-        &self,
-        scope: &AuthScope,
-        collection: &str,
-        id: &str,
-        duration_s: Option<u64>,
-        identity: &Identity,
-    ) -> Result<Grant, AuthError> {
-        let Caller::Superuser(superuser) = &identity.caller else { return Err(AuthError::SuperuserRequired) };
-        let db = self.db(scope, collection);
-        let collection = AuthCollection::find(&db.schema(), collection)?;
-        let (wanted, id) = (Arc::clone(&collection.collection), id.to_owned());
-        let account = db.read(move |reader| account::read(reader, &wanted, &id)).await?;
-        let account = account.ok_or(AuthError::NotFound("account"))?;
-        let expires_in_s = duration_s
-            .filter(|seconds| *seconds > 0)
-            .unwrap_or_else(|| collection.duration_s(TokenKind::Auth))
-            .min(limits::IMPERSONATION_S_MAX);
-        let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
-        claims.act = Some(superuser.record.id.to_string());
-        tracing::info!(
-            tenant.id = %db.id(),
-            superuser.id = %superuser.record.id,
-            account.collection = %account.collection.name,
-            account.id = %account.record.id,
-            request.id = %scope.meta.request_id,
-            "a superuser impersonates an account"
-        );
-        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
-        Ok(Grant { token, expires_in_s, account, session: None })
-    }
-
-    /// A short token that reads protected files as `identity`.
-    pub fn file_token(&self, scope: &AuthScope, identity: &Identity) -> Result<Secret, AuthError> {
+    /// A short token that reads protected files as `identity`, and ends with what that came with.
+    pub async fn file_token(&self, scope: &AuthScope, identity: &Identity) -> Result<Secret, AuthError> {
         let account = identity.account().ok_or(AuthError::LoginRequired)?;
         let db = if identity.is_superuser() { self.0.registry.control() } else { &scope.tenant };
         let collection = AuthCollection::of(&account.collection).ok_or(AuthError::LoginRequired)?;
-        let claims = self.claims(db, account, TokenKind::File, collection.duration_s(TokenKind::File));
+        let mut claims = self.claims(db, account, TokenKind::File, collection.duration_s(TokenKind::File));
+        claims.sid = identity.session.as_deref().map(str::to_owned);
+        if let Some(by) = &identity.impersonator {
+            by.sign(&mut claims);
+        }
+        if let Some(key) = &identity.key {
+            claims.key = Some(self.file_token_of_key(db, key).await?);
+            if identity.expires_s > 0 {
+                claims.exp = claims.exp.min(identity.expires_s);
+            }
+        }
         Ok(Secret::new(token::sign(&claims, &collection.key(account, TokenKind::File)?)))
     }
 
@@ -274,32 +267,39 @@ impl Auth {
             aud: db.id().to_string(),
             sid: None,
             act: None,
+            act_key: None,
+            act_sid: None,
+            key: None,
             email: None,
             new_email: None,
         }
     }
 
-    /// Asks the collection's `authRule` whether the account may log in at all. A missing rule admits nobody.
+    /// Whether the account may log in at all: it is not suspended and the collection's `authRule` admits it. A missing rule
+    /// admits nobody.
     pub(super) async fn admit(
         &self,
         db: &TenantDb,
         collection: &AuthCollection,
         account: &Arc<AuthRecord>,
-        scope: &AuthScope,
+        request: &RequestContext,
     ) -> Result<(), AuthError> {
+        if self.is_suspended(db, account).await? {
+            return Err(AuthError::Suspended);
+        }
         match collection.collection.rules.auth.as_deref() {
             None => Err(AuthError::RuleRefused),
             Some(rule) if rule.trim().is_empty() => Ok(()),
-            Some(rule) => super::rule::admits(db, account, rule, &scope.request, self.0.clock.now_ms()).await,
+            Some(rule) => super::rule::admits(db, account, rule, request, self.0.clock.now_ms()).await,
         }
     }
 
     /// Stores the password's hash at today's cost. A failure costs nothing but another try at the next login.
     async fn rehash(&self, db: &TenantDb, meta: &WriteMeta, account: &Arc<AuthRecord>, password: Secret) {
         let done = async {
-            let hash = self.0.hasher.hash_in(guard::lane(meta), password).await?;
+            let hash = self.0.hasher.hash_in(login_guard::lane(meta.ip.as_deref()), password).await?;
             let account = Arc::clone(account);
-            db.write(meta.clone(), move |tx| {
+            db.write(sessions::as_account(meta, &account), move |tx| {
                 let collection = Arc::clone(&account.collection);
                 let now = account::read(tx, &collection, account.record.id.as_str())?;
                 // Somebody may have set a new password meanwhile; that one stays.

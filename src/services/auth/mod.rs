@@ -5,15 +5,16 @@
 //! lives in the tenant's own file, so it moves and replicates with the tenant.
 //! Does not do: creating accounts (that is `records`), access to records (rules), HTTP shapes.
 //!
-//! Reading order: [`Auth`] here → `account` → `login` → `factors` → `identify` → `sessions` → `recovery`, `otp`, `keys` →
-//! `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
+//! Reading order: [`Auth`] here → `account` → `login` → `factors` → `identify` → `sessions`, `suspension`, `impersonation` →
+//! `events` → `recovery`, `otp`, `keys` → `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
 
 mod account;
 mod challenges;
 mod error;
+mod events;
 mod factors;
-mod guard;
 mod identify;
+mod impersonation;
 mod keys;
 mod known;
 mod login;
@@ -32,15 +33,17 @@ mod reset;
 mod rule;
 mod sessions;
 mod superusers;
+mod suspension;
 #[cfg(test)]
 mod tests;
 mod totp;
 
 pub use challenges::Challenges;
 pub use error::AuthError;
+pub use events::AuthJournal;
 pub use factors::{Factor, LoginWish};
-pub use guard::{LoginGuard, LoginLimits};
 pub use identify::Vouch;
+pub use impersonation::{Impersonator, NODE_ID};
 pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
@@ -52,6 +55,7 @@ pub use passkeys::{NewPasskey, PasskeyChallenge, PasskeyInfo, PasskeyLogin};
 pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset, MailedLink};
 pub use sessions::SessionInfo;
 pub use superusers::SuperuserSaved;
+pub use suspension::{Suspend, SuspensionInfo};
 pub use totp::{CodeLogin, FactorsChanged, TotpEnrolment, TotpStatus};
 
 use crate::access::Principal;
@@ -61,6 +65,7 @@ use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::Collection;
 use crate::secrets::password::PasswordHasher;
 use crate::secrets::seal::Sealer;
+use crate::services::login_guard::LoginGuard;
 use crate::services::mail::Mailer;
 use crate::services::tenants::Registry;
 use crate::services::tenants::system::SUPERUSERS;
@@ -84,7 +89,9 @@ pub struct AuthParts {
     /// Accounts in memory; the same object must be among the store's observers.
     pub known: Arc<Known>,
     /// Slows down guessing.
-    pub guard: LoginGuard,
+    pub guard: Arc<LoginGuard>,
+    /// Counts what happens to whose access.
+    pub journal: Arc<AuthJournal>,
     /// Slows down asking for mails.
     pub mail_guard: MailGuard,
     /// What is done after an answer; `limits::MAIL_WORK_MAX` turns.
@@ -156,8 +163,8 @@ pub struct Identity {
     pub caller: Caller,
     /// The session the token belongs to.
     pub session: Option<Arc<str>>,
-    /// Id of the superuser who acts through this account.
-    pub impersonator: Option<Arc<str>>,
+    /// The superuser who acts through this account.
+    pub impersonator: Option<Arc<Impersonator>>,
     /// The API key the request came with; its scopes narrow what the caller may do.
     pub key: Option<Arc<KeyUse>>,
     /// Whether `auth-refresh` may extend the token.
@@ -221,17 +228,14 @@ impl Identity {
     }
 
     fn account_actor(&self) -> Actor {
+        let named = |account: &AuthRecord| match &self.impersonator {
+            Some(by) => Arc::from(format!("{} by superuser:{}", account.record.id, by.id)),
+            None => Arc::from(account.record.id.as_str()),
+        };
         match &self.caller {
             Caller::Anonymous => Actor::Anonymous,
-            Caller::Superuser(account) => Actor::Superuser(Arc::from(account.record.id.as_str())),
-            Caller::Record(account) => {
-                let id = account.record.id.as_str();
-                let id = match &self.impersonator {
-                    Some(superuser) => Arc::from(format!("{id} by superuser:{superuser}")),
-                    None => Arc::from(id),
-                };
-                Actor::Record(Arc::from(account.collection.name.as_str()), id)
-            }
+            Caller::Superuser(account) => Actor::Superuser(named(account)),
+            Caller::Record(account) => Actor::Record(Arc::from(account.collection.name.as_str()), named(account)),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::mail_guard::Asked;
 use super::mailing::Letter;
-use super::{Auth, AuthScope};
+use super::{Auth, AuthScope, sessions};
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
@@ -80,7 +80,8 @@ impl Auth {
             return Ok(false);
         }
         let (id, account) = (RecordId::generate(self.0.random.as_ref()), Arc::clone(account));
-        let kept = db.write(scope.meta.clone(), move |tx| insert(tx, id, &account, &fingerprint));
+        let meta = sessions::as_account(&scope.meta, &account);
+        let kept = db.write(meta, move |tx| insert(tx, id, &account, &fingerprint));
         Ok(kept.await?.value)
     }
 }

@@ -1,15 +1,15 @@
 //! One-time codes by mail.
 //!
 //! Keeps true: asking for a code answers the same, with the same work, whether or not there is an account; a code works
-//! once, for a short time and for few guesses, and a guess is counted before it is compared, so guesses in parallel are
+//! once, for a short time and for few guesses, and ends with the token key; a guess is counted before it is compared, so guesses in parallel are
 //! counted too; logging in by code confirms the address it was sent to, and ends what somebody may have set up who
 //! registered the address without holding it.
 //! Does not do: deciding whether a code is enough (`factors` does).
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::events::Who;
 use super::factors::{self, Factor, LoginWish};
-use super::guard;
 use super::login::Grant;
 use super::mail_guard::Asked;
 use super::mailing::Letter;
@@ -23,6 +23,7 @@ use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
+use crate::services::login_guard;
 use crate::services::mail::Template;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::OTPS;
@@ -57,7 +58,7 @@ impl Auth {
         let asked = self.ask_mail(scope, db, email)?;
         let len = usize::try_from(collection.number("otp", "length", 8).clamp(6, 32)).unwrap_or(8);
         let code = opaque::generate_code(self.0.random.as_ref(), len);
-        let code_hash = self.0.hasher.hash_in(guard::lane(&scope.meta), code.clone()).await?;
+        let code_hash = self.0.hasher.hash_in(login_guard::lane(scope.meta.ip.as_deref()), code.clone()).await?;
         let id = RecordId::generate(self.0.random.as_ref());
         // Looked for, stored and sent on the side: the answer must not take longer for an account that exists.
         let (auth, db_, meta) = (self.clone(), db.clone(), scope.meta.clone());
@@ -79,32 +80,81 @@ impl Auth {
         if !collection.is_enabled("otp") {
             return Err(AuthError::MethodDisabled("OTP"));
         }
-        let charged = self.charge(db, scope, &collection, &login.otp_id)?;
-        let guess = match account::record_id(&login.otp_id) {
-            Some(id) => {
-                let (wanted, decoy) = (Arc::clone(&collection.collection), RecordId::generate(self.0.random.as_ref()));
-                let counted = db.write(scope.meta.clone(), move |tx| match count_guess(tx, &wanted, &id)? {
-                    Some(guess) => Ok(Some(guess)),
-                    None => write_decoy(tx, decoy).map(|()| None),
-                });
-                counted.await?.value
+        let wish = wish.into();
+        let account = match self.check_otp(db, scope, &collection, login, wish.mfa_id.clone()).await {
+            Ok(account) => account,
+            Err((who, error)) => {
+                let who = match &who {
+                    Some(id) => Who::Account(&collection.collection, id),
+                    None => Who::Nobody(&collection.collection),
+                };
+                return self.note_login(db, &scope.meta, Factor::Otp, who, Err(error));
             }
-            None => None,
         };
+        self.enter(db, scope, &collection, account, Factor::Otp, wish).await
+    }
+
+    /// The account that the code opens; where it opens none, the account it was sent to, if there is one.
+    async fn check_otp(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        login: OtpLogin,
+        mfa_id: Option<Secret>,
+    ) -> Result<Arc<AuthRecord>, (Option<String>, AuthError)> {
+        let nobody = |error: AuthError| (None, error);
+        let charged = self.charge(db, scope, collection, &login.otp_id).map_err(nobody)?;
+        let guess = self.count_otp(db, scope, collection, &login.otp_id).await.map_err(nobody)?;
         let hash = guess.as_ref().map(|guess| guess.code_hash.as_str());
-        let verdict = self.0.hasher.verify_in(guard::lane(&scope.meta), login.password, hash).await?;
-        let (Verdict::Match { .. }, Some(guess)) = (verdict, guess) else { return Err(AuthError::Credentials) };
-        let (wanted, wish) = (Arc::clone(&collection.collection), wish.into());
+        let verdict = self.0.hasher.verify_in(login_guard::lane(scope.meta.ip.as_deref()), login.password, hash).await;
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            // Nothing was compared, so nothing was guessed.
+            Err(error) => {
+                charged.held();
+                if let Some(guess) = guess {
+                    let given_back = db.write(scope.meta.clone(), move |tx| uncount_guess(tx, &guess.otp)).await;
+                    given_back.map_err(nobody)?;
+                }
+                return Err(nobody(error.into()));
+            }
+        };
+        let Some(guess) = guess else { return Err(nobody(AuthError::Credentials)) };
+        let account = guess.account.clone();
+        let failed = |error: AuthError| (Some(account.clone()), error);
+        if verdict == Verdict::Mismatch {
+            return Err(failed(AuthError::Credentials));
+        }
+        let wanted = Arc::clone(&collection.collection);
         let takeover = Takeover {
             token_key: opaque::generate_token_key(self.0.random.as_ref()),
-            mfa_id: wish.mfa_id.clone(),
+            mfa_id,
             // Who asks everybody for two methods has a code stand beside the password, which alone opens nothing.
             keeps_password: collection.is_enabled("mfa") && collection.text("mfa", "rule").trim().is_empty(),
         };
-        let account = db.write(scope.meta.clone(), move |tx| redeem(tx, &wanted, &guess, &takeover)).await?.value;
-        let account = account.ok_or(AuthError::Credentials)?;
+        let meta = sessions::as_record(&scope.meta, &wanted, &account);
+        let redeemed = db.write(meta, move |tx| redeem(tx, &wanted, &guess, &takeover)).await;
+        let redeemed = redeemed.map_err(failed)?.value.ok_or(failed(AuthError::Credentials))?;
         charged.held();
-        self.enter(db, scope, &collection, account, Factor::Otp, wish).await
+        Ok(redeemed)
+    }
+
+    /// Counts one guess at the code `id`, if there is such a code.
+    async fn count_otp(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        id: &str,
+    ) -> Result<Option<Guess>, AuthError> {
+        let Some(id) = account::record_id(id) else { return Ok(None) };
+        let (wanted, decoy) = (Arc::clone(&collection.collection), RecordId::generate(self.0.random.as_ref()));
+        let counted = db.write(scope.meta.clone(), move |tx| match count_guess(tx, &wanted, &id)? {
+            Some(guess) => Ok(Some(guess)),
+            None => write_decoy(tx, decoy).map(|()| None),
+        });
+        Ok(counted.await?.value)
     }
 }
 
@@ -139,6 +189,7 @@ async fn store_and_send(
             ("recordRef", Stored::text(&owner.record.id)),
             ("codeHash", Stored::from(code_hash)),
             ("sentTo", Stored::from(sent_to)),
+            ("keyHash", Stored::from(opaque::digest_hex(account::token_key(&owner)))),
             ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(duration_ms)))),
         ];
         Ok::<_, AuthError>(tx.insert(&otps, &rows::image(&otps, id, &values, now_ms))?)
@@ -159,6 +210,7 @@ struct Guess {
     account: String,
     code_hash: String,
     sent_to: String,
+    key_hash: String,
 }
 
 /// Counts one guess at a code; `None` if there is no such code, or it is over.
@@ -181,7 +233,16 @@ fn count_guess(tx: &mut WriteTx<'_>, accounts: &Arc<Collection>, id: &RecordId) 
         account: text("recordRef"),
         code_hash: text("codeHash"),
         sent_to: text("sentTo"),
+        key_hash: text("keyHash"),
     }))
+}
+
+/// Takes back what [`count_guess`] counted.
+fn uncount_guess(tx: &mut WriteTx<'_>, id: &RecordId) -> Result<(), AuthError> {
+    let otps = otps(tx.schema())?;
+    let Some(row) = tx.find_record(&otps, id.as_str())? else { return Ok(()) };
+    let attempts = (rows::number(&otps, &row, "attempts") - 1.0).max(0.0);
+    Ok(tx.update(&otps, id, &rows::changes(&otps, &[("attempts", Stored::Real(attempts))]))?)
 }
 
 /// Writes as much as a counted guess does, and leaves nothing: a name that was made up must not be told from that of a code
@@ -213,7 +274,10 @@ fn redeem(
         return Ok(None);
     }
     tx.delete(&otps, &guess.otp)?;
-    let Some(account) = account::read(tx, accounts, &guess.account)? else { return Ok(None) };
+    let account = account::read(tx, accounts, &guess.account)?;
+    // A new password or address, or whatever else renewed the token key, ended the code.
+    let is_same = |account: &Arc<AuthRecord>| opaque::matches_digest(account::token_key(account), &guess.key_hash);
+    let Some(account) = account.filter(is_same) else { return Ok(None) };
     if !account::is_verified(&account) && account::email(&account) == guess.sent_to {
         let mut values = vec![("verified", Stored::bool(true))];
         let half = match &takeover.mfa_id {
@@ -232,6 +296,16 @@ fn redeem(
         return Ok(account::read(tx, accounts, &guess.account)?);
     }
     Ok(Some(account))
+}
+
+/// Ends every code of one account.
+pub(super) fn forget(tx: &mut WriteTx<'_>, account: &AuthRecord) -> Result<(), AuthError> {
+    let otps = otps(tx.schema())?;
+    let owner = [("collectionRef", account.collection.id.as_str()), ("recordRef", account.record.id.as_str())];
+    for row in rows::find_by_texts(tx, &otps, &owner)? {
+        tx.delete(&otps, &row.id)?;
+    }
+    Ok(())
 }
 
 /// Removes what is over, and all but the newest few codes of one account.

@@ -6,9 +6,8 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::guard;
 use super::login::{Grant, TokenMode};
-use super::{Auth, AuthScope, Identity, factors, sessions};
+use super::{Auth, AuthScope, Identity, factors, otp, sessions};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
@@ -16,6 +15,7 @@ use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, TokenKind};
+use crate::services::login_guard;
 use crate::services::tenants::rows;
 use crate::store::{TenantDb, WriteTx};
 use std::sync::Arc;
@@ -54,7 +54,8 @@ impl Renewal {
         let changes = rows::changes_at(&collection, &[("tokenKey", Stored::text(&self.token_key))], tx.now_ms());
         tx.update(&collection, &self.account.record.id, &changes)?;
         sessions::end_others(tx, &self.account, self.session.as_deref(), &self.token_key)?;
-        factors::end_halves(tx, &self.account)
+        factors::end_halves(tx, &self.account)?;
+        otp::forget(tx, &self.account)
     }
 }
 
@@ -93,12 +94,11 @@ impl Auth {
         let refused = || AuthError::field("password", "validation_invalid_password", "Missing or invalid password.");
         let password = password.filter(|password| !password.is_empty()).ok_or_else(refused)?;
         let guess = self.charge(owner.db, scope, &owner.collection, owner.account.record.id.as_str())?;
-        let verdict = self.0.hasher.verify_in(guard::lane(&scope.meta), password, stored).await?;
-        if verdict == Verdict::Mismatch {
-            return Err(refused());
+        let lane = login_guard::lane(scope.meta.ip.as_deref());
+        match guess.settle(self.0.hasher.verify_in(lane, password, stored).await)? {
+            Verdict::Mismatch => Err(refused()),
+            Verdict::Match { .. } => Ok(()),
         }
-        guess.held();
-        Ok(())
     }
 
     /// The token with which the owner goes on after a renewal: of the same session, or a long one.

@@ -8,10 +8,11 @@
 use super::account::{self, AuthCollection};
 use super::challenges::{Ceremony, Place};
 use super::error::AuthError;
+use super::events::Who;
 use super::factors::{Factor, LoginWish};
 use super::login::Grant;
 use super::totp::{self, FactorsChanged};
-use super::{Auth, AuthScope, Identity};
+use super::{Auth, AuthScope, Identity, sessions};
 use crate::kernel::datetime;
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
@@ -230,8 +231,24 @@ impl Auth {
     ) -> Result<Grant, AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
-        let (site, place) = self.site(db, &collection, host)?;
-        let guess = self.charge(db, scope, &collection, "passkey")?;
+        let wish = login.wish.clone();
+        let held = self.check_passkey(db, scope, &collection, login, host).await;
+        let who = Who::Nobody(&collection.collection);
+        let account = self.note_login(db, &scope.meta, Factor::Passkey, who, held)?;
+        self.enter(db, scope, &collection, account, Factor::Passkey, wish).await
+    }
+
+    /// The account whose passkey answered.
+    async fn check_passkey(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        login: PasskeyLogin,
+        host: Option<&str>,
+    ) -> Result<Arc<AuthRecord>, AuthError> {
+        let (site, place) = self.site(db, collection, host)?;
+        let guess = self.charge(db, scope, collection, "passkey")?;
         let ceremony = self.0.challenges.take(&login.challenge_id, &place, self.0.clock.now_ms());
         let Some(Ceremony::Login(state)) = ceremony else { return Err(AuthError::Credentials) };
         let answer = serde_json::from_value::<PublicKeyCredential>(login.credential);
@@ -245,10 +262,11 @@ impl Auth {
         let held = quietly(|| site.finish_discoverable_authentication_v2(&answer, state, Credential::from(found.key)));
         let held = held.ok().filter(AuthenticationResult::user_verified).ok_or(AuthError::Credentials)?;
         let wanted = Arc::clone(&collection.collection);
-        let used = db.write(scope.meta.clone(), move |tx| note_use(tx, &wanted, &found.id, &held));
+        let meta = sessions::as_record(&scope.meta, &wanted, &found.account);
+        let used = db.write(meta, move |tx| note_use(tx, &wanted, &found.id, &held));
         let account = used.await?.value.ok_or(AuthError::Credentials)?;
         guess.held();
-        self.enter(db, scope, &collection, account, Factor::Passkey, login.wish).await
+        Ok(account)
     }
 
     /// Who this node is to passkeys of `collection` at `host`.
@@ -303,6 +321,8 @@ fn check_name(name: &str) -> Result<String, AuthError> {
 /// A stored passkey.
 struct Found {
     id: RecordId,
+    /// The account's record id.
+    account: String,
     handle: String,
     key: Passkey,
 }
@@ -316,8 +336,9 @@ fn find(reader: &Reader<'_>, accounts: &Collection, credential: &[u8]) -> Result
         return Ok(None);
     };
     let Some(key) = key_of(&passkeys, &row) else { return Ok(None) };
-    let handle = rows::text(&passkeys, &row, "userHandle").to_owned();
-    Ok(Some(Found { id: row.id, handle, key }))
+    let text = |name: &str| rows::text(&passkeys, &row, name).to_owned();
+    let (handle, account) = (text("userHandle"), text("recordRef"));
+    Ok(Some(Found { id: row.id, account, handle, key }))
 }
 
 fn key_of(passkeys: &Collection, row: &RecordImage) -> Option<Passkey> {

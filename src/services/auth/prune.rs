@@ -1,4 +1,4 @@
-//! Removing what has expired: sessions nobody refreshed, one-time codes nobody used, logins nobody finished.
+//! Removing what has expired: sessions nobody refreshed, one-time codes nobody used, logins nobody finished, old events.
 //!
 //! Keeps true: only rows that no login could use any more go; a file that holds none is read and not written.
 //! Does not do: deciding when; `app` does.
@@ -10,7 +10,7 @@ use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
-use crate::services::tenants::system::{MFAS, OTPS, SESSIONS};
+use crate::services::tenants::system::{AUTH_EVENTS, MFAS, OTPS, SESSIONS};
 use crate::store::{Reader, StoreError, TenantDb, WriteMeta};
 
 impl Auth {
@@ -18,7 +18,8 @@ impl Auth {
     pub async fn prune_expired(&self, tenant: &TenantDb) -> Result<usize, AuthError> {
         let now_ms = self.0.clock.now_ms();
         let mut gone = 0;
-        for name in [SESSIONS, OTPS, MFAS] {
+        self.tell_events(tenant).await?;
+        for name in [SESSIONS, OTPS, MFAS, AUTH_EVENTS] {
             gone += prune(tenant, name, now_ms).await?;
         }
         Ok(gone)

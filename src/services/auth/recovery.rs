@@ -7,12 +7,11 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::guard;
 use super::mail_guard::Asked;
 use super::mailing::Letter;
 use super::oauth::link;
 use super::{Auth, AuthScope, Identity};
-use super::{factors, keys, passkeys, recovery_codes, sessions, totp};
+use super::{factors, keys, otp, passkeys, recovery_codes, sessions, totp};
 use crate::kernel::ident::CollectionId;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
@@ -20,6 +19,7 @@ use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, Claims, TokenKind, UnverifiedToken};
+use crate::services::login_guard;
 use crate::services::mail::Template;
 use crate::services::tenants::rows;
 use crate::store::{StoreError, TenantDb, WriteTx};
@@ -112,7 +112,7 @@ impl Auth {
         if claims.email.as_deref() != Some(account::email(&account)) {
             return Err(AuthError::Confirmation);
         }
-        let hash = self.0.hasher.hash_in(guard::lane(&scope.meta), confirm.password).await?;
+        let hash = self.0.hasher.hash_in(login_guard::lane(scope.meta.ip.as_deref()), confirm.password).await?;
         let values = vec![("password", Stored::from(hash)), ("verified", Stored::bool(true))];
         self.renew(db, scope, &account, values).await
     }
@@ -187,8 +187,9 @@ impl Auth {
         let (claims, account) = self.check_mail_token(db, &collection, &confirm.token, TokenKind::EmailChange).await?;
         let new_email = claims.new_email.filter(|_| claims.email.as_deref() == Some(account::email(&account)));
         let new_email = new_email.ok_or(AuthError::Confirmation)?;
-        let (lane, stored) = (guard::lane(&scope.meta), account::password_hash(&account));
-        let verdict = self.0.hasher.verify_in(lane, confirm.password, stored).await?;
+        let (lane, stored) = (login_guard::lane(scope.meta.ip.as_deref()), account::password_hash(&account));
+        let guess = self.charge(db, scope, &collection, account.record.id.as_str())?;
+        let verdict = guess.settle(self.0.hasher.verify_in(lane, confirm.password, stored).await)?;
         if verdict == Verdict::Mismatch {
             return Err(AuthError::field("password", "validation_invalid_password", "Missing or invalid password."));
         }
@@ -219,6 +220,7 @@ impl Auth {
             if !account::is_verified(&now) {
                 forget_stranger(tx, &now)?;
             }
+            otp::forget(tx, &now)?;
             sessions::end_all(tx, &collection.id, &account.record.id)
         })
         .await?;

@@ -5,10 +5,9 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::{Auth, AuthScope, Identity, factors, passkeys, sessions, totp};
-use crate::kernel::value::Stored;
+use super::events::{Event, Outcome, Who};
+use super::{Auth, AuthScope, Identity, passkeys, sessions, totp};
 use crate::secrets::opaque;
-use crate::services::tenants::rows;
 
 impl Auth {
     /// Removes authenticator app, recovery codes and passkeys of account `id`.
@@ -28,17 +27,16 @@ impl Auth {
         let db = self.db(scope, collection);
         let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
         let (id, key) = (id.to_owned(), opaque::generate_token_key(self.0.random.as_ref()));
-        db.write(scope.meta.clone(), move |tx| {
+        let done = db.write(scope.meta.clone(), move |tx| {
             let account = account::read(tx, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
             totp::forget(tx, &account)?;
             passkeys::forget(tx, &account)?;
-            factors::end_halves(tx, &account)?;
-            let changes = rows::changes_at(&accounts, &[("tokenKey", Stored::from(key))], tx.now_ms());
-            tx.update(&accounts, &account.record.id, &changes)?;
-            sessions::end_all(tx, &accounts.id, &account.record.id)
-        })
-        .await?;
-        tracing::info!(tenant.id = %db.id(), request.id = %scope.meta.request_id, "second factors of an account were reset");
+            sessions::lock_out(tx, &account, key)?;
+            Ok::<_, AuthError>(account)
+        });
+        let account = done.await?.value;
+        let who = Who::Account(&account.collection, account.record.id.as_str());
+        self.note(db, &scope.meta, Event { event: "resetFactors", method: "", outcome: Outcome::Ok, who });
         Ok(())
     }
 }

@@ -12,8 +12,9 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::events::{Event, Outcome, Who};
 use super::login::{Grant, SessionGrant};
-use super::{Auth, AuthScope, Identity};
+use super::{Auth, AuthScope, Identity, factors, otp};
 use crate::kernel::datetime;
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::kernel::limits;
@@ -24,8 +25,8 @@ use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::services::tenants::rows;
-use crate::services::tenants::system::SESSIONS;
-use crate::store::{Reader, StoreError, TenantDb, WriteMeta, WriteTx};
+use crate::services::tenants::system::{SESSIONS, SUPERUSERS};
+use crate::store::{Actor, Reader, StoreError, TenantDb, WriteMeta, WriteTx};
 use std::sync::Arc;
 
 const PREFIX: &str = "tnr_";
@@ -51,7 +52,8 @@ pub struct SessionInfo {
 
 enum Turn {
     Rotated(SessionGrant, Arc<AuthRecord>),
-    Reused(String),
+    /// The session and the account.
+    Reused(String, String),
     Refused,
 }
 
@@ -75,7 +77,7 @@ impl Auth {
             ("currentHash", Stored::from(opaque::digest_hex(rotating.expose()))),
         ];
         let (place, session, account) = (Place::of(scope), id.clone(), Arc::clone(account));
-        db.write(scope.meta.clone(), move |tx| {
+        db.write(as_account(&scope.meta, &account), move |tx| {
             let collection = sessions(tx.schema())?;
             let now_ms = tx.now_ms();
             make_room(tx, &collection, &account, now_ms)?;
@@ -100,19 +102,43 @@ impl Auth {
         let presented = Presented::parse(refresh_token).ok_or(AuthError::Revoked)?;
         let rotating = opaque::generate(self.0.random.as_ref(), "");
         let (wanted, place) = (Arc::clone(&collection.collection), Place::of(scope));
-        let turn =
-            db.write(scope.meta.clone(), move |tx| turn(tx, &wanted, &presented, &rotating, &place)).await?.value;
+        let meta = self.meta_of(db, scope, &collection.collection, &presented).await?;
+        let turn = db.write(meta, move |tx| turn(tx, &wanted, &presented, &rotating, &place)).await?.value;
         match turn {
             Turn::Rotated(session, account) => {
-                self.admit(db, &collection, &account, scope).await?;
+                self.admit(db, &collection, &account, &scope.request).await?;
                 self.session_grant(db, &collection, account, session)
             }
-            Turn::Reused(session) => {
+            Turn::Reused(session, account) => {
+                let who = Who::Account(&collection.collection, &account);
+                let event = Event { event: "refresh", method: "", outcome: Outcome::Reused, who };
+                self.note(db, &scope.meta, event);
                 tracing::warn!(tenant.id = %db.id(), session.id = %session, "a refresh token was used twice; the session was ended");
                 Err(AuthError::RefreshReused { session })
             }
             Turn::Refused => Err(AuthError::Revoked),
         }
+    }
+
+    /// The meta of a write for whoever presents a refresh token: as the account, once the family secret shows it is theirs.
+    async fn meta_of(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        accounts: &Collection,
+        presented: &Presented,
+    ) -> Result<WriteMeta, AuthError> {
+        let sessions = sessions(&db.schema())?;
+        let row = self.known_record(db, &sessions, presented.session.as_str()).await?;
+        let text = |row: &AuthRecord, name: &str| rows::text(&row.collection, &row.record, name).to_owned();
+        let theirs = row.filter(|row| {
+            opaque::matches_digest(presented.family.expose(), &text(row, "familyHash"))
+                && text(row, "collectionRef") == accounts.id.as_str()
+        });
+        Ok(match theirs {
+            Some(row) => as_record(&scope.meta, accounts, &text(&row, "recordRef")),
+            None => scope.meta.clone(),
+        })
     }
 
     /// The sessions of `identity`, or of account `of` (collection and record id) for a superuser.
@@ -162,6 +188,7 @@ impl Auth {
             Some(session) => {
                 let db = if identity.is_superuser() { self.0.registry.control() } else { &scope.tenant };
                 db.write(scope.meta.clone(), move |tx| end(tx, &session, None)).await?;
+                self.note_logout(db, scope, account);
                 Ok(())
             }
             None if identity.impersonator.is_some() => Ok(()),
@@ -183,13 +210,18 @@ impl Auth {
     ) -> Result<(), AuthError> {
         let db = if identity.is_superuser() { self.0.registry.control() } else { &scope.tenant };
         let key = opaque::generate_token_key(self.0.random.as_ref());
-        db.write(scope.meta.clone(), move |tx| {
-            let changes = rows::changes(&account.collection, &[("tokenKey", Stored::from(key))]);
-            tx.update(&account.collection, &account.record.id, &changes)?;
-            end_all(tx, &account.collection.id, &account.record.id)
-        })
-        .await?;
+        let done = db.write(scope.meta.clone(), move |tx| {
+            lock_out(tx, &account, key)?;
+            Ok::<_, AuthError>(account)
+        });
+        let account = done.await?.value;
+        self.note_logout(db, scope, &account);
         Ok(())
+    }
+
+    fn note_logout(&self, db: &TenantDb, scope: &AuthScope, account: &AuthRecord) {
+        let who = Who::Account(&account.collection, account.record.id.as_str());
+        self.note(db, &scope.meta, Event { event: "logout", method: "", outcome: Outcome::Ok, who });
     }
 
     fn owner<'scope>(
@@ -226,6 +258,15 @@ pub(super) fn end_all(tx: &mut WriteTx<'_>, collection: &CollectionId, record: &
         tx.delete(&sessions, &row.id)?;
     }
     Ok(rows.len())
+}
+
+/// Ends every token, session, half-finished login and one-time code of `account`.
+pub(super) fn lock_out(tx: &mut WriteTx<'_>, account: &AuthRecord, token_key: String) -> Result<(), AuthError> {
+    let changes = rows::changes_at(&account.collection, &[("tokenKey", Stored::from(token_key))], tx.now_ms());
+    tx.update(&account.collection, &account.record.id, &changes)?;
+    end_all(tx, &account.collection.id, &account.record.id)?;
+    factors::end_halves(tx, account)?;
+    otp::forget(tx, account)
 }
 
 /// Ends every session of `account` but `kept`, which goes on under the new `token_key`.
@@ -277,7 +318,7 @@ fn turn(
     }
     if !opaque::matches_digest(presented.rotating.expose(), text("currentHash")) {
         tx.delete(&collection, &row.id)?;
-        return Ok(Turn::Reused(row.id.to_string()));
+        return Ok(Turn::Reused(row.id.to_string(), text("recordRef").to_owned()));
     }
     let opened_ms = rows::moment_ms(&collection, &row, "created").unwrap_or(0);
     let expires_ms = rows::moment_ms(&collection, &row, "expires").unwrap_or(0);
@@ -390,9 +431,16 @@ impl Presented {
     }
 }
 
-/// Keeps the meta of a write made for somebody who is not logged in yet.
+/// The meta of a write made by somebody who just proved to be `account`.
 pub(super) fn as_account(meta: &WriteMeta, account: &AuthRecord) -> WriteMeta {
-    let actor =
-        crate::store::Actor::Record(Arc::from(account.collection.name.as_str()), Arc::from(account.record.id.as_str()));
+    as_record(meta, &account.collection, account.record.id.as_str())
+}
+
+/// [`as_account`] where only the account's id is at hand.
+pub(super) fn as_record(meta: &WriteMeta, accounts: &Collection, id: &str) -> WriteMeta {
+    let actor = match accounts.name.as_str() {
+        SUPERUSERS => Actor::Superuser(Arc::from(id)),
+        name => Actor::Record(Arc::from(name), Arc::from(id)),
+    };
     WriteMeta { actor, ..meta.clone() }
 }

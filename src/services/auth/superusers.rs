@@ -5,7 +5,7 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::{Auth, sessions};
+use super::{Auth, otp, sessions};
 use crate::kernel::ident::RecordId;
 use crate::kernel::value::Stored;
 use crate::secrets::Secret;
@@ -104,6 +104,7 @@ impl Auth {
                     let changes = rows::changes_at(&collection, &values, tx.now_ms());
                     tx.update(&collection, &account.record.id, &changes)?;
                     sessions::end_all(tx, &collection.id, &account.record.id)?;
+                    otp::forget(tx, &account)?;
                     Ok(SuperuserSaved::Reset(account.record.id.clone()))
                 }
                 (None, _) => {

@@ -10,6 +10,7 @@ use crate::secrets::Secret;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordOptions};
 use crate::secrets::seal::Sealer;
+use crate::services::login_guard::LoginLimits;
 use crate::services::mail::Mail;
 use crate::services::tenants::system;
 use crate::services::tenants::tests::{TestNode, add_user, meta};
@@ -55,6 +56,7 @@ fn auth_with(
     limits: LoginLimits,
 ) -> Auth {
     Auth::new(AuthParts {
+        journal: Arc::new(AuthJournal::default()),
         mail_guard: MailGuard::new(MailLimits::default()),
         mail_work: Arc::new(Semaphore::new(limits::MAIL_WORK_MAX)),
         oauth: OAuthTools::new(crate::outbound::Outbound::new(Arc::new(|_| false))),
@@ -63,7 +65,7 @@ fn auth_with(
         sealer: Sealer::new(&NodeSecret::ephemeral(node.random.as_ref())),
         mailer: Arc::clone(mails) as Arc<dyn Mailer>,
         known: Arc::clone(known),
-        guard: LoginGuard::new(limits),
+        guard: Arc::new(LoginGuard::new(limits)),
         clock: Arc::clone(&node.clock) as Arc<dyn crate::kernel::clock::Clock>,
         random: Arc::clone(&node.random),
         party: PartyOptions::default(),
@@ -562,12 +564,106 @@ async fn a_one_time_code_works_once_and_for_few_guesses() {
     assert_eq!(code(enter(login(&id, &real)).await), Code::CredentialsInvalid, "too late");
 }
 
+/// A code that was on its way when somebody else set a new password still opened the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_time_code_ends_with_the_token_key() {
+    let world = World::new().await;
+    world
+        .change_users(|users| {
+            let mut options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
+            let body = serde_json::json!({"enabled": true, "emailTemplate": {"subject": "s", "body": "code: {OTP}"}});
+            options.rest.insert("otp".into(), body);
+            users.auth = Some(Arc::new(options));
+        })
+        .await;
+    let sent = async || {
+        let grant = world.auth.request_otp(&world.scope, "users", "ada@a.test").await.unwrap();
+        world.auth.mail_work_done().await;
+        OtpLogin { otp_id: grant.otp_id, password: world.mailed().1 }
+    };
+    let enter = |login| world.auth.auth_with_otp(&world.scope, "users", login, TokenMode::Long);
+    let first = sent().await;
+    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
+    world.auth.log_out_all(&world.scope, &who).await.unwrap();
+    assert_eq!(code(enter(first).await), Code::CredentialsInvalid);
+    // Also where the row is still there, because the key was renewed by an update of the record.
+    let second = sent().await;
+    let users = world.scope.tenant.schema().find("users").unwrap().clone();
+    let change = world.scope.tenant.write(meta(), move |tx| {
+        let changes = crate::services::tenants::rows::changes(&users, &[("tokenKey", "n".repeat(50).into())]);
+        tx.update(&users, &account::record_id("ada").unwrap(), &changes)
+    });
+    change.await.unwrap();
+    assert_eq!(code(enter(second).await), Code::CredentialsInvalid);
+    assert!(enter(sent().await).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_token_ends_with_what_it_was_made_with() {
+    let world = World::new().await;
+    let reads = |token: &Secret| {
+        let token = token.clone();
+        let world = &world;
+        async move { world.auth.authenticate_file_token(&world.scope.tenant, token.expose()).await }
+    };
+    let grant = world.ada(TokenMode::Session).await;
+    let who = world.whoami(&grant.token).await.unwrap();
+    let token = world.auth.file_token(&world.scope, &who).await.unwrap();
+    assert_eq!(reads(&token).await.unwrap().session, who.session);
+    world.auth.log_out(&world.scope, &who).await.unwrap();
+    assert_eq!(code(reads(&token).await), Code::TokenInvalid);
+
+    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
+    let make = |ips: &[&str], expires_ms| CreateKey {
+        name: "files".into(),
+        scopes: KeyScopes { collections: Vec::new(), operations: KeyOperation::ALL.to_vec() },
+        ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
+        expires_ms,
+    };
+    let now_ms = crate::kernel::clock::Clock::now_ms(world.clock());
+    let (info, key) = world.auth.create_key(&world.scope, &who, make(&[], Some(now_ms + 10_000))).await.unwrap();
+    let used = world.whoami(&key).await.unwrap();
+    let token = world.auth.file_token(&world.scope, &used).await.unwrap();
+    let reader = reads(&token).await.unwrap();
+    assert_eq!(reader.key.as_ref().map(|key| Arc::clone(&key.id)), Some(Arc::clone(&info.id)));
+    assert!(reader.expires_s * 1_000 <= now_ms + 10_000, "it does not outlive the key");
+    world.auth.rotate_key(&world.scope, &who, &info.id).await.unwrap();
+    assert_eq!(code(reads(&token).await), Code::TokenInvalid, "the key has another secret");
+
+    let (_, bound) = world.auth.create_key(&world.scope, &who, make(&["10.0.0.0/8"], None)).await.unwrap();
+    let ip = "10.0.0.1".parse().ok();
+    let used = world.auth.authenticate_from(&world.scope.tenant, Some(bound.expose()), ip, RequestContext::default);
+    assert_eq!(code(world.auth.file_token(&world.scope, &used.await.unwrap()).await), Code::Forbidden);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_at_a_new_address_are_charged() {
+    use crate::services::throttle::Quota;
+    let world = World::new().await;
+    let limits = LoginLimits { per_identity: Quota::new(2, 60), per_address: None };
+    let auth = auth_with(&world.node, &world.known, CHEAP, &world.mails, limits);
+    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
+    auth.request_email_change(&world.scope, "users", &who, "ada@new.test").await.unwrap();
+    auth.mail_work_done().await;
+    let token = world.mailed().1;
+    let confirm = |password: &str| {
+        let confirm = ConfirmEmailChange { token: token.clone(), password: password.into() };
+        auth.confirm_email_change(&world.scope, "users", confirm)
+    };
+    for guess in ["wrong horse", "wrong house"] {
+        assert_eq!(code(confirm(guess).await), Code::ValidationFailed);
+    }
+    assert_eq!(code(confirm(PASSWORD).await), Code::RateLimited);
+    world.clock().advance_ms(60_000);
+    confirm(PASSWORD).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn file_tokens_read_files_and_nothing_else() {
     let world = World::new().await;
     let grant = world.ada(TokenMode::Long).await;
     let who = world.whoami(&grant.token).await.unwrap();
-    let token = world.auth.file_token(&world.scope, &who).unwrap();
+    let token = world.auth.file_token(&world.scope, &who).await.unwrap();
     assert!(world.auth.authenticate_file_token(&world.scope.tenant, token.expose()).await.is_ok());
     assert_eq!(code(world.whoami(&token).await), Code::TokenInvalid);
     let wrong = world.auth.authenticate_file_token(&world.scope.tenant, grant.token.expose()).await;
@@ -607,7 +703,14 @@ async fn an_api_key_acts_as_its_account_until_it_ends() {
     let now_ms = crate::kernel::clock::Clock::now_ms(world.clock());
     let (_, bound) =
         world.auth.create_key(&world.scope, &who, make(&["10.0.0.0/8"], Some(now_ms + 5_000))).await.unwrap();
-    let from = |ip: &str| world.auth.authenticate_from(&world.scope.tenant, Some(bound.expose()), ip.parse().ok());
+    let from = |ip: &str| {
+        world.auth.authenticate_from(
+            &world.scope.tenant,
+            Some(bound.expose()),
+            ip.parse().ok(),
+            RequestContext::default,
+        )
+    };
     assert!(from("10.1.2.3").await.is_ok());
     assert_eq!(code(from("192.168.0.1").await), Code::TokenInvalid);
     assert_eq!(code(world.whoami(&bound).await), Code::TokenInvalid, "no address is no permitted address");

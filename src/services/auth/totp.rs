@@ -7,6 +7,7 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::events::Who;
 use super::factors::{self, Factor, LoginWish};
 use super::login::Grant;
 use super::owner::Owner;
@@ -263,7 +264,9 @@ impl Auth {
         let collection = AuthCollection::find(&db.schema(), collection)?;
         require_totp(&collection)?;
         let mfa_id = login.wish.mfa_id.clone().unwrap_or_default();
-        let charged = self.charge(db, scope, &collection, mfa_id.expose().get(..15).unwrap_or_default())?;
+        let nobody = Who::Nobody(&collection.collection);
+        let charged = self.charge(db, scope, &collection, mfa_id.expose().get(..15).unwrap_or_default());
+        let charged = self.note_login(db, &scope.meta, factor, nobody, charged)?;
         let (wanted, sealer, tenant) = (Arc::clone(&collection.collection), self.0.sealer.clone(), db.id().clone());
         let tried = db.write(scope.meta.clone(), move |tx| {
             let Some(half) = factors::find_half(tx, &wanted, &mfa_id, tx.now_ms())? else { return Ok(None) };
@@ -283,11 +286,16 @@ impl Auth {
                 charged.held();
                 self.enter(db, scope, &collection, account, factor, login.wish).await
             }
-            Some((_, Check::Pause(seconds))) => {
+            Some((account, Check::Pause(seconds))) => {
                 charged.held();
-                Err(pause(seconds))
+                let who = Who::Account(&account.collection, account.record.id.as_str());
+                self.note_login(db, &scope.meta, factor, who, Err(pause(seconds)))
             }
-            Some((_, Check::Wrong)) | None => Err(AuthError::Credentials),
+            Some((account, Check::Wrong)) => {
+                let who = Who::Account(&account.collection, account.record.id.as_str());
+                self.note_login(db, &scope.meta, factor, who, Err(AuthError::Credentials))
+            }
+            None => self.note_login(db, &scope.meta, factor, nobody, Err(AuthError::Credentials)),
         }
     }
 

@@ -5,7 +5,7 @@
 //! move to another e-mail address by a plain update.
 //! Does not do: logging in, sessions, mails.
 
-use super::RecordError;
+use super::{RecordError, Scope};
 use crate::kernel::error::Detail;
 use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::random::Random;
@@ -15,7 +15,8 @@ use crate::schema::field::{Field, FieldKind};
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
 use crate::secrets::opaque;
-use crate::secrets::password::{Lane, PasswordHasher, Verdict};
+use crate::secrets::password::Verdict;
+use crate::services::login_guard;
 use serde_json::{Map, Value};
 
 /// What had to be computed before the writer could be asked.
@@ -34,25 +35,38 @@ impl Prepared {
     }
 }
 
-/// Hashes every password of `body`, and checks `oldPassword` against `stored` where both are there.
+/// The password an account has, and whose it is.
+#[derive(Debug)]
+pub(super) struct StoredPassword {
+    pub(super) account: String,
+    pub(super) hash: String,
+}
+
+/// Checks `oldPassword` against `stored` where both are there, and hashes every password of `body`.
+///
+/// The old one comes first and is charged as a guess: somebody with a stolen token finds no password here that the login
+/// would not give them.
 pub(super) async fn prepare(
-    hasher: &PasswordHasher,
-    lane: Lane,
+    scope: &Scope,
     collection: &Collection,
     body: &Map<String, Value>,
-    stored: Option<&str>,
+    stored: Option<StoredPassword>,
 ) -> Result<Prepared, RecordError> {
+    let (hasher, lane) = (&scope.tools.hasher, login_guard::lane(scope.ip.as_deref()));
     let mut prepared = Prepared::default();
+    if let (Some(stored), Some(Value::String(old))) = (stored, body.get("oldPassword")) {
+        let (tenant, now_ms) = (scope.tenant.id(), scope.request.now_ms);
+        let guard = &scope.tools.guard;
+        let guess = guard.charge(scope.ip.as_deref(), tenant, &collection.id, &stored.account, now_ms)?;
+        let verdict = guess.settle(hasher.verify_in(lane, Secret::new(old.as_str()), Some(&stored.hash)).await)?;
+        prepared.proven = matches!(verdict, Verdict::Match { .. }).then_some(stored.hash);
+    }
     for field in passwords(collection) {
         if let Some(Value::String(password)) = body.get(field.name.as_str())
             && !password.is_empty()
         {
             prepared.hashes.push((field.number, hasher.hash_in(lane, Secret::new(password.as_str())).await?));
         }
-    }
-    if let (Some(stored), Some(Value::String(old))) = (stored, body.get("oldPassword")) {
-        let verdict = hasher.verify_in(lane, Secret::new(old.as_str()), Some(stored)).await?;
-        prepared.proven = matches!(verdict, Verdict::Match { .. }).then(|| stored.to_owned());
     }
     Ok(prepared)
 }

@@ -1,21 +1,37 @@
 //! Who did what: the tenant's log as an audit trail, oldest first.
 //!
 //! Keeps true: only superusers read it; passwords, token keys and hidden fields never leave it; every page says whether
-//! the hash chain over all it looked at holds, whatever the filter left out. One call looks at a bounded stretch.
-//! Does not do: reads and failed attempts, which are not in the log; the chain up to the present end is the doctor's.
+//! the hash chain over all it looked at holds, whatever the filter left out, and whether the log begins and ends where it
+//! should. One call looks at a bounded stretch.
+//! Does not do: reads, which are not in the log; comparing the log with the records is the doctor's.
 
 use super::changes::{Printer, place, require_superuser, separate};
 use super::{Answer, RecordError, Scope};
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::kernel::limits;
+use crate::services::tenants::system::AUTH_EVENTS;
 use crate::store::{ChainWalk, LoggedTx};
 
 /// Transactions read from the log in one step.
 const STEP: usize = 1_000;
 
+/// What an entry is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditKind {
+    /// Everything.
+    #[default]
+    Any,
+    /// Who came in, who tried to, and what was done to whose access.
+    Auth,
+    /// Everything else.
+    Change,
+}
+
 /// Which entries are wanted; an empty text is any.
 #[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
+    /// What it is about.
+    pub kind: AuditKind,
     /// Who, as the log calls them: `superuser:…`, `record:users/…`, `key:…`, `anonymous`, `system`. A key's entries are
     /// also found by its owner, an impersonated account's by whoever acted through it.
     pub actor: String,
@@ -68,7 +84,7 @@ pub async fn list_audit(scope: &Scope, query: AuditQuery, form: AuditForm) -> Re
         .tenant
         .read(move |reader| {
             let (mut out, mut count, mut looked) = (Vec::new(), 0, 0);
-            let (mut at, mut verified) = (query.since, true);
+            let (mut at, mut verified) = (query.since, reader.log_ends_hold()?);
             // The entry the last page ended with, so that the chain is checked across pages.
             let before = reader.changes(query.since.saturating_sub(1), 1)?.pop();
             let mut chain = ChainWalk::default();
@@ -120,6 +136,9 @@ fn names(actor: &str, wanted: &str) -> bool {
 struct Wanted {
     collection: Option<CollectionId>,
     record: Option<RecordId>,
+    kind: AuditKind,
+    /// Where logins are.
+    events: Option<CollectionId>,
 }
 
 impl Wanted {
@@ -135,17 +154,24 @@ impl Wanted {
         };
         let record =
             named(&query.record).map(|id| RecordId::parse(&id).map_err(|_| RecordError::NotFound)).transpose()?;
-        Ok(Self { collection, record })
+        let events = scope.tenant.schema().find(AUTH_EVENTS).map(|events| events.id.clone());
+        Ok(Self { collection, record, kind: query.kind, events })
     }
 
     fn is_about(&self, collection: &CollectionId, record: &RecordId) -> bool {
-        self.collection.as_ref().is_none_or(|wanted| wanted == collection)
+        let of_kind = match self.kind {
+            AuditKind::Any => true,
+            AuditKind::Auth => self.events.as_ref() == Some(collection),
+            AuditKind::Change => self.events.as_ref() != Some(collection),
+        };
+        of_kind
+            && self.collection.as_ref().is_none_or(|wanted| wanted == collection)
             && self.record.as_ref().is_none_or(|wanted| wanted == record)
     }
 
     fn is_met(&self, query: &AuditQuery, change: &LoggedTx) -> bool {
         let at_ms = change.frame.hlc.millis();
-        let any = self.collection.is_none() && self.record.is_none();
+        let any = self.collection.is_none() && self.record.is_none() && self.kind == AuditKind::Any;
         let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
         (query.actor.is_empty() || names(&change.frame.actor, &query.actor))
             && is(&query.ip, change.frame.ip.as_deref().unwrap_or_default())

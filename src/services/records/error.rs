@@ -6,6 +6,7 @@
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::{CollectionName, FieldName};
 use crate::secrets::password::PasswordError;
+use crate::services::login_guard::GuessRefused;
 use crate::store::StoreError;
 use std::borrow::Cow;
 
@@ -22,6 +23,9 @@ pub enum RecordError {
     /// A password could not be hashed or checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// Too many wrong passwords came from there.
+    #[error(transparent)]
+    Throttled(#[from] GuessRefused),
     /// No collection has this name or id.
     #[error("no collection {0:?}")]
     UnknownCollection(String),
@@ -119,6 +123,7 @@ impl Fault for RecordError {
             Self::Store(error) => error.code(),
             Self::Query(error) => error.code(),
             Self::Password(error) => error.code(),
+            Self::Throttled(_) => Code::RateLimited,
             Self::UnknownCollection(_) => Code::CollectionNotFound,
             Self::NotFound => Code::RecordNotFound,
             Self::FileNotFound => Code::FileNotFound,
@@ -143,6 +148,7 @@ impl Fault for RecordError {
             Self::Store(error) => error.public(),
             Self::Query(error) => error.public(),
             Self::Password(error) => error.public(),
+            Self::Throttled(refused) => Cow::Borrowed(&refused.message),
             Self::SuperuserOnly { action, .. } => Cow::Owned(format!("Only superusers can {action} these records.")),
             Self::ReadOnly(name) => {
                 Cow::Owned(format!("The collection {name} is a view; its records cannot be changed."))
@@ -205,6 +211,7 @@ impl Fault for RecordError {
             Self::Store(error) => error.retry_after_s(),
             Self::Query(error) => error.retry_after_s(),
             Self::Password(error) => error.retry_after_s(),
+            Self::Throttled(refused) => Some(refused.retry_after_s),
             Self::Batch { fault, .. } => fault.retry_after_s(),
             Self::Overtaken => Some(1),
             _ => None,

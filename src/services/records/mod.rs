@@ -50,6 +50,7 @@ use crate::kernel::random::Random;
 use crate::query::request::{CallerClass, RequestContext};
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::PasswordHasher;
+use crate::services::login_guard::{LoginGuard, LoginLimits};
 use crate::store::{Actor, TenantDb, WriteMeta};
 use bytes::Bytes;
 use std::fmt;
@@ -109,6 +110,8 @@ pub struct RecordTools {
     pub hasher: PasswordHasher,
     /// Signs cursors, one derived key per tenant.
     pub secret: NodeSecret,
+    /// Slows down guessing at `oldPassword`; the same as for logins.
+    pub guard: Arc<LoginGuard>,
     /// Keeps answers; `None` runs without a cache.
     pub cache: Option<cached::RecordCache>,
     plans: plans::Plans,
@@ -117,7 +120,14 @@ pub struct RecordTools {
 impl RecordTools {
     /// Puts the tools together, with an empty memory of plans.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
-        Self { clock, random, hasher, secret, cache: None, plans: plans::Plans::new() }
+        let guard = Arc::new(LoginGuard::new(LoginLimits::default()));
+        Self { clock, random, hasher, secret, guard, cache: None, plans: plans::Plans::new() }
+    }
+
+    /// Counts wrong passwords in `guard` from now on.
+    #[must_use]
+    pub fn with_guard(self, guard: Arc<LoginGuard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// Reads through `cache` from now on.

@@ -4,7 +4,7 @@
 //! read-modify-write are decided on the data the transaction itself sees; a receipt is stored with the write it proves.
 //! Does not do: more than one request (that is `batch`), reading (that is `read`), moving files (that is `uploads`).
 
-use super::account::{self, Prepared, Standing};
+use super::account::{self, Prepared, Standing, StoredPassword};
 use super::idempotency::Idempotency;
 use super::read::{self, View};
 use super::through::{Through, Written};
@@ -17,7 +17,6 @@ use crate::query::request::RequestContext;
 use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind, Schema};
-use crate::secrets::password::Lane;
 use crate::services::files::Upload;
 use crate::store::{StoreError, WriteToken, WriteTx};
 use serde_json::{Map, Value};
@@ -199,15 +198,14 @@ pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Pre
         (Some(id), true) => stored_password(scope, collection, id).await?,
         _ => None,
     };
-    let lane = Lane::of(scope.ip.as_deref());
-    account::prepare(&scope.tools.hasher, lane, collection, &request.body, stored.as_deref()).await
+    account::prepare(scope, collection, &request.body, stored).await
 }
 
 async fn stored_password(
     scope: &Scope,
     collection: &Arc<Collection>,
     id: String,
-) -> Result<Option<String>, RecordError> {
+) -> Result<Option<StoredPassword>, RecordError> {
     let Some(field) = account::password_field(collection).map(|field| field.number) else { return Ok(None) };
     let collection = Arc::clone(collection);
     scope
@@ -215,7 +213,7 @@ async fn stored_password(
         .read(move |reader| {
             let record = reader.find_record(&collection, &id)?;
             let hash = record.as_ref().and_then(|record| record.get(field)).and_then(Stored::as_text);
-            Ok::<_, RecordError>(hash.map(str::to_owned))
+            Ok::<_, RecordError>(hash.map(|hash| StoredPassword { account: id.clone(), hash: hash.to_owned() }))
         })
         .await
 }

@@ -40,6 +40,12 @@ pub const PASSKEYS: &str = "_passkeys";
 pub const EXTERNAL_AUTHS: &str = "_externalAuths";
 /// Name of the collection of places from which accounts were entered, as in PocketBase.
 pub const AUTH_ORIGINS: &str = "_authOrigins";
+/// Name of the collection of accounts that may not come in for the time being.
+pub const SUSPENSIONS: &str = "_suspensions";
+/// Name of the collection of logins and what else was done to whose access.
+pub const AUTH_EVENTS: &str = "_authEvents";
+/// Id of [`AUTH_EVENTS`], the same in every file.
+pub const AUTH_EVENTS_ID: &str = "tn_auth_events";
 /// Name of the collection of API keys.
 pub const API_KEYS: &str = "_apiKeys";
 /// Name of the auth collection every tenant starts with, as in PocketBase.
@@ -61,6 +67,8 @@ pub fn control_collections(random: &dyn Random, now_ms: i64) -> Vec<Collection> 
         passkeys(now_ms),
         external_auths(now_ms),
         auth_origins(now_ms),
+        suspensions(now_ms),
+        auth_events(now_ms),
     ]
 }
 
@@ -77,6 +85,8 @@ pub fn tenant_collections(now_ms: i64) -> Vec<Collection> {
         passkeys(now_ms),
         external_auths(now_ms),
         auth_origins(now_ms),
+        suspensions(now_ms),
+        auth_events(now_ms),
     ]
 }
 
@@ -229,6 +239,7 @@ fn otps(now_ms: i64) -> Collection {
     draft.text("sentTo", 255);
     draft.date("expires");
     draft.stamps();
+    draft.secret("keyHash");
     draft.index("record", &["collectionRef", "recordRef"]);
     draft.build(now_ms)
 }
@@ -316,6 +327,37 @@ fn auth_origins(now_ms: i64) -> Collection {
     draft.secret("fingerprint");
     draft.stamps();
     draft.index("record", &["collectionRef", "recordRef"]);
+    draft.build(now_ms)
+}
+
+/// One row for each suspended account; its id follows from the account, so that looking for it is one look.
+fn suspensions(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_suspensions", SUSPENSIONS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.text("reason", 500);
+    draft.date("until");
+    draft.stamps();
+    draft.unique("record", &["collectionRef", "recordRef"], None);
+    draft.build(now_ms)
+}
+
+/// Says `account`, not `recordRef`: what happened stays when the account goes.
+fn auth_events(now_ms: i64) -> Collection {
+    let mut draft = Draft::base(AUTH_EVENTS_ID, AUTH_EVENTS);
+    draft.required_text("event", 32);
+    draft.text("method", 32);
+    draft.text("outcome", 32);
+    draft.text("collectionRef", 64);
+    draft.text("account", 255);
+    draft.text("identity", 64);
+    draft.text("ip", 64);
+    draft.text("requestId", 100);
+    draft.number("count");
+    draft.date("expires");
+    draft.stamps();
+    draft.index("account", &["account"]);
+    draft.index("expires", &["expires"]);
     draft.build(now_ms)
 }
 

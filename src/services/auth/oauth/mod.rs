@@ -19,6 +19,7 @@ mod ticket;
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
+use super::events::Who;
 use super::factors::{Factor, LoginWish};
 use super::login::Grant;
 use super::{Auth, AuthScope, Caller, Identity};
@@ -308,7 +309,9 @@ impl Auth {
         let provider = providers::providers(&collection.options.rest).into_iter().find(|it| it.name == login.provider);
         let provider = provider.ok_or_else(|| OAuthError::UnknownProvider(login.provider.clone()))?;
         // Nothing is guessed at here but the sign-in itself, so only the address is counted.
-        let guess = self.charge(db, scope, &collection, login.code_verifier.expose())?;
+        let nobody = Who::Nobody(&collection.collection);
+        let guess = self.charge(db, scope, &collection, login.code_verifier.expose());
+        let guess = self.note_login(db, &scope.meta, Factor::OAuth2, nobody, guess)?;
         let outcome = self.exchange(db, &collection, &provider, &login).await;
         if let Err(error) = &outcome {
             tracing::info!(
@@ -320,9 +323,11 @@ impl Auth {
         if !outcome.as_ref().is_err_and(|error| error.code() != Code::UpstreamFailed) {
             guess.held();
         }
+        let outcome = self.note_login(db, &scope.meta, Factor::OAuth2, nobody, outcome.map_err(AuthError::from));
         let Outcome { profile, tokens } = outcome?;
         let entry = Entry { auth: self, db, scope, collection: &collection, provider: &provider, profile: &profile };
-        let (account, is_new) = entry.settle(creator, identity, login.create_data).await?;
+        let settled = entry.settle(creator, identity, login.create_data).await;
+        let (account, is_new) = self.note_login(db, &scope.meta, Factor::OAuth2, nobody, settled)?;
         let mut meta = profile.to_meta();
         meta.extend(tokens);
         meta.insert("isNew".to_owned(), json!(is_new));

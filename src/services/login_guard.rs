@@ -3,13 +3,12 @@
 //! Keeps true: only failures are charged, to the address they come from and to the pair of address and identity, never
 //! to an identity alone, so a stranger's guesses do not close an account to its owner; a guess is charged before it is
 //! checked and given back if it holds, so guesses in parallel, or cut off by the client, count too. What is refused does
-//! not depend on whether the account exists. Does not do: limits on requests as such, those are at the edge.
+//! not depend on whether the account exists. Wherever a password is compared, a guess is charged here.
+//! Does not do: limits on requests as such, those are at the edge.
 
-use super::error::AuthError;
 use crate::kernel::ident::{CollectionId, TenantId};
-use crate::secrets::password::Lane;
+use crate::secrets::password::{Lane, PasswordError, Verdict};
 use crate::services::throttle::{Quota, Throttle, address_group};
-use crate::store::WriteMeta;
 use std::net::IpAddr;
 
 /// How many failures are allowed; `None` is any number.
@@ -19,6 +18,16 @@ pub struct LoginLimits {
     pub per_identity: Option<Quota>,
     /// From one address for all identities together.
     pub per_address: Option<Quota>,
+}
+
+/// One more guess is too many; says which limit, how much and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("too many failed logins")]
+pub struct GuessRefused {
+    /// One sentence for the caller.
+    pub message: String,
+    /// When one more guess is allowed.
+    pub retry_after_s: u32,
 }
 
 /// Counts failed logins; shared by all requests.
@@ -38,15 +47,15 @@ impl LoginGuard {
     }
 
     /// Charges one guess at `identity`, or refuses it. [`Guess::held`] gives it back.
-    pub(super) fn charge<'guard>(
+    pub(crate) fn charge<'guard>(
         &'guard self,
-        meta: &WriteMeta,
+        ip: Option<&str>,
         tenant: &TenantId,
         collection: &CollectionId,
         identity: &str,
         now_ms: i64,
-    ) -> Result<Guess<'guard>, AuthError> {
-        let Some(address) = meta.ip.as_deref().and_then(|text| text.parse().ok()).map(address_group) else {
+    ) -> Result<Guess<'guard>, GuessRefused> {
+        let Some(address) = ip.and_then(|text| text.parse().ok()).map(address_group) else {
             // No address: the guess comes from the node itself.
             return Ok(Guess { guard: self, key: None });
         };
@@ -65,7 +74,7 @@ impl LoginGuard {
     }
 }
 
-fn refuse(throttle: Option<&Throttle>, key: &impl std::hash::Hash, now_ms: i64, of: &str) -> Result<(), AuthError> {
+fn refuse(throttle: Option<&Throttle>, key: &impl std::hash::Hash, now_ms: i64, of: &str) -> Result<(), GuessRefused> {
     let Some(throttle) = throttle else { return Ok(()) };
     let standing = throttle.take(key, now_ms);
     if standing.allowed {
@@ -75,18 +84,27 @@ fn refuse(throttle: Option<&Throttle>, key: &impl std::hash::Hash, now_ms: i64, 
         (throttle.quota().permits(), throttle.quota().window_s(), standing.retry_after_s);
     let message =
         format!("Too many failed logins from {of}: {permits} per {window_s} s; try again in {retry_after_s} s.");
-    Err(AuthError::Throttled { message, retry_after_s })
+    Err(GuessRefused { message, retry_after_s })
 }
 
 /// A guess that was charged.
-pub(super) struct Guess<'guard> {
+#[derive(Debug)]
+pub(crate) struct Guess<'guard> {
     guard: &'guard LoginGuard,
     key: Option<(IpAddr, TenantId, CollectionId, String)>,
 }
 
 impl Guess<'_> {
+    /// Gives the guess back unless `verdict` says that it was wrong: one that nobody looked at is no failure.
+    pub(crate) fn settle(self, verdict: Result<Verdict, PasswordError>) -> Result<Verdict, PasswordError> {
+        if !matches!(verdict, Ok(Verdict::Mismatch)) {
+            self.held();
+        }
+        verdict
+    }
+
     /// The credentials held, or were not looked at: nothing is charged.
-    pub(super) fn held(self) {
+    pub(crate) fn held(self) {
         let Some(key) = &self.key else { return };
         if let Some(throttle) = &self.guard.per_address {
             throttle.give_back(&key.0);
@@ -97,7 +115,35 @@ impl Guess<'_> {
     }
 }
 
-/// Where the hashing for this request waits.
-pub(super) fn lane(meta: &WriteMeta) -> Lane {
-    Lane::of(meta.ip.as_deref())
+/// Where the hashing for this request waits: behind others of its address, an IPv6 network of 64 bits being one.
+pub(crate) fn lane(ip: Option<&str>) -> Lane {
+    match ip.and_then(|text| text.parse().ok()).map(address_group) {
+        Some(group) => Lane::of(Some(&group.to_string())),
+        None => Lane::of(ip),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guess_that_nobody_looked_at_is_no_failure() {
+        let (quota, ip) = (Quota::new(1, 60), Some("10.0.0.1"));
+        let guard = LoginGuard::new(LoginLimits { per_identity: quota, per_address: quota });
+        let (tenant, users) = (TenantId::parse("t00000000000001").unwrap(), CollectionId::parse("users").unwrap());
+        let charge = || guard.charge(ip, &tenant, &users, "ada", 0);
+        charge().unwrap().settle(Err(PasswordError::Busy)).unwrap_err();
+        charge().unwrap().settle(Ok(Verdict::Match { needs_rehash: false })).unwrap();
+        charge().unwrap().settle(Ok(Verdict::Mismatch)).unwrap();
+        assert_eq!(charge().unwrap_err().retry_after_s, 60);
+    }
+
+    #[test]
+    fn hashing_of_one_network_waits_in_one_lane() {
+        assert_eq!(lane(Some("2001:db8::1")), lane(Some("2001:db8::ffff")));
+        assert_ne!(lane(Some("2001:db8::1")), lane(Some("2001:db8:0:1::1")));
+        assert_ne!(lane(Some("10.0.0.1")), lane(Some("10.0.0.2")));
+        assert_eq!(lane(None), lane(None));
+    }
 }

@@ -1,0 +1,230 @@
+//! Keeping an account out for the time being, without deleting anything it has.
+//!
+//! Keeps true: suspending ends, in one transaction, every token, session, half-finished login and one-time code of the
+//! account; its API keys and its passwords are refused until it is resumed or the time is over; all of that acts on the
+//! next request, and on those under way. Does not do: deciding whom to suspend; superusers do.
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::events::{Event, Outcome, Who};
+use super::known::Key;
+use super::{Auth, AuthScope, Identity, sessions};
+use crate::kernel::datetime;
+use crate::kernel::ident::RecordId;
+use crate::kernel::value::Stored;
+use crate::query::request::AuthRecord;
+use crate::schema::record::RecordImage;
+use crate::schema::{Collection, Schema};
+use crate::secrets::opaque;
+use crate::services::tenants::rows;
+use crate::services::tenants::system::SUSPENSIONS;
+use crate::store::{Reader, StoreError, TenantDb};
+use std::sync::Arc;
+
+/// What is said about a suspension.
+#[derive(Debug, Clone, Default)]
+pub struct Suspend {
+    /// Why, for the administrators; 500 characters at most.
+    pub reason: String,
+    /// When it ends by itself, milliseconds since the Unix epoch; `None` is never.
+    pub until_ms: Option<i64>,
+}
+
+/// A suspension as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuspensionInfo {
+    /// Why.
+    pub reason: String,
+    /// When it ends by itself, storage form; empty is never.
+    pub until: String,
+    /// Since when, storage form.
+    pub created: String,
+}
+
+impl Auth {
+    /// Suspends account `id` from now on; one that is suspended already gets the new reason and end.
+    pub async fn suspend_account(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        id: &str,
+        wish: Suspend,
+        identity: &Identity,
+    ) -> Result<SuspensionInfo, AuthError> {
+        require_superuser(identity)?;
+        let db = self.db(scope, collection);
+        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
+        if identity.account().is_some_and(|own| own.collection.id == accounts.id && own.record.id.as_str() == id) {
+            let message = "Nobody suspends the account they act with; have another superuser do it.";
+            return Err(AuthError::field("id", "validation_own_account", message));
+        }
+        check_wish(&wish, self.0.clock.now_ms())?;
+        let (wanted, id, key) =
+            (Arc::clone(&accounts), id.to_owned(), opaque::generate_token_key(self.0.random.as_ref()));
+        let done = db.write(scope.meta.clone(), move |tx| {
+            let account = account::read(tx, &wanted, &id)?.ok_or(AuthError::NotFound("account"))?;
+            let suspensions = suspensions(tx.schema())?;
+            let row_id = row_id(&account);
+            for row in of_account(tx, &suspensions, &account)? {
+                tx.delete(&suspensions, &row.id)?;
+            }
+            let values = [
+                ("collectionRef", Stored::text(&account.collection.id)),
+                ("recordRef", Stored::text(&account.record.id)),
+                ("reason", Stored::from(wish.reason)),
+                ("until", Stored::from(wish.until_ms.map(datetime::format_ms).unwrap_or_default())),
+            ];
+            let image = rows::image(&suspensions, row_id, &values, tx.now_ms());
+            tx.insert(&suspensions, &image)?;
+            sessions::lock_out(tx, &account, key)?;
+            Ok::<_, AuthError>((info(&suspensions, &image), account))
+        });
+        let (info, account) = done.await?.value;
+        self.note_about(db, scope, "suspend", &account);
+        Ok(info)
+    }
+
+    /// Lets a suspended account in again.
+    pub async fn resume_account(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        id: &str,
+        identity: &Identity,
+    ) -> Result<(), AuthError> {
+        require_superuser(identity)?;
+        let db = self.db(scope, collection);
+        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
+        let id = id.to_owned();
+        let done = db.write(scope.meta.clone(), move |tx| {
+            let account = account::read(tx, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
+            let suspensions = suspensions(tx.schema())?;
+            let found = of_account(tx, &suspensions, &account)?;
+            if found.is_empty() {
+                return Err(AuthError::NotFound("suspension"));
+            }
+            for row in found {
+                tx.delete(&suspensions, &row.id)?;
+            }
+            Ok::<_, AuthError>(account)
+        });
+        let account = done.await?.value;
+        self.note_about(db, scope, "resume", &account);
+        Ok(())
+    }
+
+    /// The suspension of account `id`, also one whose time is over.
+    pub async fn get_suspension(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        id: &str,
+        identity: &Identity,
+    ) -> Result<SuspensionInfo, AuthError> {
+        require_superuser(identity)?;
+        let db = self.db(scope, collection);
+        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
+        let id = id.to_owned();
+        db.read(move |reader| {
+            let account = account::read(reader, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
+            let suspensions = suspensions(reader.schema())?;
+            let row = of_account(reader, &suspensions, &account)?.pop().ok_or(AuthError::NotFound("suspension"))?;
+            Ok(info(&suspensions, &row))
+        })
+        .await
+    }
+
+    /// Ends every token and session of account `id`.
+    pub async fn end_sessions_of(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        id: &str,
+        identity: &Identity,
+    ) -> Result<(), AuthError> {
+        require_superuser(identity)?;
+        let db = self.db(scope, collection);
+        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
+        let (id, key) = (id.to_owned(), opaque::generate_token_key(self.0.random.as_ref()));
+        let done = db.write(scope.meta.clone(), move |tx| {
+            let account = account::read(tx, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
+            sessions::lock_out(tx, &account, key)?;
+            Ok::<_, AuthError>(account)
+        });
+        let account = done.await?.value;
+        self.note_about(db, scope, "endSessions", &account);
+        Ok(())
+    }
+
+    fn note_about(&self, db: &TenantDb, scope: &AuthScope, event: &'static str, account: &AuthRecord) {
+        let who = Who::Account(&account.collection, account.record.id.as_str());
+        self.note(db, &scope.meta, Event { event, method: "", outcome: Outcome::Ok, who });
+    }
+
+    /// Whether `account` is suspended now; from memory, also that it is not.
+    pub(super) async fn is_suspended(&self, db: &TenantDb, account: &AuthRecord) -> Result<bool, AuthError> {
+        let Some(key) = key(db, account) else { return Ok(false) };
+        let row = match self.0.known.find(&key) {
+            Ok(row) => row,
+            Err(ticket) => {
+                let id = key.record.clone();
+                let read = db.read(move |reader| match reader.schema().find(SUSPENSIONS) {
+                    Some(suspensions) => account::read(reader, suspensions, id.as_str()),
+                    None => Ok::<_, StoreError>(None),
+                });
+                let row = read.await?;
+                self.0.known.keep(key, ticket, row.clone());
+                row
+            }
+        };
+        Ok(row.is_some_and(|row| is_in_force(&row, self.0.clock.now_ms())))
+    }
+}
+
+/// Where the suspension of `account` would be; `None` in a file of an older version.
+pub(super) fn key(db: &TenantDb, account: &AuthRecord) -> Option<Key> {
+    let collection = db.schema().find(SUSPENSIONS)?.id.clone();
+    Some(Key { tenant: db.id().clone(), collection, record: row_id(account) })
+}
+
+fn is_in_force(row: &AuthRecord, now_ms: i64) -> bool {
+    rows::moment_ms(&row.collection, &row.record, "until").is_none_or(|until_ms| until_ms > now_ms)
+}
+
+fn row_id(account: &AuthRecord) -> RecordId {
+    let digest = opaque::digest_hex(&format!("suspension/{}/{}", account.collection.id, account.record.id));
+    let id = digest.get(..15).and_then(|id| RecordId::parse(id).ok());
+    id.expect("invariant: fifteen hexadecimal digits are a record id")
+}
+
+fn require_superuser(identity: &Identity) -> Result<(), AuthError> {
+    if identity.is_superuser() { Ok(()) } else { Err(AuthError::SuperuserRequired) }
+}
+
+fn check_wish(wish: &Suspend, now_ms: i64) -> Result<(), AuthError> {
+    if wish.reason.chars().count() > 500 {
+        return Err(AuthError::field("reason", "validation_length_out_of_range", "Must have at most 500 characters."));
+    }
+    if wish.until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+        return Err(AuthError::field("until", "validation_date_too_early", "Must lie in the future, or be empty."));
+    }
+    Ok(())
+}
+
+fn info(suspensions: &Collection, row: &RecordImage) -> SuspensionInfo {
+    let text = |name: &str| rows::text(suspensions, row, name).to_owned();
+    SuspensionInfo { reason: text("reason"), until: text("until"), created: text("created") }
+}
+
+fn of_account(
+    reader: &Reader<'_>,
+    suspensions: &Collection,
+    account: &AuthRecord,
+) -> Result<Vec<RecordImage>, AuthError> {
+    let owner = [("collectionRef", account.collection.id.as_str()), ("recordRef", account.record.id.as_str())];
+    Ok(rows::find_by_texts(reader, suspensions, &owner)?)
+}
+
+fn suspensions(schema: &Schema) -> Result<Arc<Collection>, AuthError> {
+    schema.find(SUSPENSIONS).cloned().ok_or_else(|| AuthError::UnknownCollection(SUSPENSIONS.to_owned()))
+}
