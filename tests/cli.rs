@@ -311,6 +311,27 @@ fn budgets_and_the_audit_log_are_at_hand_on_the_command_line() {
 }
 
 #[test]
+fn accounts_are_suspended_and_resumed_from_the_command_line() {
+    let folder = TempDir::new().unwrap();
+    let node = Node::start(folder.path());
+    let tenantry = |args: &[&str]| run(folder.path(), &[args, &["--data-dir", "data"]].concat());
+    let ada = |command| ["user", command, "ada@example.com", "--collection", "_superusers"];
+    code(&tenantry(&["superuser", "create", "ada@example.com"]), 0);
+    let suspended = [&ada("suspend")[..], &["--reason", "left", "--until", "2999-01-31"]].concat();
+    let suspended = tenantry(&suspended);
+    assert!(code(&suspended, 0).contains("suspended ada@example.com"));
+    code(&tenantry(&[&ada("suspend")[..], &["--until", "yesterday"]].concat()), 5);
+    assert!(code(&tenantry(&ada("sessions")), 0).contains("SESSION"));
+    assert!(code(&tenantry(&[&ada("sessions")[..], &["--end-all"]].concat()), 0).contains("ended every session"));
+    assert!(code(&tenantry(&ada("resume")), 0).contains("resumed"));
+    code(&tenantry(&ada("resume")), 5);
+    code(&tenantry(&["user", "resume", "nobody@example.com"]), 2);
+    let trail = code(&tenantry(&["audit", "list", "--tenant", "_node", "--kind", "auth"]), 0);
+    assert!(trail.contains("suspend ok") && trail.contains("resume ok"), "{trail}");
+    assert_eq!(node.stop(), Some(0));
+}
+
+#[test]
 fn what_is_made_is_for_its_owner_alone_and_an_export_overwrites_nothing() {
     use std::os::unix::fs::PermissionsExt;
     let folder = TempDir::new().unwrap();

@@ -37,6 +37,9 @@ pub(super) enum Command {
     /// Create superusers, give them new passwords, let them in who lost their second factor
     #[command(subcommand)]
     Superuser(SuperuserCommand),
+    /// Suspend accounts, let them in again, look at their sessions and end them
+    #[command(subcommand)]
+    User(UserCommand),
     /// Look at blueprints and bring tenants to them
     #[command(subcommand)]
     Blueprint(BlueprintCommand),
@@ -123,6 +126,56 @@ pub(super) struct SuperuserArgs {
     /// Read the password from the first line of the standard input; without it a password is made and printed once
     #[arg(long)]
     pub(super) password_stdin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct UserArgs {
+    /// E-mail address or record id of the account
+    pub(super) account: String,
+    /// Slug or id of the tenant
+    #[arg(long, default_value = "main")]
+    pub(super) tenant: String,
+    /// The auth collection; `_superusers` are those of the node
+    #[arg(long, default_value = "users")]
+    pub(super) collection: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Refuse every login, token and API key of an account from now on
+    #[command(
+        after_help = "Examples:\n  tenantry user suspend ada@example.com --tenant acme --reason \"left the company\"\n  tenantry user suspend ada@example.com --until 2030-01-31"
+    )]
+    Suspend {
+        #[command(flatten)]
+        user: UserArgs,
+        /// Why, for the administrators
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Resume by itself at this moment, such as 2030-01-31 or 2030-01-31T08:00:00Z
+        #[arg(long, default_value = "")]
+        until: String,
+    },
+    /// Let a suspended account in again
+    #[command(after_help = "Examples:\n  tenantry user resume ada@example.com --tenant acme")]
+    Resume {
+        #[command(flatten)]
+        user: UserArgs,
+    },
+    /// List the sessions of an account, or end them
+    #[command(
+        after_help = "Examples:\n  tenantry user sessions ada@example.com --tenant acme\n  tenantry user sessions ada@example.com --end SESSION\n  tenantry user sessions ada@example.com --end-all"
+    )]
+    Sessions {
+        #[command(flatten)]
+        user: UserArgs,
+        /// End this session
+        #[arg(long, value_name = "SESSION", conflicts_with = "end_all")]
+        end: Option<String>,
+        /// End every session and token
+        #[arg(long)]
+        end_all: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -440,6 +493,9 @@ pub(super) struct AuditFilter {
     /// Slug or id of the tenant; `_node` is the log of the node itself
     #[arg(long, default_value = "main")]
     pub(super) tenant: String,
+    /// auth: who came in, who tried to, whose access was changed; change: everything else
+    #[arg(long)]
+    pub(super) kind: Option<String>,
     /// Only changes by this actor
     #[arg(long)]
     pub(super) actor: Option<String>,
@@ -466,7 +522,9 @@ pub(super) struct AuditFilter {
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
     /// Show the newest entries as a table
-    #[command(after_help = "Examples:\n  tenantry audit list --tenant acme --actor users/USER")]
+    #[command(
+        after_help = "Examples:\n  tenantry audit list --tenant acme --actor record:users/USER\n  tenantry audit list --tenant acme --kind auth"
+    )]
     List(AuditFilter),
     /// Write every matching entry to the standard output
     #[command(

@@ -88,6 +88,7 @@ fn path(filter: &AuditFilter) -> String {
         tenant => format!("/t/{}/api/audit", segment(tenant)),
     };
     let wanted = [
+        ("kind", &filter.kind),
         ("actor", &filter.actor),
         ("collection", &filter.collection),
         ("record", &filter.record),
@@ -111,13 +112,24 @@ fn row(entry: &Value) -> [String; 6] {
     [text("lsn"), text("time"), text("actor"), text("ip"), text("requestId"), ops.to_string()]
 }
 
+/// What an entry says about somebody's access, in one line: `login password failed`.
+fn event(entry: &Value) -> String {
+    let ops = entry.get("ops").and_then(Value::as_array).into_iter().flatten();
+    let records = ops.filter(|op| op.get("collectionName").and_then(Value::as_str) == Some("_authEvents"));
+    let said = records.filter_map(|op| op.get("record")).map(|record| {
+        let members = ["event", "method", "outcome", "account"].map(|name| record.get(name).and_then(Value::as_str));
+        members.into_iter().flatten().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+    });
+    said.collect::<Vec<_>>().join(", ")
+}
+
 fn table<'a>(entries: impl Iterator<Item = &'a Value>) {
     let mut table = comfy_table::Table::new();
     table
         .load_style(comfy_table::presets::NOTHING)
-        .set_header(["POSITION", "TIME", "ACTOR", "IP", "REQUEST", "CHANGES"]);
+        .set_header(["POSITION", "TIME", "ACTOR", "IP", "REQUEST", "CHANGES", "EVENT"]);
     for entry in entries {
-        table.add_row(row(entry));
+        table.add_row(row(entry).into_iter().chain([event(entry)]));
     }
     say!("{table}");
 }

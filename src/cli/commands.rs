@@ -9,7 +9,7 @@ use super::client::{Client, accepted};
 use super::demo;
 use super::outcome::Failure;
 use super::schema;
-use super::{audit, usage};
+use super::{audit, usage, user};
 use crate::app::{self, Parts};
 use crate::config::{Config, LogFormat};
 use crate::kernel::random::SystemRandom;
@@ -43,6 +43,7 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
         Command::Superuser(SuperuserCommand::Create(args)) => create_superuser(&client, args).await,
         Command::Superuser(SuperuserCommand::Reset(args)) => reset_superuser(&client, args).await,
         Command::Superuser(SuperuserCommand::ResetMfa { email }) => reset_mfa(&client, &email).await,
+        Command::User(command) => user::user(&client, command).await,
         Command::Collection(command) => schema::collection(&client, command).await,
         Command::Blueprint(command) => schema::blueprint(&client, command).await,
         Command::Rules(command) => schema::rules(&client, command).await,

@@ -15,6 +15,7 @@ mod demo;
 mod outcome;
 mod schema;
 mod usage;
+mod user;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};
