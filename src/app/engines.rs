@@ -4,7 +4,9 @@
 //! checkpoints, then releases the files. Does not do: answering requests.
 
 use super::metering::{Feed, Scales, UsageWatch};
-use super::observe::{CacheFeed, CacheWatch, DiskHealth, PurgeWatch, SlowQueryLog, StoreWatch, TenantsWatch};
+use super::observe::{
+    CacheFeed, CacheWatch, DiskHealth, PurgeWatch, SlowQueryLog, StoreWatch, TenantsWatch, ValuesWatch,
+};
 use super::upkeep::Upkeep;
 use super::warming::Warming;
 use super::{Parts, StartError, folder};
@@ -216,6 +218,7 @@ impl Engines {
             registry: self.registry.clone(),
             clock: Arc::clone(&parts.clock),
         }));
+        sources.push(Arc::new(ValuesWatch(self.kv.clone())));
         if let Some(cache) = self.cache.clone().map(CacheWatch).map(Arc::new) {
             health.push(Arc::clone(&cache) as _);
             sources.push(cache);
@@ -365,6 +368,7 @@ fn open_cache(config: &Config, parts: &Parts) -> Option<Cache> {
         disk_bytes_max: config.cache.disk_bytes_max,
         disk_read_deadline_ms: config.cache.disk_read_deadline_ms,
         verify_every: config.cache.verify_every,
+        adaptive: config.cache.adaptive,
         clock: Arc::clone(&parts.clock),
         ..CacheOptions::default()
     };

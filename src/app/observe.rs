@@ -2,6 +2,7 @@
 //!
 //! Keeps true: reading these never waits for an engine. Does not do: counting; engines count.
 
+use crate::cache::kv::Kv;
 use crate::cache::stamp::Touched;
 use crate::cache::{self, Cache, CommitSummary};
 use crate::kernel::ident::TenantId;
@@ -124,11 +125,19 @@ impl MetricSource for CacheWatch {
     fn collect(&self, out: &mut Exposition) {
         let report = self.0.stats();
         let disk = &report.disk;
-        let rows: [(&str, &str, &str, u64); 16] = [
+        let rows: [(&str, &str, &str, u64); 24] = [
             ("tenantry_cache_l1_hits_total", "counter", "Answers from memory.", report.total.l1_hits),
             ("tenantry_cache_l2_hits_total", "counter", "Answers from disk.", report.total.l2_hits),
             ("tenantry_cache_misses_total", "counter", "Answers that had to be loaded.", report.total.misses),
             ("tenantry_cache_bypasses_total", "counter", "Answers loaded past the cache.", report.total.bypasses),
+            ("tenantry_cache_joined_total", "counter", "Misses that shared another's load.", report.total.joined),
+            ("tenantry_cache_stale_total", "counter", "Answers found that a write had aged.", report.total.stale),
+            ("tenantry_cache_expired_total", "counter", "Answers found whose time was over.", report.total.expired),
+            ("tenantry_cache_swept_total", "counter", "Such answers removed by upkeep.", report.total.swept),
+            ("tenantry_cache_trims_total", "counter", "Answers over their tenant's share.", report.total.trims),
+            ("tenantry_cache_rejected_total", "counter", "Answers too large to keep.", report.total.rejected),
+            ("tenantry_cache_decisions_total", "counter", "Times the cache adapted itself.", report.decided),
+            ("tenantry_cache_stamp_bytes", "gauge", "Bytes of the tables that tell freshness.", report.stamp_bytes),
             ("tenantry_cache_memory_bytes", "gauge", "Bytes of answers in memory.", report.memory_bytes),
             ("tenantry_cache_memory_entries", "gauge", "Answers in memory.", report.memory_entries),
             (
@@ -146,6 +155,24 @@ impl MetricSource for CacheWatch {
             ("tenantry_cache_disk_resets_total", "counter", "Times the disk tier broke.", disk.resets),
             ("tenantry_cache_disk_rotations_total", "counter", "Times it outgrew its budget.", disk.rotations),
             ("tenantry_cache_disk_bytes", "gauge", "Bytes in the disk tier.", disk.bytes),
+        ];
+        rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
+    }
+}
+
+/// The values and locks of applications.
+pub(super) struct ValuesWatch(pub(super) Kv);
+
+impl MetricSource for ValuesWatch {
+    fn collect(&self, out: &mut Exposition) {
+        let stats = self.0.stats();
+        let whole = |number: usize| number as u64;
+        let rows: [(&str, &str, &str, u64); 5] = [
+            ("tenantry_values_bytes", "gauge", "Bytes of applications' values and locks.", whole(stats.usage.bytes)),
+            ("tenantry_values_keys", "gauge", "Values of applications.", whole(stats.usage.keys)),
+            ("tenantry_values_locks", "gauge", "Locks of applications.", whole(stats.usage.locks)),
+            ("tenantry_values_tenants", "gauge", "Tenants with values or locks.", whole(stats.tenants)),
+            ("tenantry_values_evictions_total", "counter", "Values that left for lack of room.", stats.usage.evictions),
         ];
         rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
     }

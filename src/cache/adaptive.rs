@@ -4,9 +4,11 @@
 //! within fixed bounds around what was configured, and is logged with its reason.
 //! Does not do: measuring or applying; the facade does both.
 
-use crate::cache::compress::Levels;
+use crate::cache::compress::{Encoding, Levels};
 use crate::cache::disk::{DiskState, DiskStats};
+use crate::cache::entry::Compressed;
 use crate::cache::stats::Counts;
+use crate::schema::cache_policy::Policy;
 
 /// What may be adapted, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub struct Tuning {
     pub memory_bytes_max: u64,
     /// What was configured; memory moves between half of it and all of it.
     pub memory_bytes_configured: u64,
-    /// Times to live in per cent of what policies ask for, 100 to 400.
+    /// Times to live in per cent of what classes ask for, 100 to 400.
     pub ttl_percent: u32,
     /// Compression levels.
     pub levels: Levels,
@@ -31,6 +33,15 @@ impl Tuning {
             levels: Levels::default(),
         }
     }
+
+    /// Milliseconds an answer under `policy` is kept: a class's time may be lengthened, one that was asked for in seconds is
+    /// kept to.
+    pub fn ttl_ms(&self, policy: &Policy) -> i64 {
+        match policy.ttl_s {
+            Some(_) => policy.ttl_ms(),
+            None => policy.ttl_ms().saturating_mul(i64::from(self.ttl_percent)) / 100,
+        }
+    }
 }
 
 /// What was measured at one moment; counters run since start.
@@ -42,10 +53,14 @@ pub struct Measured {
     pub memory_bytes: u64,
     /// The disk tier.
     pub disk: DiskStats,
-    /// Bytes given to compression.
-    pub compressed_bytes_in: u64,
-    /// Bytes it made of them.
-    pub compressed_bytes_out: u64,
+    /// Compression by coding, in the order of [`Encoding::CODED`].
+    pub compressed: [Compressed; 4],
+}
+
+impl Measured {
+    fn compressed(&self, encoding: Encoding) -> Compressed {
+        encoding.slot().and_then(|slot| self.compressed.get(slot)).copied().unwrap_or_default()
+    }
 }
 
 /// Something the cache changed about itself.
@@ -69,9 +84,14 @@ pub const ADAPT_EVERY_MS: i64 = 30_000;
 const READS_MIN: u64 = 1_000;
 const LOG_LEN_MAX: usize = 100;
 const TTL_PERCENT_MAX: u32 = 400;
-/// Bytes compressed per second, above which a lighter level is tried; and below which a heavier one is.
-const COMPRESS_BUSY_BYTES_S: u64 = 8 * 1024 * 1024;
-const COMPRESS_QUIET_BYTES_S: u64 = 512 * 1024;
+/// Thousandths of one core's time that a coding may take, above which a lighter level is tried; and below which a heavier
+/// one is.
+const COMPRESS_BUSY_MILLI: u64 = 50;
+const COMPRESS_QUIET_MILLI: u64 = 5;
+/// Lightest and heaviest level of each coding; beyond these, time rises much faster than bytes fall.
+const ZSTD_LEVELS: (u64, u64) = (1, 6);
+const BROTLI_LEVELS: (u64, u64) = (1, 5);
+const GZIP_LEVELS: (u64, u64) = (1, 9);
 
 /// The shell's memory of earlier measurements, and the log.
 #[derive(Debug)]
@@ -79,12 +99,13 @@ pub struct Adaptive {
     tuning: Tuning,
     last: Option<(Measured, i64)>,
     log: Vec<Decision>,
+    decided: u64,
 }
 
 impl Adaptive {
     /// Starts from `tuning`.
     pub fn new(tuning: Tuning) -> Self {
-        Self { tuning, last: None, log: Vec::new() }
+        Self { tuning, last: None, log: Vec::new(), decided: 0 }
     }
 
     /// Looks at what was measured; returns the new tuning if something is to change.
@@ -112,10 +133,16 @@ impl Adaptive {
                 "cache adapted"
             );
             self.log.push(decision);
+            self.decided += 1;
         }
         let surplus = self.log.len().saturating_sub(LOG_LEN_MAX);
         self.log.drain(..surplus);
         Some(self.tuning.clone())
+    }
+
+    /// Decisions since start.
+    pub fn decided(&self) -> u64 {
+        self.decided
     }
 
     /// The latest decisions, newest last.
@@ -149,9 +176,17 @@ pub fn decide(
         next.ttl_percent = ttl;
         say("ttl_percent", u64::from(tuning.ttl_percent), u64::from(ttl), why);
     }
-    let (brotli, why) = brotli_for(tuning.levels.brotli, before, after, elapsed_ms);
-    next.levels.brotli = brotli;
-    say("brotli_level", u64::from(tuning.levels.brotli), u64::from(brotli), why);
+    let work = |encoding| after.compressed(encoding).since(&before.compressed(encoding));
+    let (zstd, brotli, gzip) = levels_of(tuning.levels);
+    let level = |from, bounds, work: Compressed| level_for(from, bounds, work, elapsed_ms);
+    let (zstd_next, zstd_why) = level(zstd, ZSTD_LEVELS, work(Encoding::Zstd));
+    let (brotli_next, brotli_why) = level(brotli, BROTLI_LEVELS, work(Encoding::Brotli));
+    // One level for both, because they are one algorithm in two wrappings.
+    let (gzip_next, gzip_why) = level(gzip, GZIP_LEVELS, work(Encoding::Gzip).with(&work(Encoding::Deflate)));
+    next.levels = levels_from(zstd_next, brotli_next, gzip_next);
+    say("zstd_level", zstd, zstd_next, zstd_why);
+    say("brotli_level", brotli, brotli_next, brotli_why);
+    say("gzip_level", gzip, gzip_next, gzip_why);
     (next, log)
 }
 
@@ -185,18 +220,28 @@ fn ttl_for(tuning: &Tuning, counts: &Counts, reads: u64) -> (u32, String) {
     (now, String::new())
 }
 
-/// Variants are made once per answer, so the level follows how many bytes of new answers there are per second.
-fn brotli_for(level: u32, before: &Measured, after: &Measured, elapsed_ms: i64) -> (u32, String) {
-    let bytes = after.compressed_bytes_in.saturating_sub(before.compressed_bytes_in);
-    let seconds = u64::try_from(elapsed_ms / 1_000).unwrap_or(0).max(1);
-    let rate = bytes / seconds;
-    if rate > COMPRESS_BUSY_BYTES_S && level > 1 {
-        return (level - 1, format!("{rate} bytes per second to compress"));
+/// Variants are made once per answer, so the level follows the time that new answers cost.
+fn level_for(level: u64, (lightest, heaviest): (u64, u64), work: Compressed, elapsed_ms: i64) -> (u64, String) {
+    let elapsed_ms = u64::try_from(elapsed_ms).unwrap_or(0).max(1);
+    // Microseconds per millisecond are thousandths of one core.
+    let milli = work.micros / elapsed_ms;
+    let why = |word: &str| format!("{word}{} bytes in {} ms of {elapsed_ms}", work.bytes_in, work.micros / 1_000);
+    if milli > COMPRESS_BUSY_MILLI && level > lightest {
+        return (level - 1, why("compressed "));
     }
-    if bytes > 0 && rate < COMPRESS_QUIET_BYTES_S && level < 5 {
-        return (level + 1, format!("only {rate} bytes per second to compress"));
+    if work.count > 0 && milli < COMPRESS_QUIET_MILLI && level < heaviest {
+        return (level + 1, why("compressed only "));
     }
     (level, String::new())
+}
+
+fn levels_of(levels: Levels) -> (u64, u64, u64) {
+    (u64::try_from(levels.zstd).unwrap_or(1), u64::from(levels.brotli), u64::from(levels.gzip))
+}
+
+fn levels_from(zstd: u64, brotli: u64, gzip: u64) -> Levels {
+    let small = |level: u64| u32::try_from(level).unwrap_or(1);
+    Levels { zstd: i32::try_from(zstd).unwrap_or(1), brotli: small(brotli), gzip: small(gzip) }
 }
 
 #[cfg(test)]
@@ -207,7 +252,7 @@ mod tests {
     fn measured(counts: Counts) -> Measured {
         let mut disk = DiskStats::off();
         disk.state = DiskState::Ready;
-        Measured { counts, memory_bytes: 900, disk, compressed_bytes_in: 0, compressed_bytes_out: 0 }
+        Measured { counts, memory_bytes: 900, disk, compressed: Default::default() }
     }
 
     #[test]
@@ -230,17 +275,37 @@ mod tests {
     }
 
     #[test]
-    fn needless_expiry_lengthens_life_and_new_bytes_lighten_compression() {
+    fn needless_expiry_lengthens_life_unless_seconds_were_asked_for() {
         let quiet = measured(Counts::default());
         let expiring = measured(Counts { l1_hits: 2_000, expired: 500, misses: 500, ..Counts::default() });
         let (tuning, log) = decide(&Tuning::starting(1_000), &quiet, &expiring, 30_000, 7);
         assert_eq!((tuning.ttl_percent, log[0].what, log[0].at_ms), (150, "ttl_percent", 7));
-        let mut busy = quiet.clone();
-        busy.compressed_bytes_in = 600 * 1024 * 1024;
-        assert_eq!(decide(&tuning, &quiet, &busy, 30_000, 1).0.levels.brotli, 3);
-        let mut little = quiet.clone();
-        little.compressed_bytes_in = 1_024;
-        assert_eq!(decide(&tuning, &quiet, &little, 30_000, 1).0.levels.brotli, 5);
+        // A class's time is lengthened, one that was asked for in seconds is not.
+        assert_eq!(tuning.ttl_ms(&Policy::default()), 450_000);
+        assert_eq!(tuning.ttl_ms(&Policy { ttl_s: Some(7), ..Policy::default() }), 7_000);
+    }
+
+    #[test]
+    fn each_coding_follows_the_time_that_it_takes_itself() {
+        let (start, quiet) = (Tuning::starting(1_000), measured(Counts::default()));
+        let costing = |encoding: Encoding, micros: u64| {
+            let mut after = quiet.clone();
+            after.compressed[encoding.slot().unwrap()] =
+                Compressed { count: 9, bytes_in: 90_000, bytes_out: 9, micros };
+            let (tuning, log) = decide(&start, &quiet, &after, 30_000, 1);
+            (tuning.levels, log.first().map(|decision| decision.what))
+        };
+        let base = start.levels;
+        for (encoding, what, lighter, heavier) in [
+            (Encoding::Zstd, "zstd_level", base, Levels { zstd: 2, ..base }),
+            (Encoding::Brotli, "brotli_level", Levels { brotli: 3, ..base }, Levels { brotli: 5, ..base }),
+            (Encoding::Gzip, "gzip_level", Levels { gzip: 5, ..base }, Levels { gzip: 7, ..base }),
+            (Encoding::Deflate, "gzip_level", Levels { gzip: 5, ..base }, Levels { gzip: 7, ..base }),
+        ] {
+            assert_eq!(costing(encoding, 10_000), (heavier, Some(what)));
+            assert_eq!(costing(encoding, 600_000), (base, None), "a fiftieth of a core is neither");
+            assert_eq!(costing(encoding, 6_000_000), (lighter, (lighter != base).then_some(what)));
+        }
     }
 
     #[test]
@@ -266,18 +331,19 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_measured_tuning_stays_within_bounds(
-            rounds in prop::collection::vec((0_u64..10_000, 0_u64..10_000, 0_u64..10_000, 0_u64..10_000, 0_u64..1_u64 << 40), 1..30),
+            rounds in prop::collection::vec((0_u64..10_000, 0_u64..10_000, 0_u64..10_000, 0_u64..10_000, 0_u64..1_u64 << 30), 1..30),
         ) {
             let mut tuning = Tuning::starting(1 << 20);
-            for (l1_hits, misses, evictions, expired, bytes) in rounds {
+            for (l1_hits, misses, evictions, expired, micros) in rounds {
                 let before = measured(Counts::default());
                 let mut after = measured(Counts { l1_hits, misses, evictions, expired, ..Counts::default() });
-                after.compressed_bytes_in = bytes;
+                after.compressed = [Compressed { count: 1, bytes_in: 1, bytes_out: 1, micros }; 4];
                 let (next, log) = decide(&tuning, &before, &after, 30_000, 0);
                 prop_assert_eq!(next == tuning, log.is_empty());
                 prop_assert!((1 << 19..=1 << 20).contains(&next.memory_bytes_max));
                 prop_assert!((100..=TTL_PERCENT_MAX).contains(&next.ttl_percent));
                 prop_assert!((1..=5).contains(&next.levels.brotli));
+                prop_assert!((1..=6).contains(&next.levels.zstd) && (1..=9).contains(&next.levels.gzip));
                 tuning = next;
             }
         }

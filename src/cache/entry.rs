@@ -9,6 +9,7 @@ use crate::kernel::digest::{Sha256, push_hex, sha256};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// What a load hands to the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,15 +60,73 @@ pub fn json_type() -> Arc<str> {
     Arc::clone(JSON.get_or_init(|| Arc::from("application/json")))
 }
 
-/// Times and sizes of compression since start, for adapting the level.
+/// Times and sizes of compression since start, by coding, for adapting the levels.
 #[derive(Debug, Default)]
-pub struct CompressionMeter {
+pub struct CompressionMeters([CompressionMeter; 4]);
+
+#[derive(Debug, Default)]
+struct CompressionMeter {
+    count: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    micros: AtomicU64,
+}
+
+/// What one coding did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compressed {
     /// Bodies encoded.
-    pub count: AtomicU64,
+    pub count: u64,
     /// Bytes before.
-    pub bytes_in: AtomicU64,
+    pub bytes_in: u64,
     /// Bytes after; a body that did not shrink counts with its own size.
-    pub bytes_out: AtomicU64,
+    pub bytes_out: u64,
+    /// Microseconds it took.
+    pub micros: u64,
+}
+
+impl Compressed {
+    /// What was done since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(earlier.count),
+            bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
+            bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
+            micros: self.micros.saturating_sub(earlier.micros),
+        }
+    }
+
+    /// Two codings together.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            micros: self.micros + other.micros,
+        }
+    }
+}
+
+impl CompressionMeters {
+    /// Every coding's numbers, in the order of [`Encoding::CODED`].
+    pub fn read(&self) -> [Compressed; 4] {
+        self.0.each_ref().map(|meter| Compressed {
+            count: meter.count.load(Ordering::Relaxed),
+            bytes_in: meter.bytes_in.load(Ordering::Relaxed),
+            bytes_out: meter.bytes_out.load(Ordering::Relaxed),
+            micros: meter.micros.load(Ordering::Relaxed),
+        })
+    }
+
+    fn add(&self, slot: usize, one: Compressed) {
+        if let Some(meter) = self.0.get(slot) {
+            meter.count.fetch_add(one.count, Ordering::Relaxed);
+            meter.bytes_in.fetch_add(one.bytes_in, Ordering::Relaxed);
+            meter.bytes_out.fetch_add(one.bytes_out, Ordering::Relaxed);
+            meter.micros.fetch_add(one.micros, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One answer.
@@ -157,19 +216,20 @@ impl Entry {
     }
 
     /// The body in `encoding`, made on first use; `None` where sending it as it is does better.
-    pub fn coded(&self, encoding: Encoding, levels: Levels, meter: &CompressionMeter) -> Option<Bytes> {
-        let cell = self.variants.get(encoding.slot()?)?;
+    pub fn coded(&self, encoding: Encoding, levels: Levels, meters: &CompressionMeters) -> Option<Bytes> {
+        let slot = encoding.slot()?;
+        let cell = self.variants.get(slot)?;
         if let Some(known) = cell.get() {
             return known.clone();
         }
         if self.body.len() < COMPRESS_BYTES_MIN {
             return None;
         }
+        let began = Instant::now();
         let coded = compress::encode(&self.body, encoding, levels);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_out = coded.as_ref().map_or(self.body.len(), Bytes::len) as u64;
-        meter.count.fetch_add(1, Ordering::Relaxed);
-        meter.bytes_in.fetch_add(self.body.len() as u64, Ordering::Relaxed);
-        meter.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        meters.add(slot, Compressed { count: 1, bytes_in: self.body.len() as u64, bytes_out, micros });
         let kept = coded.as_ref().map_or(0, Bytes::len) as u64;
         // Kept only within the reserve. A race may keep one variant too many for a moment; the reserve has slack for it.
         if self.variant_bytes.load(Ordering::Relaxed) + kept <= variant_reserve(self.body.len()) as u64
@@ -276,17 +336,17 @@ mod tests {
     #[test]
     fn variants_are_made_once_and_stay_within_the_weight() {
         let body = "{\"title\":\"the same again\"},".repeat(200);
-        let (made, meter) = (entry(&body), CompressionMeter::default());
+        let (made, meters) = (entry(&body), CompressionMeters::default());
         let mut kept = 0;
         for _ in 0..3 {
             for encoding in Encoding::CODED {
-                kept += made.coded(encoding, Levels::default(), &meter).unwrap().len();
+                kept += made.coded(encoding, Levels::default(), &meters).unwrap().len();
             }
         }
-        assert_eq!(meter.count.load(Ordering::Relaxed), 4);
+        assert!(meters.read().iter().all(|coding| coding.count == 1 && coding.bytes_in == body.len() as u64));
         assert!(made.weight() > body.len() + kept / 3);
-        assert_eq!(made.coded(Encoding::Identity, Levels::default(), &meter), None);
-        assert_eq!(entry("small").coded(Encoding::Gzip, Levels::default(), &meter), None);
+        assert_eq!(made.coded(Encoding::Identity, Levels::default(), &meters), None);
+        assert_eq!(entry("small").coded(Encoding::Gzip, Levels::default(), &meters), None);
     }
 
     #[test]

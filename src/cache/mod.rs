@@ -20,6 +20,7 @@ pub mod purge;
 pub mod stamp;
 pub mod stats;
 mod tenant;
+mod upkeep;
 pub mod verify;
 pub mod warm;
 
@@ -30,7 +31,7 @@ use crate::kernel::ident::TenantId;
 use adaptive::{Adaptive, Tuning};
 use arc_swap::ArcSwap;
 use disk::{DiskCache, DiskState, NoDisk, SledTier, SledTierOptions};
-use entry::CompressionMeter;
+use entry::CompressionMeters;
 use flight::Flights;
 use memory::{Held, Memory};
 use mutation::Mutation;
@@ -39,7 +40,7 @@ use stamp::{Positions, Seed, Touched};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tenant::Part;
 use warm::HotKeys;
@@ -120,7 +121,8 @@ pub(crate) struct Shared {
     memory: Memory,
     disk: Arc<dyn DiskCache>,
     flights: Flights<Arc<Held>>,
-    /// Tenants by id. Written when a tenant is first seen, attached, reset or forgotten; commits and requests read.
+    /// Tenants by id. Written when a tenant is first asked for, attached, reset, forgotten or let go; commits and requests
+    /// read.
     parts: RwLock<HashMap<TenantId, Arc<Part>>>,
     incarnations: AtomicU64,
     tuning: ArcSwap<Tuning>,
@@ -128,9 +130,13 @@ pub(crate) struct Shared {
     adaptive: Mutex<Adaptive>,
     /// Touched by maintenance and warming only.
     hot: Mutex<HotKeys>,
+    /// When the list of hot keys was last written to disk.
+    hot_kept_ms: AtomicI64,
+    /// What was counted for tenants and files that are gone, so that sums never fall.
+    departed: Mutex<stats::Counts>,
     /// Tenants that hold something in memory, as of the last maintenance or insertion of a new one.
     active_tenants: AtomicU64,
-    meter: CompressionMeter,
+    meters: CompressionMeters,
     verify_every: u32,
     verify_turn: AtomicU64,
     adapts: bool,
@@ -157,6 +163,8 @@ impl Cache {
     pub fn with_disk(options: CacheOptions, disk: Arc<dyn DiskCache>) -> Self {
         let tuning = Tuning::starting(options.memory_bytes_max);
         Self(Arc::new(Shared {
+            hot_kept_ms: AtomicI64::new(options.clock.now_ms()),
+            departed: Mutex::default(),
             clock: options.clock,
             memory: Memory::new(options.memory_bytes_max),
             disk,
@@ -167,7 +175,7 @@ impl Cache {
             tuning: ArcSwap::from_pointee(tuning),
             hot: Mutex::default(),
             active_tenants: AtomicU64::new(1),
-            meter: CompressionMeter::default(),
+            meters: CompressionMeters::default(),
             verify_every: options.verify_every,
             verify_turn: AtomicU64::new(0),
             adapts: options.adaptive,
@@ -192,7 +200,8 @@ impl Cache {
 
     /// Tells what the tenant's file says about positions, after opening it. Until then memory serves, the disk does not.
     ///
-    /// Commits may be observed before, during and after; whatever cannot be told apart counts as changed.
+    /// Commits are noted from the moment somebody has a handle of the tenant, so take one ([`Self::tenant`]) before the file
+    /// is read for `seed` and keep it until this returns. What cannot be told apart counts as changed.
     pub fn attach(&self, tenant: &TenantId, seed: &Seed) {
         let fresh = self.0.new_part(tenant, Some(seed));
         let mut parts = self.0.parts.write();
@@ -204,7 +213,7 @@ impl Cache {
         if present.continues(seed) {
             return;
         }
-        present.retire();
+        self.0.depart(present);
         // Commits seen before the seed arrived are in no seed; with them the past is unknown, the future is not.
         let next = match present.seed {
             None if seen > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, *present.head.lock()))),
@@ -217,7 +226,7 @@ impl Cache {
     pub fn reset(&self, tenant: &TenantId, seed: &Seed) {
         let next = self.0.new_part(tenant, Some(seed));
         if let Some(old) = self.0.parts.write().insert(tenant.clone(), next) {
-            old.retire();
+            self.0.depart(&old);
         }
         self.sweep_retired();
     }
@@ -225,69 +234,32 @@ impl Cache {
     /// The tenant was closed: its positions cannot move until it is attached again.
     pub fn detach(&self, tenant: &TenantId) {
         let mut parts = self.0.parts.write();
-        if parts.get(tenant).is_some_and(|part| part.account.bytes() == 0) {
-            if let Some(part) = parts.remove(tenant) {
-                part.retire();
-            }
-        } else if let Some(part) = parts.get(tenant) {
+        if let Some(part) = parts.get(tenant) {
             part.close();
+            if part.is_idle() {
+                self.0.depart(part);
+                parts.remove(tenant);
+            }
         }
     }
 
     /// The tenant is gone, with everything kept for it.
     pub fn forget(&self, tenant: &TenantId) {
         if let Some(part) = self.0.parts.write().remove(tenant) {
-            part.retire();
+            self.0.depart(&part);
         }
         self.0.hot.lock().forget(tenant);
         self.sweep_retired();
     }
 
     /// Takes note of a commit: called after COMMIT and before the acknowledgement, on the tenant's writer. Never blocks
-    /// on anything but another commit of the same tenant.
+    /// on anything but another commit of the same tenant. A tenant that nobody has asked for has nothing to void, and
+    /// whoever describes its file later reads this commit there.
     pub fn on_commit(&self, commit: &CommitSummary<'_>) {
         // Under the read lock, so that an attach cannot slip between finding the part and moving its positions.
-        let parts = self.0.parts.read();
-        if let Some(part) = parts.get(commit.tenant) {
+        if let Some(part) = self.0.parts.read().get(commit.tenant) {
             part.observe(commit);
-            return;
         }
-        drop(parts);
-        let mut parts = self.0.parts.write();
-        let part = parts.entry(commit.tenant.clone()).or_insert_with(|| self.0.new_part(commit.tenant, None));
-        part.observe(commit);
-    }
-
-    /// One round of upkeep, meant every two seconds: writes hot answers to disk, learns what is hot, adapts.
-    pub fn maintain(&self) {
-        let now_ms = self.0.clock.now_ms();
-        let mut seen = std::collections::HashSet::new();
-        let (mut hot, mut room) = (Vec::new(), true);
-        for (slot, held) in self.0.memory.all() {
-            seen.insert(slot.incarnation);
-            let hits = held.hits.swap(0, Ordering::Relaxed);
-            if hits > 0 {
-                held.wanted.store(true, Ordering::Relaxed);
-            }
-            // What found no room last time is tried again; where there is none now, the rest need not be tried.
-            if room && held.wanted.load(Ordering::Relaxed) && held.proof.is_current() {
-                room = self.0.persist(&held);
-            }
-            if hits > 0
-                && held.proof.is_current()
-                && let Some(replay) = &held.replay
-            {
-                hot.push((held.key.clone(), Arc::clone(replay), hits));
-            }
-        }
-        {
-            let mut keys = self.0.hot.lock();
-            for (key, replay, hits) in hot {
-                keys.note(&key, &replay, hits, now_ms);
-            }
-        }
-        self.0.active_tenants.store(seen.len() as u64, Ordering::Relaxed);
-        self.adapt(now_ms);
     }
 
     /// Whether the cache is well.
@@ -308,10 +280,14 @@ impl Cache {
         let parts: Vec<Arc<Part>> = self.0.parts.read().values().cloned().collect();
         let mut tenants: Vec<_> = parts.iter().map(|part| part.report(&ages)).collect();
         tenants.sort_by(|a, b| a.tenant.cmp(&b.tenant));
-        let mut total = stats::Counts::default();
+        let mut total = *self.0.departed.lock();
         for tenant in &tenants {
             total.add(&tenant.total);
         }
+        let (decisions, decided) = {
+            let adaptive = self.0.adaptive.lock();
+            (adaptive.log().to_vec(), adaptive.decided())
+        };
         stats::Report {
             total,
             memory_bytes_max: self.0.memory.bytes_max(),
@@ -320,9 +296,12 @@ impl Cache {
             share_bytes_max: self.0.share_max(),
             loads: self.0.flights.len() as u64,
             disk: self.0.disk.stats(),
-            compressed: (self.0.meter.bytes_in.load(Ordering::Relaxed), self.0.meter.bytes_out.load(Ordering::Relaxed)),
+            compressed: self.0.meters.read(),
+            levels: self.0.tuning.load().levels,
+            stamp_bytes: tenants.iter().map(|tenant| tenant.stamp_bytes).sum(),
             tenants,
-            decisions: self.0.adaptive.lock().log().to_vec(),
+            decisions,
+            decided,
         }
     }
 
@@ -342,35 +321,6 @@ impl Cache {
         self.0.disk.close();
     }
 
-    fn adapt(&self, now_ms: i64) {
-        if !self.0.adapts {
-            return;
-        }
-        let measured = adaptive::Measured {
-            counts: self.stats_total(),
-            memory_bytes: self.0.memory.bytes(),
-            disk: self.0.disk.stats(),
-            compressed_bytes_in: self.0.meter.bytes_in.load(Ordering::Relaxed),
-            compressed_bytes_out: self.0.meter.bytes_out.load(Ordering::Relaxed),
-        };
-        if let Some(next) = self.0.adaptive.lock().step(&measured, now_ms) {
-            if next.memory_bytes_max != self.0.memory.bytes_max() {
-                self.0.memory.resize(next.memory_bytes_max);
-            }
-            self.0.tuning.store(Arc::new(next));
-        }
-    }
-
-    fn stats_total(&self) -> stats::Counts {
-        let mut total = stats::Counts::default();
-        for part in self.0.parts.read().values() {
-            for (_, counts) in part.counters.read() {
-                total.add(&counts);
-            }
-        }
-        total
-    }
-
     fn sweep_retired(&self) {
         let live: std::collections::HashSet<u64> = self.0.parts.read().values().map(|part| part.incarnation).collect();
         self.0.memory.retain(|slot, _| live.contains(&slot.incarnation));
@@ -385,6 +335,16 @@ impl Shared {
         };
         let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed);
         Arc::new(Part::new(tenant.clone(), incarnation, Arc::new(positions), seed))
+    }
+
+    /// Ends a part: its handles only load from now on, and what it counted stays in the sums.
+    fn depart(&self, part: &Part) {
+        part.retire();
+        let mut departed = self.departed.lock();
+        for (_, mut counts) in part.counters.read() {
+            (counts.bytes, counts.entries) = (0, 0);
+            departed.add(&counts);
+        }
     }
 
     fn share_max(&self) -> u64 {

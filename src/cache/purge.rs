@@ -1,4 +1,4 @@
-//! Forgetting on request: by key, by tag, by collection, or everything of a tenant.
+//! Forgetting on request: by key, by tag, by event, by collection, or everything of a tenant.
 //!
 //! Keeps true: when a purge returns, nothing it names is served again from either tier, not even by a load that began
 //! before it, and not after a restart. Other tenants are not touched.
@@ -15,6 +15,9 @@ const BY_TAG: u8 = 11;
 const BY_COLLECTION: u8 = 12;
 const BY_VISIBLE: u8 = 13;
 const BY_KEY: u8 = 14;
+const BY_EVENT: u8 = 15;
+/// What an entry's tag begins with if it is the name of an event; no tag of a policy can.
+const EVENT_SIGN: char = '!';
 
 /// What to forget.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +28,22 @@ pub enum Purge {
     Collection(CollectionId),
     /// Every answer that carries a tag.
     Tag(Arc<str>),
+    /// Every answer whose policy names an event that has happened.
+    Event(Arc<str>),
     /// One answer, or without a digest every answer with the same visible parts.
     Key(KeyParts),
+}
+
+/// The name of an event as an entry carries it among its tags.
+pub(crate) fn event_tag(event: &str) -> Arc<str> {
+    Arc::from(format!("{EVENT_SIGN}{event}"))
+}
+
+fn tag_mark(tag: &str) -> u64 {
+    match tag.strip_prefix(EVENT_SIGN) {
+        Some(event) => mark_hash(BY_EVENT, event),
+        None => mark_hash(BY_TAG, tag),
+    }
 }
 
 /// The marks by which an answer can be purged.
@@ -36,7 +53,7 @@ pub(crate) fn marks(key: &Key, tags: &[Arc<str>]) -> Box<[u64]> {
     marks.push(mark_hash(BY_COLLECTION, key.resource().as_str()));
     marks.push(mark_hash(BY_VISIBLE, &format!("{visible}:{}", key.sub().as_str())));
     marks.push(digest_mark(key.digest()));
-    marks.extend(tags.iter().map(|tag| mark_hash(BY_TAG, tag)));
+    marks.extend(tags.iter().map(|tag| tag_mark(tag)));
     marks.into_boxed_slice()
 }
 
@@ -52,6 +69,7 @@ impl TenantCache {
                 positions.void_mark(mark_hash(BY_COLLECTION, collection.as_str()));
             }
             Purge::Tag(tag) => positions.void_mark(mark_hash(BY_TAG, tag)),
+            Purge::Event(event) => positions.void_mark(mark_hash(BY_EVENT, event)),
             // A text that names another tenant names nothing here.
             Purge::Key(parts) if &parts.tenant != self.tenant() => return,
             Purge::Key(parts) => match &parts.digest {

@@ -224,6 +224,12 @@ struct CollectionPositions {
     partitions: Slots,
 }
 
+impl CollectionPositions {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.records.weight() + self.partitions.weight()
+    }
+}
+
 impl Positions {
     /// A tenant of which nothing is known yet; in-memory answers are already exact, answers from disk are not usable.
     pub fn unseeded(mutation: Option<Mutation>) -> Self {
@@ -332,6 +338,14 @@ impl Positions {
             slot.fetch_max(*kept, Ordering::AcqRel);
         }
         self.purges.fetch_max(purges, Ordering::AcqRel);
+    }
+
+    /// Bytes these tables occupy.
+    pub fn weight(&self) -> usize {
+        let purged = self.purged.get().map_or(0, |slots| slots.len() * size_of::<AtomicU64>());
+        let collections = self.collections.load();
+        let tables = collections.iter().map(|(id, one)| id.as_str().len() + one.weight()).sum::<usize>();
+        size_of::<Self>() + purged + tables
     }
 
     /// Ties `dependencies` and `marks` to this tenant's positions.
@@ -504,6 +518,10 @@ impl Slots {
         let table = self.table.load();
         // An impossible miss reads as "just changed", never as "unchanged".
         table.slots.get(slot_of(hash, table.slots.len())).map_or(i64::MAX, |slot| slot.load(Ordering::Acquire))
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Table>() + self.table.load().slots.len() * size_of::<AtomicI64>()
     }
 
     /// Callers hold the tenant's `raising` lock, so growth and raising never race.

@@ -52,6 +52,7 @@ counters! {
     expired: "Answers found whose time was over.",
     evictions: "Answers that left memory for lack of room.",
     trims: "Answers that left memory because their tenant was over its share.",
+    swept: "Answers that upkeep removed because they were stale or their time was over.",
     rejected: "Answers too large to keep in memory.",
     purges: "Purges asked for.",
     verified: "Hits that were recomputed and compared.",
@@ -112,6 +113,8 @@ pub struct TenantReport {
     pub collections: Vec<(CollectionId, Counts)>,
     /// Ages of what is in memory.
     pub ages: Ages,
+    /// Bytes of the tables by which answers are known to be current; they are no part of the memory for answers.
+    pub stamp_bytes: u64,
 }
 
 /// How old the answers in memory are.
@@ -161,12 +164,18 @@ pub struct Report {
     pub loads: u64,
     /// The disk tier.
     pub disk: crate::cache::disk::DiskStats,
-    /// Bytes before and after compression since start.
-    pub compressed: (u64, u64),
+    /// Compression since start, by coding, in the order of [`crate::cache::compress::Encoding::CODED`].
+    pub compressed: [crate::cache::entry::Compressed; 4],
+    /// How hard each coding tries at present.
+    pub levels: crate::cache::compress::Levels,
+    /// Bytes of the tables by which answers are known to be current.
+    pub stamp_bytes: u64,
     /// By tenant.
     pub tenants: Vec<TenantReport>,
     /// What the cache changed about itself lately, newest last.
     pub decisions: Vec<crate::cache::adaptive::Decision>,
+    /// How often it did so since start.
+    pub decided: u64,
 }
 
 #[cfg(test)]

@@ -112,6 +112,12 @@ impl Part {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// Whether nothing would be lost with it: closed or never attached, nothing kept, and no handle but the table's.
+    pub(crate) fn is_idle(self: &Arc<Self>) -> bool {
+        let unused = self.seed.is_none() || self.closed.load(Ordering::Acquire);
+        unused && self.account.bytes() == 0 && Arc::strong_count(self) == 1
+    }
+
     /// From now on, handles to this part only load.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
@@ -128,7 +134,8 @@ impl Part {
             total.add(counts);
         }
         let ages = ages.get(&self.tenant).copied().unwrap_or_default().ages();
-        TenantReport { tenant: self.tenant.clone(), total, collections, ages }
+        let stamp_bytes = self.positions.weight() as u64;
+        TenantReport { tenant: self.tenant.clone(), total, collections, ages, stamp_bytes }
     }
 }
 
@@ -201,7 +208,7 @@ impl Answer {
 
     /// The body in `encoding`, compressed on first use and kept; `None` where it is to be sent as it is.
     pub fn coded(&self, encoding: Encoding) -> Option<Bytes> {
-        self.held.entry.coded(encoding, self.shared.tuning.load().levels, &self.shared.meter)
+        self.held.entry.coded(encoding, self.shared.tuning.load().levels, &self.shared.meters)
     }
 
     /// Where it came from.
@@ -426,8 +433,8 @@ impl TenantCache {
     fn hold(&self, request: Request<'_>, loaded: Loaded, stamp: Stamp) -> Arc<Held> {
         let (mut tags, lsn, apart) = (loaded.tags, loaded.lsn, loaded.apart);
         tags.extend(request.policy.tags.iter().cloned());
-        let ttl_percent = i64::from(self.shared.tuning.load().ttl_percent);
-        let ttl_ms = request.policy.ttl_ms().saturating_mul(ttl_percent) / 100;
+        tags.extend(request.policy.events.iter().map(|event| purge::event_tag(event)));
+        let ttl_ms = self.shared.tuning.load().ttl_ms(request.policy);
         let entry = Entry::new(loaded.body, loaded.etag, loaded.content_type, tags, self.shared.clock.now_ms(), ttl_ms);
         let mut dependencies = request.dependencies.clone();
         for late in loaded.dependencies.as_slice() {

@@ -457,12 +457,14 @@ async fn purges_reach_memory_disk_and_loads_under_way() {
         (Purge::All, true),
         (Purge::Collection(posts()), true),
         (Purge::Tag(Arc::from("news")), true),
+        (Purge::Event(Arc::from("paid")), true),
         (Purge::Key(visible), true),
         (Purge::Key(KeyParts::parse(&key.to_string()).unwrap()), false),
     ] {
         disk.0.lock().clear();
         let mut world = World::new(1 << 22, Arc::clone(&disk) as _);
         world.policy.tags.push(Arc::from("news"));
+        world.policy.events.push(Arc::from("paid"));
         for tenant in [&a, &b] {
             world.cache.attach(tenant, &seed(1, 10, 10));
         }
@@ -557,4 +559,82 @@ async fn hot_keys_are_learned_kept_over_a_restart_and_filled_by_priority() {
     let report = world.cache.warm(hot, Duration::from_millis(5), refill).await;
     assert_eq!((report.filled, report.present, report.failed), (2, 1, 0));
     assert_eq!(*asked.lock(), [2, 0]);
+}
+
+/// A list was written by an orderly stop alone; a node that was killed started without one.
+#[tokio::test]
+async fn hot_keys_outlive_a_kill_and_a_start_that_nobody_visits() {
+    let disk = Arc::new(TableDisk::default());
+    let a = tenant("a");
+    let (key, dependencies) = (list_key(&a, "q"), Dependencies::new().collection(&posts()));
+    let replay: Arc<[u8]> = Arc::from(&b"r"[..]);
+    let world = World::new(1 << 22, Arc::clone(&disk) as _);
+    for _ in 0..3 {
+        let load = || async { Ok::<_, ()>(Loaded::json("x", 0)) };
+        world.cache.tenant(&a).get_or_load(request(&world, &key, &dependencies, Some(&replay)), load).await.unwrap();
+    }
+    // Aged by a write before upkeep looks: it was asked for all the same.
+    world.commit(&a, 1);
+    world.cache.maintain();
+    assert!(World::new(1 << 22, Arc::clone(&disk) as _).cache.hot_keys_of_last_run().await.is_empty());
+    world.clock.advance_ms(60_000);
+    world.cache.maintain();
+    for _ in 0..2 {
+        // Each of these is killed in turn, a minute after its start.
+        let next = World::new(1 << 22, Arc::clone(&disk) as _);
+        let hot = next.cache.hot_keys_of_last_run().await;
+        assert_eq!(hot.iter().map(|hot| hot.key.clone()).collect::<Vec<_>>(), [key.to_string()]);
+        next.clock.advance_ms(60_000);
+        next.cache.maintain();
+    }
+}
+
+#[tokio::test]
+async fn upkeep_takes_what_is_stale_or_expired_out_of_memory() {
+    let world = memory_only();
+    let (a, b, c) = (tenant("a"), tenant("b"), tenant("c"));
+    for tenant in [&a, &b] {
+        world.expect(&list_key(tenant, "q"), "1", "1", Source::Miss).await;
+    }
+    world.commit(&a, 1);
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.memory_entries, report.total.swept), (1, 1));
+    world.clock.advance_ms(300_000);
+    world.expect(&list_key(&c, "q"), "1", "1", Source::Miss).await;
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.memory_entries, report.total.swept), (1, 2));
+    world.expect(&list_key(&c, "q"), "2", "1", Source::Memory).await;
+}
+
+/// A tenant was let go at the moment of its closing or never, and every commit of one that nobody reads made a part.
+#[tokio::test]
+async fn tenants_that_hold_nothing_are_let_go_and_their_numbers_stay_in_the_sums() {
+    let world = memory_only();
+    let tenants: Vec<TenantId> = (0..20).map(|n| tenant(&format!("t{n}"))).collect();
+    for tenant in &tenants {
+        world.commit(tenant, 1);
+    }
+    assert_eq!(world.cache.stats().tenants.len(), 0, "nobody has asked for them");
+    for tenant in &tenants {
+        let handle = world.cache.tenant(tenant);
+        world.cache.attach(tenant, &seed(1, 10, 10));
+        world.expect(&list_key(tenant, "q"), "1", "1", Source::Miss).await;
+        drop(handle);
+        world.cache.detach(tenant);
+    }
+    let report = world.cache.stats();
+    assert_eq!(report.tenants.len(), 20);
+    assert!(report.stamp_bytes > 20 * 128, "{}", report.stamp_bytes);
+    let kept = world.cache.tenant(&tenants[0]);
+    world.clock.advance_ms(300_000);
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.tenants.len(), report.memory_entries), (1, 0), "one has a handle");
+    assert_eq!(report.total.misses, 20);
+    // Whoever has a handle while the file is described misses no commit.
+    world.commit(&tenants[0], 11);
+    world.cache.attach(&tenants[0], &seed(1, 10, 10));
+    assert!(!kept.is_same(&world.cache.tenant(&tenants[0])), "its position had moved on");
 }

@@ -93,6 +93,28 @@ impl HotKeys {
         }
     }
 
+    /// Takes over what an earlier process knew, where nothing is known by itself.
+    pub fn adopt(&mut self, list: &[HotKey], now_ms: i64) {
+        for hot in list {
+            let Some(digest) = KeyParts::parse(&hot.key).and_then(|parts| parts.digest) else { continue };
+            self.0.entry(digest).or_insert_with(|| Heat {
+                key: hot.key.clone(),
+                tenant: hot.tenant.clone(),
+                replay: Arc::clone(&hot.replay),
+                score: hot.score,
+                at_ms: now_ms,
+            });
+        }
+        if self.0.len() > HOT_KEYS_MAX + HOT_KEYS_MAX / 4 {
+            self.cool(now_ms);
+        }
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets a tenant.
     pub fn forget(&mut self, tenant: &TenantId) {
         self.0.retain(|_, heat| &heat.tenant != tenant);
@@ -136,9 +158,12 @@ impl Cache {
         self.0.hot.lock().ranked(self.0.clock.now_ms())
     }
 
-    /// The hot keys that the previous process left on disk, hottest first; empty if the disk does not tell.
+    /// The hot keys that the previous process left on disk, hottest first; empty if the disk does not tell. They are
+    /// remembered like this process's own, so that a second stop soon after a start does not lose them.
     pub async fn hot_keys_of_last_run(&self) -> Vec<HotKey> {
-        self.0.read_hot().await
+        let list = self.0.read_hot().await;
+        self.0.hot.lock().adopt(&list, self.0.clock.now_ms());
+        list
     }
 
     /// Fills `keys` in order, one every `pace`, by asking `refill` for each that is not already there.

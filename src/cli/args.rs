@@ -449,8 +449,8 @@ pub(super) enum CacheCommand {
     },
     /// Forget answers; nothing that is named is served again
     #[command(
-        after_help = "Examples:\n  tenantry cache purge --tenant acme --collection posts\n  tenantry cache purge --tenant acme --tag front\n  tenantry cache purge --tenant acme --all",
-        group = clap::ArgGroup::new("what").required(true).args(["key", "tag", "collection", "all"])
+        after_help = "Examples:\n  tenantry cache purge --tenant acme --collection posts\n  tenantry cache purge --tenant acme --tag front\n  tenantry cache purge --tenant acme --event order.paid\n  tenantry cache purge --tenant acme --all",
+        group = clap::ArgGroup::new("what").required(true).args(["key", "tag", "event", "collection", "all"])
     )]
     Purge {
         /// Slug or id of the tenant
@@ -462,6 +462,9 @@ pub(super) enum CacheCommand {
         /// Every answer with a tag of a collection's policy
         #[arg(long)]
         tag: Option<String>,
+        /// Every answer whose collection's policy names an event that has happened
+        #[arg(long)]
+        event: Option<String>,
         /// Every answer of a collection
         #[arg(long)]
         collection: Option<String>,

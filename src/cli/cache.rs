@@ -31,11 +31,12 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
         CacheCommand::Stats { tenant: Some(tenant) } => {
             table("COLLECTION", "name", &client.get(&path(&tenant, "stats")).await?, "collections");
         }
-        CacheCommand::Purge { tenant, key, tag, collection, all: _ } => {
-            let body = match (key, tag, collection) {
-                (Some(key), _, _) => json!({ "key": key }),
-                (_, Some(tag), _) => json!({ "tag": tag }),
-                (_, _, Some(collection)) => json!({ "collection": collection }),
+        CacheCommand::Purge { tenant, key, tag, event, collection, all: _ } => {
+            let body = match (key, tag, event, collection) {
+                (Some(key), ..) => json!({ "key": key }),
+                (_, Some(tag), ..) => json!({ "tag": tag }),
+                (_, _, Some(event), _) => json!({ "event": event }),
+                (.., Some(collection)) => json!({ "collection": collection }),
                 _ => json!({ "all": true }),
             };
             client.send(Method::POST, &path(&tenant, "purge"), &body).await?;

@@ -231,6 +231,7 @@ sections! {
         disk: bool = true, any, "Whether cached responses survive a restart in `cache/`.";
         disk_bytes_max: u64 = 256 * 1024 * 1024, within(1 << 20, 1 << 44), "Size of `cache/` at which it is started afresh.";
         disk_read_deadline_ms: u64 = 25, within(1, 60_000), "Time a read from `cache/` may take before the answer is loaded instead.";
+        adaptive: bool = true, any, "Whether memory, times of classes and compression levels follow what is measured.";
         verify_every: u32 = 0, any, "Every so many hits one is recomputed and compared; a difference is logged, counted and mended. 0 never.";
         values_bytes_max: usize = limits::VALUES_BYTES_MAX, within(1 << 20, 1 << 40), "Memory for the values and locks of applications (`/api/cache`), all tenants together.";
         values_tenant_bytes_max: usize = limits::VALUES_TENANT_BYTES_MAX, within(1 << 20, 1 << 40), "The same for one tenant; no more than all may have together.";

@@ -86,6 +86,8 @@ impl TtlClass {
 pub const TTL_S_MAX: u32 = 30 * 24 * 3_600;
 /// Tags in a policy at most.
 pub const TAGS_MAX: usize = 16;
+/// Events in a policy at most.
+pub const EVENTS_MAX: usize = 16;
 /// Extra key parts in a policy at most.
 pub const KEY_PARTS_MAX: usize = 8;
 
@@ -106,6 +108,33 @@ pub struct CacheControl {
     pub immutable: bool,
 }
 
+/// Which question of a collection a policy may treat apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// A page of records.
+    List,
+    /// One record.
+    View,
+    /// Grouped or counted values.
+    Aggregate,
+    /// A full-text search.
+    Search,
+}
+
+impl Route {
+    const ALL: [(Self, &'static str); 4] =
+        [(Self::List, "list"), (Self::View, "view"), (Self::Aggregate, "aggregate"), (Self::Search, "search")];
+}
+
+/// What a policy says of one route alone; what it leaves out is as for the collection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoutePolicy {
+    tier: Option<Tier>,
+    class: Option<TtlClass>,
+    ttl_s: Option<u32>,
+    cache_control: Option<CacheControl>,
+}
+
 /// How the answers of one collection or route are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -117,8 +146,12 @@ pub struct Policy {
     pub ttl_s: Option<u32>,
     /// Tags by which the answers can be purged, and which `Cache-Tag` carries.
     pub tags: Vec<Arc<str>>,
+    /// Names of happenings after which the answers can be purged.
+    pub events: Vec<Arc<str>>,
     /// What other caches are told.
     pub cache_control: CacheControl,
+    /// What single routes have of their own, each at most once.
+    pub routes: Vec<(Route, RoutePolicy)>,
     /// Request paths (`@request.headers.x_lang`) by whose values answers are kept apart in addition.
     pub key_parts: Vec<Arc<str>>,
     /// Whether changes are told to caches in front of the node, where it has such a hook.
@@ -144,6 +177,8 @@ impl Default for Policy {
             class: TtlClass::default(),
             ttl_s: None,
             tags: Vec::new(),
+            events: Vec::new(),
+            routes: Vec::new(),
             cache_control: CacheControl::default(),
             key_parts: Vec::new(),
             purge: true,
@@ -177,17 +212,18 @@ impl Policy {
         };
         let mut policy = Self::default();
         for (name, value) in members {
+            if let Some((route, word)) = Route::ALL.iter().find(|(_, word)| word == name) {
+                policy.routes.push((*route, RoutePolicy::parse(word, value)?));
+                continue;
+            }
             match name.as_str() {
-                "tier" => policy.tier = word(name, value, &Tier::ALL, "must be both, l1, l2 or off")?,
-                "class" => {
-                    let classes = TtlClass::ALL.map(|(class, word, _)| (class, word));
-                    policy.class =
-                        word(name, value, &classes, "must be session, profile, data, live, analytics or static")?;
-                }
+                "tier" => policy.tier = tier(name, value)?,
+                "class" => policy.class = class(name, value)?,
+                "events" => policy.events = words(name, value, EVENTS_MAX, is_tag)?,
                 "ttlSeconds" => policy.ttl_s = Some(seconds(name, value)?),
                 "tags" => policy.tags = words(name, value, TAGS_MAX, is_tag)?,
                 "key" => policy.key_parts = words(name, value, KEY_PARTS_MAX, is_request_path)?,
-                "cacheControl" => policy.cache_control = CacheControl::parse(value)?,
+                "cacheControl" => policy.cache_control = CacheControl::parse(name, value)?,
                 "purge" => policy.purge = flag(name, value)?,
                 "writeThrough" => policy.write_through = Some(flag(name, value)?),
                 _ => return Err(refused(name, "is not a member of a cache policy")),
@@ -196,13 +232,27 @@ impl Policy {
         Ok(policy)
     }
 
+    /// The policy of one route: what it says of that route in place of what it says of the collection.
+    #[must_use]
+    pub fn of_route(mut self, route: Route) -> Self {
+        let own = self.routes.iter().position(|(named, _)| *named == route).map(|at| self.routes.swap_remove(at).1);
+        self.routes.clear();
+        let Some(RoutePolicy { tier, class, ttl_s, cache_control }) = own else { return self };
+        self.tier = tier.unwrap_or(self.tier);
+        // A class stands for its time: one of the route is not to be undone by the collection's seconds.
+        self.ttl_s = ttl_s.or(if class.is_some() { None } else { self.ttl_s });
+        self.class = class.unwrap_or(self.class);
+        self.cache_control = cache_control.unwrap_or(self.cache_control);
+        self
+    }
+
     /// The `Cache-Control` of an answer. One that depends on identity is `private` at most.
     pub fn cache_control(&self, depends_on_identity: bool) -> String {
         self.cache_control.render(depends_on_identity)
     }
 
     /// The `Cache-Tag` of an answer: tenant, tenant and collection, the lists of every other collection that it was made
-    /// from, then the policy's tags.
+    /// from, then the policy's tags and events.
     pub fn cache_tag<'name>(
         &self,
         tenant: &str,
@@ -216,8 +266,16 @@ impl Policy {
         for tag in self.tags.iter().filter(|tag| is_tag(tag)) {
             let _ = write!(text, ",{tenant}:{tag}");
         }
+        for event in &self.events {
+            let _ = write!(text, ",{tenant}:{}", event_word(event));
+        }
         text
     }
+}
+
+/// How an event is told to caches in front of the node, without the tenant.
+pub fn event_word(event: &str) -> String {
+    format!("event:{event}")
 }
 
 /// Every answer of a collection.
@@ -235,31 +293,49 @@ pub fn record_tag(tenant: &str, collection: &str, id: &str) -> String {
     if is_tag(id) { format!("{tenant}:{collection}:{id}") } else { lists_tag(tenant, collection) }
 }
 
+impl RoutePolicy {
+    fn parse(route: &str, value: &Value) -> Result<Self, PolicyError> {
+        let members = value.as_object().ok_or_else(|| refused(route, "must be an object"))?;
+        let mut policy = Self::default();
+        for (name, value) in members {
+            let path = format!("{route}.{name}");
+            match name.as_str() {
+                "tier" => policy.tier = Some(tier(&path, value)?),
+                "class" => policy.class = Some(class(&path, value)?),
+                "ttlSeconds" => policy.ttl_s = Some(seconds(&path, value)?),
+                "cacheControl" => policy.cache_control = Some(CacheControl::parse(&path, value)?),
+                _ => return Err(refused(&path, "is not a member of a route's policy")),
+            }
+        }
+        Ok(policy)
+    }
+}
+
 impl CacheControl {
     /// Reads an object of members or a header-like text (`public, max-age=60`).
-    fn parse(value: &Value) -> Result<Self, PolicyError> {
+    fn parse(path: &str, value: &Value) -> Result<Self, PolicyError> {
         let mut control = Self::default();
         match value {
             Value::Null => {}
             Value::String(text) => {
                 for directive in text.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
-                    control.directive(directive)?;
+                    control.directive(path, directive)?;
                 }
             }
             Value::Object(members) => {
                 for (name, value) in members {
-                    control.member(name, value)?;
+                    control.member(&format!("{path}.{name}"), name, value)?;
                 }
             }
-            _ => return Err(refused("cacheControl", "must be a text or an object")),
+            _ => return Err(refused(path, "must be a text or an object")),
         }
         if control.no_store && (control.public || control.max_age_s.is_some() || control.s_maxage_s.is_some()) {
-            return Err(refused("cacheControl", "cannot forbid storing and allow it"));
+            return Err(refused(path, "cannot forbid storing and allow it"));
         }
         Ok(control)
     }
 
-    fn directive(&mut self, directive: &str) -> Result<(), PolicyError> {
+    fn directive(&mut self, path: &str, directive: &str) -> Result<(), PolicyError> {
         let (name, number) = match directive.split_once('=') {
             Some((name, number)) => (name, number.parse::<u32>().ok().filter(|seconds| *seconds <= TTL_S_MAX)),
             None => (directive, None),
@@ -272,21 +348,20 @@ impl CacheControl {
             ("max-age", Some(seconds)) => self.max_age_s = Some(seconds),
             ("s-maxage", Some(seconds)) => self.s_maxage_s = Some(seconds),
             ("stale-while-revalidate", Some(seconds)) => self.stale_while_revalidate_s = Some(seconds),
-            _ => return Err(refused("cacheControl", "has a directive that is unknown or has a wrong number")),
+            _ => return Err(refused(path, "has a directive that is unknown or has a wrong number")),
         }
         Ok(())
     }
 
-    fn member(&mut self, name: &str, value: &Value) -> Result<(), PolicyError> {
-        let path = format!("cacheControl.{name}");
+    fn member(&mut self, path: &str, name: &str, value: &Value) -> Result<(), PolicyError> {
         match name {
-            "public" => self.public = flag(&path, value)?,
-            "noStore" => self.no_store = flag(&path, value)?,
-            "immutable" => self.immutable = flag(&path, value)?,
-            "maxAge" => self.max_age_s = Some(seconds(&path, value)?),
-            "sMaxage" => self.s_maxage_s = Some(seconds(&path, value)?),
-            "staleWhileRevalidate" => self.stale_while_revalidate_s = Some(seconds(&path, value)?),
-            _ => return Err(refused(&path, "is not a member of cacheControl")),
+            "public" => self.public = flag(path, value)?,
+            "noStore" => self.no_store = flag(path, value)?,
+            "immutable" => self.immutable = flag(path, value)?,
+            "maxAge" => self.max_age_s = Some(seconds(path, value)?),
+            "sMaxage" => self.s_maxage_s = Some(seconds(path, value)?),
+            "staleWhileRevalidate" => self.stale_while_revalidate_s = Some(seconds(path, value)?),
+            _ => return Err(refused(path, "is not a member of cacheControl")),
         }
         Ok(())
     }
@@ -329,6 +404,15 @@ impl CacheControl {
 
 fn refused(member: &str, problem: &'static str) -> PolicyError {
     PolicyError { member: member.to_owned(), problem }
+}
+
+fn tier(member: &str, value: &Value) -> Result<Tier, PolicyError> {
+    word(member, value, &Tier::ALL, "must be both, l1, l2 or off")
+}
+
+fn class(member: &str, value: &Value) -> Result<TtlClass, PolicyError> {
+    let classes = TtlClass::ALL.map(|(class, word, _)| (class, word));
+    word(member, value, &classes, "must be session, profile, data, live, analytics or static")
 }
 
 fn word<T: Copy>(
@@ -415,10 +499,32 @@ mod tests {
             (json!({"cacheControl": "no-store, max-age=5"}), "cacheControl"),
             (json!({"purge": "no"}), "purge"),
             (json!({"writeThrough": 1}), "writeThrough"),
+            (json!({"events": ["a b"]}), "events"),
+            (json!({"list": 1}), "list"),
+            (json!({"list": {"ttlSeconds": "1"}}), "list.ttlSeconds"),
+            (json!({"view": {"class": "eternal"}}), "view.class"),
+            (json!({"search": {"tags": []}}), "search.tags"),
+            (json!({"aggregate": {"cacheControl": {"maxAge": -1}}}), "aggregate.cacheControl.maxAge"),
+            (json!({"aggregate": {"cacheControl": "no-store, max-age=5"}}), "aggregate.cacheControl"),
             (json!({"extra": 1}), "extra"),
         ] {
             assert_eq!(Policy::parse(&value).unwrap_err().member, member, "{value}");
         }
+    }
+
+    #[test]
+    fn a_route_has_what_it_names_and_the_rest_of_the_collection() {
+        let policy = Policy::parse(&json!({
+            "tier": "l1", "ttlSeconds": 120, "tags": ["news"], "cacheControl": "public, max-age=60",
+            "list": {"class": "live"}, "view": {"ttlSeconds": 9, "cacheControl": "max-age=1"}, "search": {"tier": "off"},
+        }))
+        .unwrap();
+        let of = |route| policy.clone().of_route(route);
+        let list = of(Route::List);
+        assert_eq!((list.ttl_ms(), list.tier, list.tags.len()), (60_000, Tier::Memory, 1), "its class is its time");
+        assert_eq!((of(Route::View).ttl_ms(), of(Route::View).cache_control(false)), (9_000, "max-age=1".to_owned()));
+        assert_eq!((of(Route::Search).tier, of(Route::Search).ttl_ms()), (Tier::Off, 120_000));
+        assert_eq!(of(Route::Aggregate), Policy { routes: Vec::new(), ..policy });
     }
 
     #[test]
@@ -442,8 +548,11 @@ mod tests {
 
     #[test]
     fn cache_tags_name_the_tenant_everywhere() {
-        let policy = Policy::parse(&json!({"tags": ["news"]})).unwrap();
-        assert_eq!(policy.cache_tag("demo", "posts", ["users"]), "demo,demo:posts,demo:users:lists,demo:news");
+        let policy = Policy::parse(&json!({"tags": ["news"], "events": ["paid"]})).unwrap();
+        assert_eq!(
+            policy.cache_tag("demo", "posts", ["users"]),
+            "demo,demo:posts,demo:users:lists,demo:news,demo:event:paid"
+        );
         assert_eq!(record_tag("demo", "posts", "a1"), "demo:posts:a1");
         assert_eq!(record_tag("demo", "posts", "a,b"), lists_tag("demo", "posts"), "what no header can carry");
     }

@@ -4,11 +4,12 @@
 //! report looks over all of them. Does not do: the cache of applications, which has routes and keys of its own; here it
 //! only says how much it holds.
 
+use crate::cache::compress::Encoding;
 use crate::cache::disk::DiskState;
 use crate::cache::key::KeyParts;
 use crate::cache::kv::{Kv, Usage};
 use crate::cache::purge::Purge;
-use crate::cache::stats::{Counts, TenantReport};
+use crate::cache::stats::{Counts, Report, TenantReport};
 use crate::cache::warm::HotKey;
 use crate::cache::{Cache, Health};
 use crate::http::body::Json;
@@ -17,6 +18,7 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Code;
 use crate::schema::Schema;
+use crate::schema::cache_policy::event_word;
 use crate::services::purging::PurgeHook;
 use crate::services::records::{RecordError, RecordTools, replay};
 use crate::services::tenants::Registry;
@@ -56,6 +58,7 @@ impl CachePart {
 pub(crate) struct PurgeRequest {
     key: Option<String>,
     tag: Option<String>,
+    event: Option<String>,
     collection: Option<String>,
     #[serde(default)]
     all: bool,
@@ -98,7 +101,6 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
         .iter()
         .map(|made| json!({ "atMs": made.at_ms, "what": made.what, "from": made.from, "to": made.to, "why": made.why }))
         .collect();
-    let (bytes_in, bytes_out) = report.compressed;
     let disk = &report.disk;
     Ok(respond::json(&json!({
         "enabled": true,
@@ -107,15 +109,16 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
         "total": counts_to_wire(&report.total),
         "memory": {
             "bytes": report.memory_bytes, "bytesMax": report.memory_bytes_max, "entries": report.memory_entries,
-            "tenantBytesMax": report.share_bytes_max, "loads": report.loads,
+            "tenantBytesMax": report.share_bytes_max, "loads": report.loads, "stampBytes": report.stamp_bytes,
         },
         "disk": {
             "state": disk_word(&disk.state), "hits": disk.hits, "misses": disk.misses, "timeouts": disk.timeouts,
             "writes": disk.writes, "dropped": disk.dropped, "corrupt": disk.corrupt, "resets": disk.resets,
             "rotations": disk.rotations, "bytes": disk.bytes, "bytesMax": disk.bytes_max,
         },
-        "compression": { "bytesIn": bytes_in, "bytesOut": bytes_out },
+        "compression": compression_to_wire(&report),
         "decisions": decisions,
+        "decided": report.decided,
         "values": values,
         "tenants": tenants,
         "hot": hot_to_wire(cache.hot_keys()),
@@ -140,6 +143,7 @@ pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> R
         total: Counts::default(),
         collections: Vec::new(),
         ages: Default::default(),
+        stamp_bytes: 0,
     });
     let slug = part.registry.entry(id).map(|entry| entry.slug.to_string());
     let mut shown = tenant_to_wire(&found, slug, Some(&visitor.tenant.schema()));
@@ -149,7 +153,7 @@ pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> R
     Ok(respond::json(&shown))
 }
 
-/// `POST /api/admin/cache/purge`: `{"key":…}`, `{"tag":…}`, `{"collection":…}` or `{"all":true}`.
+/// `POST /api/admin/cache/purge`: `{"key":…}`, `{"tag":…}`, `{"event":…}`, `{"collection":…}` or `{"all":true}`.
 pub(crate) async fn purge(
     visitor: Visitor,
     part: web::Data<CachePart>,
@@ -173,6 +177,7 @@ fn pass_on(hook: &PurgeHook, purge: &Purge, tenant: &TenantDb) {
     match purge {
         Purge::All => hook.note_tenant(tenant.id()),
         Purge::Tag(tag) => hook.note_tags(tenant.id(), [Arc::clone(tag)]),
+        Purge::Event(event) => hook.note_tags(tenant.id(), [Arc::from(event_word(event))]),
         Purge::Collection(id) => hook.note_tags(tenant.id(), name_of(id)),
         Purge::Key(parts) => hook.note_tags(tenant.id(), name_of(&parts.resource)),
     }
@@ -180,18 +185,19 @@ fn pass_on(hook: &PurgeHook, purge: &Purge, tenant: &TenantDb) {
 
 fn purge_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Purge, Problem> {
     let refused = |message| Problem::new(Code::ParameterInvalid, message);
-    match (body.key, body.tag, body.collection, body.all) {
-        (Some(key), None, None, false) => {
+    match (body.key, body.tag, body.event, body.collection, body.all) {
+        (Some(key), None, None, None, false) => {
             let parts = KeyParts::parse(&key).filter(|parts| parts.tenant == *tenant.id());
             parts.map(Purge::Key).ok_or_else(|| refused("The key is not one of this tenant's cache."))
         }
-        (None, Some(tag), None, false) => Ok(Purge::Tag(Arc::from(tag))),
-        (None, None, Some(name), false) => {
+        (None, Some(tag), None, None, false) => Ok(Purge::Tag(Arc::from(tag))),
+        (None, None, Some(event), None, false) => Ok(Purge::Event(Arc::from(event))),
+        (None, None, None, Some(name), false) => {
             let found = tenant.schema().find(&name).map(|collection| collection.id.clone());
             Ok(Purge::Collection(found.ok_or(RecordError::UnknownCollection(name))?))
         }
-        (None, None, None, true) => Ok(Purge::All),
-        _ => Err(refused("Exactly one of key, tag, collection and all says what to forget.")),
+        (None, None, None, None, true) => Ok(Purge::All),
+        _ => Err(refused("Exactly one of key, tag, event, collection and all says what to forget.")),
     }
 }
 
@@ -256,8 +262,30 @@ fn tenant_to_wire(report: &TenantReport, slug: Option<String>, schema: Option<&S
         "slug": slug,
         "total": counts_to_wire(&report.total),
         "ages": { "oldestMs": report.ages.oldest_ms, "meanMs": report.ages.mean_ms },
+        "stampBytes": report.stamp_bytes,
         "collections": collections,
     })
+}
+
+/// Everything together, and by coding with its present level.
+fn compression_to_wire(report: &Report) -> Value {
+    let all = report.compressed.iter().fold(Default::default(), |sum, one| one.with(&sum));
+    let codings: Map<String, Value> = Encoding::CODED
+        .iter()
+        .zip(&report.compressed)
+        .map(|(coding, done)| {
+            let level = match coding {
+                Encoding::Zstd => i64::from(report.levels.zstd),
+                Encoding::Brotli => i64::from(report.levels.brotli),
+                Encoding::Gzip | Encoding::Deflate => i64::from(report.levels.gzip),
+                Encoding::Identity => 0,
+            };
+            let shown = json!({ "level": level, "count": done.count, "bytesIn": done.bytes_in,
+                "bytesOut": done.bytes_out, "microseconds": done.micros });
+            (coding.as_str().to_owned(), shown)
+        })
+        .collect();
+    json!({ "bytesIn": all.bytes_in, "bytesOut": all.bytes_out, "codings": codings })
 }
 
 /// Every counter in camel case, and the hit rate from 0 to 1.

@@ -104,6 +104,8 @@ impl RecordCache {
     }
 
     async fn attach(&self, tenant: &TenantDb) {
+        // From here on commits are noted; those before are in the file when it is read.
+        let _noting = self.cache.tenant(tenant.id());
         // What the disk tier last saw of this file, so that the file can be asked whether that still stands there.
         let seen = self.cache.disk_position(tenant.id()).await;
         match tenant.read(move |reader| seed(reader, seen)).await {

@@ -9,15 +9,41 @@ use crate::kernel::ident::{CollectionId, CollectionName, RecordId, TenantId};
 use crate::kernel::value::Stored;
 use crate::query::request::{Place, RequestPath};
 use crate::query::resolved::Facts;
-use crate::schema::cache_policy::{Policy, Tier, lists_tag, record_tag};
+use crate::schema::cache_policy::{Policy, Route, Tier, lists_tag, record_tag};
 use crate::schema::{Collection, Schema, view, volatile};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What is asked, as far as keeping depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A page of records.
+    List,
+    /// A page in an order that is drawn anew each time.
+    Shuffled,
+    /// A full-text search.
+    Search,
+    /// Totals.
+    Totals,
+    /// One record.
+    View,
+}
+
+impl Asked {
+    fn route(self) -> Route {
+        match self {
+            Self::List | Self::Shuffled => Route::List,
+            Self::Search => Route::Search,
+            Self::Totals => Route::Aggregate,
+            Self::View => Route::View,
+        }
+    }
+}
+
 /// How the answers of one plan are kept.
 #[derive(Debug)]
 pub(super) struct Keeping {
-    /// The policy of the collection; its tier is off where an answer must not be kept.
+    /// The policy of the collection for this kind of question; its tier is off where an answer must not be kept.
     pub(super) policy: Policy,
     /// Collections of which rows other than the asked-for ones are read.
     others: BTreeSet<CollectionId>,
@@ -40,17 +66,19 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    /// Reads the collection's policy and the plan's facts; `shuffled` answers differ each time.
+    /// Reads the collection's policy and the plan's facts.
     pub(super) fn new(
         schema: &Schema,
         tenant: &TenantId,
         collection: &Arc<Collection>,
         facts: &Facts,
-        shuffled: bool,
+        asked: Asked,
     ) -> Self {
         let parsed = collection.cache.as_ref().map(|value| Policy::parse(value));
         // A stored policy was checked when it was stored; one that cannot be read any more keeps nothing.
         let mut policy = parsed.map_or_else(Policy::default, |parsed| parsed.unwrap_or_else(|_| Policy::off()));
+        policy = policy.of_route(asked.route());
+        let shuffled = asked == Asked::Shuffled;
         let in_address = |path: &RequestPath| !matches!(path.place, Place::Header(_) | Place::Body(_));
         let mut sources = Sources::default();
         facts.hopped.iter().for_each(|id| sources.add(schema, id));

@@ -6,7 +6,7 @@
 
 use super::RecordError;
 use super::embed::Embedding;
-use super::keeping::Keeping;
+use super::keeping::{Asked, Keeping};
 use super::plan_cache::PlanCache;
 use super::shape::RowWriter;
 use crate::kernel::ident::{CollectionId, TenantId};
@@ -129,7 +129,12 @@ impl Plans {
             let plan = plan::list(lens, collection, rule.as_deref(), query, position)?;
             let rows = Embedding::new(&plan.row, &plan.expand);
             let shuffled = query.sort.iter().any(|key| &*key.path == "@random");
-            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, shuffled);
+            let asked = match query.search {
+                _ if shuffled => Asked::Shuffled,
+                Some(_) => Asked::Search,
+                None => Asked::List,
+            };
+            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, asked);
             Ok::<_, RecordError>(Made::List(Arc::new(ListWork { access, keeping, plan, rows })))
         })?;
         match &*made {
@@ -151,7 +156,7 @@ impl Plans {
             let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
             let plan = aggregate::aggregate(lens, collection, rule.as_deref(), query)?;
             let writer = RowWriter::of_columns(&plan.columns);
-            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, false);
+            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, Asked::Totals);
             Ok::<_, RecordError>(Made::Aggregate(Arc::new(AggregateWork { access, keeping, plan, writer })))
         })?;
         match &*made {
@@ -180,7 +185,7 @@ impl Plans {
             let unruled = access == Access::Checked && rule.is_none();
             let plan = plan::get(lens, collection, rule.as_deref(), fields, expand);
             let rows = Embedding::new(&plan.row, &plan.expand);
-            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, false);
+            let keeping = Keeping::new(schema, &owner, collection, &plan.facts, Asked::View);
             Ok::<_, RecordError>(Made::Get(Arc::new(GetWork { access, unruled, keeping, plan, rows })))
         })?;
         match &*made {
