@@ -1,4 +1,5 @@
-//! The cache as a client sees it: hits against misses, hit rates of a Zipf mix, bytes saved, warm after a restart.
+//! The cache as clients see it, superuser, user and stranger: hits against misses, hit rates of a Zipf mix, bytes saved, and
+//! how soon it is warm again after a stop, a kill, or with nothing left.
 //!
 //! Keeps true: where an answer came from is what its `X-Cache` header says, and a figure of one source counts only its
 //! answers. Does not do: coherence; that is a simulation in the tests.
@@ -7,18 +8,26 @@ mod support;
 
 use anyhow::ensure;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::args::Args;
 use support::load::{self, Fill, Outcome, Plan};
 use support::process;
 use support::report::{Report, count, time_us};
 use support::rng::{Rng, Zipf};
-use support::site::{Form, Site};
+use support::site::Site;
 
 /// Exponent of the Zipf mix; web traffic is measured between 0.7 and 1.1.
 const EXPONENT: f64 = 0.99;
 const CONNECTIONS: usize = 32;
 const PAGES: usize = 50;
+/// Share of hits at which a node counts as warm.
+const WARM: f64 = 0.95;
+/// Requests after which that is looked at.
+const WARM_STEP: usize = 200;
+/// Looks after which it is given up.
+const WARM_STEPS_MAX: usize = 200;
+/// How long a node has to serve before it has written down what is hot, whatever happens to it then.
+const LEARN: Duration = Duration::from_secs(70);
 
 fn main() -> anyhow::Result<()> {
     let Some(args) = Args::read() else { return Ok(()) };
@@ -32,7 +41,9 @@ fn main() -> anyhow::Result<()> {
     let keys = Keys::of(&site);
     drop(cold);
     measure_hits(&args, &site, &keys, misses, &mut report)?;
-    measure_restart(site, &keys, misses, &mut report)?;
+    measure_callers(&site, &mut report)?;
+    let site = measure_restart(site, &keys, misses, &mut report)?;
+    measure_warming(&args, site, &keys, &mut report)?;
     report.finish()
 }
 
@@ -43,6 +54,13 @@ struct Keys {
     boards: Vec<Vec<u8>>,
     /// Twenty players of one tournament, by name.
     rosters: Vec<Vec<u8>>,
+}
+
+/// What is written between the reads: new records, or the hot ones themselves.
+#[derive(Debug, Clone, Copy)]
+enum Writes {
+    Creates,
+    Updates,
 }
 
 /// Which lists the mix asks for: every create ages a list over all players, and only those of its own tournament.
@@ -67,18 +85,21 @@ impl Keys {
         [&self.gets, &self.lists, &self.boards].into_iter().flatten().cloned().collect()
     }
 
-    /// 50 % by id, 28 % lists, 22 % leaderboards, each by Zipf; and `writes` percent creates on top.
-    fn mix(&self, site: &Site, lists: Lists, writes: usize) -> Fill {
+    /// 50 % by id, 28 % lists, 22 % leaderboards, each by Zipf; and `percent` writes on top.
+    fn mix(&self, site: &Site, lists: Lists, writes: Writes, percent: usize) -> Fill {
         let zipf = |requests: &[Vec<u8>]| (requests.to_vec(), Zipf::new(requests.len(), EXPONENT));
         let lists = match lists {
             Lists::OfAll => &self.lists,
             Lists::OfOneTournament => &self.rosters,
         };
         let kinds = [zipf(&self.gets), zipf(lists), zipf(&self.boards)];
-        let create = site.creates();
+        let write = match writes {
+            Writes::Creates => site.creates(),
+            Writes::Updates => site.updates(EXPONENT),
+        };
         Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
-            if rng.below(100) < writes {
-                return create(rng, out);
+            if rng.below(100) < percent {
+                return write(rng, out);
             }
             let [gets, lists, boards] = &kinds;
             let (requests, zipf) = match rng.below(100) {
@@ -97,12 +118,14 @@ impl Keys {
 fn measure_hits(args: &Args, site: &Site, keys: &Keys, misses: Outcome, report: &mut Report) -> anyhow::Result<()> {
     let plan = Plan { connections: CONNECTIONS, warmup: args.warmup(), window: args.window(), seed: 3 };
     let mixes = [
-        ("reads only", Lists::OfAll, 0, "95 %"),
-        ("10 % creates, lists of one tournament", Lists::OfOneTournament, 10, "80 %"),
-        ("10 % creates, lists of all players", Lists::OfAll, 10, "80 %"),
+        ("reads only", Lists::OfAll, Writes::Creates, 0, "95 %"),
+        ("10 % creates, lists of one tournament", Lists::OfOneTournament, Writes::Creates, 10, "80 %"),
+        ("10 % creates, lists of all players", Lists::OfAll, Writes::Creates, 10, "80 %"),
+        ("10 % changes of hot records, lists of one tournament", Lists::OfOneTournament, Writes::Updates, 10, "80 %"),
+        ("10 % changes of hot records, lists of all players", Lists::OfAll, Writes::Updates, 10, "80 %"),
     ];
-    for (name, lists, writes, target) in mixes {
-        let outcome = load::drive(site.server.addr, &keys.mix(site, lists, writes), plan)?;
+    for (name, lists, writes, percent_written, target) in mixes {
+        let outcome = load::drive(site.server.addr, &keys.mix(site, lists, writes, percent_written), plan)?;
         ensure!(outcome.sources.iter().any(|source| source.count > 0), "no answer carries X-Cache");
         report.row(vec![
             format!("hit rate of a Zipf mix, {name}"),
@@ -119,8 +142,27 @@ fn measure_hits(args: &Args, site: &Site, keys: &Keys, misses: Outcome, report: 
     Ok(())
 }
 
+/// The same reads by a superuser, a user and a stranger, as far as each may ask them; one connection.
+fn measure_callers(site: &Site, report: &mut Report) -> anyhow::Result<()> {
+    let user = site.register_user()?;
+    let paths: Vec<String> = [site.get_paths(), (1..=PAGES).map(|page| site.list_path(page)).collect()].concat();
+    for (name, headers) in [("superuser", site.headers()), ("user", &user), ("stranger", &[][..])] {
+        let mut requests = Vec::new();
+        for path in &paths {
+            let request = load::render("GET", path, headers, None);
+            if load::fetch(site.server.addr, &request)?.status == 200 {
+                requests.push(request);
+            }
+        }
+        let hits = load::sweep(site.server.addr, &requests)?;
+        let detail = format!("{} of {} reads allowed; {}", requests.len(), paths.len(), sources(&hits));
+        report.row(vec![format!("hit in memory as a {name}"), time_us(hits.p50_us), String::new(), detail]);
+    }
+    Ok(())
+}
+
 /// Stops and starts the node: is it still warm, and what does an answer from disk cost?
-fn measure_restart(site: Site, keys: &Keys, misses: Outcome, report: &mut Report) -> anyhow::Result<()> {
+fn measure_restart(site: Site, keys: &Keys, misses: Outcome, report: &mut Report) -> anyhow::Result<Site> {
     // Writing behind takes a moment; a warm cache that was never written down is not what is measured here.
     process::pause(Duration::from_secs(2));
     let site = site.restart_tenantry(true)?;
@@ -138,22 +180,75 @@ fn measure_restart(site: Site, keys: &Keys, misses: Outcome, report: &mut Report
         String::new(),
         format!("without the cache {}", time_us(misses.p50_us)),
     ]);
+    Ok(site)
+}
+
+/// From a start until 95 % of the mix are hits: with what an orderly stop leaves, with what a kill leaves, with nothing.
+fn measure_warming(args: &Args, site: Site, keys: &Keys, report: &mut Report) -> anyhow::Result<()> {
+    let window = if args.quick { args.window() } else { LEARN };
+    let learn = |site: &Site| {
+        let plan = Plan { connections: CONNECTIONS, warmup: args.warmup(), window, seed: 5 };
+        load::drive(site.server.addr, &keys.mix(site, Lists::OfAll, Writes::Creates, 0), plan)
+    };
+    learn(&site)?;
+    let site = site.restart_tenantry(true)?;
+    report.row(until_warm(&site, keys, "an orderly stop")?);
+    learn(&site)?;
+    let site = site.restart_killed()?;
+    report.row(until_warm(&site, keys, "a kill")?);
+    learn(&site)?;
+    let site = site.restart_without_cache_folder()?;
+    report.row(until_warm(&site, keys, "a stop, without hot list and disk tier")?);
     Ok(())
 }
 
-/// Bytes of the demo tenant's lists, brotli against plain.
-fn measure_savings(site: &Site, report: &mut Report) -> anyhow::Result<()> {
-    let (mut plain, mut compressed) = (0, 0);
-    for collection in ["tournaments", "players", "matches"] {
-        for page in 1..=10 {
-            let path = format!("/t/demo-org/api/collections/{collection}/records?page={page}&perPage=20");
-            plain += site.fetch(&path)?.body.len();
-            compressed += load::fetch(site.server.addr, &site.read(&path, Form::Compressed)?)?.body.len();
+fn until_warm(site: &Site, keys: &Keys, after: &str) -> anyhow::Result<Vec<String>> {
+    let (mix, mut rng) = (keys.mix(site, Lists::OfAll, Writes::Creates, 0), Rng::new(7));
+    let (began, mut rates) = (Instant::now(), Vec::new());
+    for _ in 0..WARM_STEPS_MAX {
+        let requests: Vec<Vec<u8>> = (0..WARM_STEP)
+            .map(|_| {
+                let mut request = Vec::new();
+                mix(&mut rng, &mut request);
+                request
+            })
+            .collect();
+        rates.push(load::sweep(site.server.addr, &requests)?.hit_rate());
+        if rates.last().is_some_and(|rate| *rate >= WARM) {
+            break;
         }
     }
-    let saved = 1.0 - compressed as f64 / plain.max(1) as f64;
-    let detail = format!("{} → {} bytes", count(plain as f64), count(compressed as f64));
-    report.row(vec!["bytes saved on lists, brotli".into(), percent(saved), "70 %".into(), detail]);
+    let (asked, first) = (rates.len() * WARM_STEP, rates.first().copied().unwrap_or(0.0));
+    Ok(vec![
+        format!("until 95 % hits after {after}"),
+        time_us(began.elapsed().as_micros() as f64),
+        String::new(),
+        format!(
+            "{asked} requests, {} of the first {WARM_STEP}; last {}",
+            percent(first),
+            percent(*rates.last().unwrap_or(&0.0))
+        ),
+    ])
+}
+
+/// Bytes of the demo tenant's lists, each coding against plain.
+fn measure_savings(site: &Site, report: &mut Report) -> anyhow::Result<()> {
+    for (coding, target) in [("br", "70 %"), ("zstd", ""), ("gzip", "")] {
+        let headers = [site.headers(), &[format!("Accept-Encoding: {coding}")]].concat();
+        let (mut plain, mut compressed) = (0, 0);
+        for collection in ["tournaments", "players", "matches"] {
+            for page in 1..=10 {
+                let path = format!("/t/demo-org/api/collections/{collection}/records?page={page}&perPage=20");
+                plain += site.fetch(&path)?.body.len();
+                let answer = load::fetch(site.server.addr, &load::render("GET", &path, &headers, None))?;
+                ensure!(answer.header("content-encoding") == Some(coding), "{path} came without {coding}");
+                compressed += answer.body.len();
+            }
+        }
+        let saved = 1.0 - compressed as f64 / plain.max(1) as f64;
+        let detail = format!("{} → {} bytes", count(plain as f64), count(compressed as f64));
+        report.row(vec![format!("bytes saved on lists, {coding}"), percent(saved), target.to_owned(), detail]);
+    }
     Ok(())
 }
 

@@ -74,6 +74,13 @@ impl Server {
         resident_kib(self.child.id())
     }
 
+    /// Kills it, as a power cut would, as far as the process goes.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to stop and waits up to ten seconds.
     pub(crate) fn stop(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();

@@ -5,7 +5,7 @@
 
 use super::load::{self, Answer, Fill};
 use super::process::{self, Server};
-use super::rng::Rng;
+use super::rng::{Rng, Zipf};
 use super::{bare, tournament};
 use anyhow::{Context, ensure};
 use std::io::Write as _;
@@ -147,6 +147,34 @@ impl Site {
         self.server.stop()?;
         self.server = serve_tenantry(&self.dir, cached, &[])?;
         Ok(self)
+    }
+
+    /// Kills the real binary and starts it again on its folder.
+    pub(crate) fn restart_killed(mut self) -> anyhow::Result<Self> {
+        self.server.kill()?;
+        self.server = serve_tenantry(&self.dir, true, &[])?;
+        Ok(self)
+    }
+
+    /// Stops the real binary, takes its cache folder away, and starts it again.
+    pub(crate) fn restart_without_cache_folder(mut self) -> anyhow::Result<Self> {
+        self.server.stop()?;
+        std::fs::remove_dir_all(self.dir.join("cache"))?;
+        self.server = serve_tenantry(&self.dir, true, &[])?;
+        Ok(self)
+    }
+
+    /// Changes of the players that reads choose among, the hottest most often.
+    pub(crate) fn updates(&self, exponent: f64) -> Fill {
+        let (paths, headers) = (self.get_paths(), self.headers.clone());
+        let zipf = Zipf::new(paths.len(), exponent);
+        Rc::new(move |rng: &mut Rng, out: &mut Vec<u8>| {
+            let body = format!(r#"{{"chips":{}}}"#, rng.below(50_000));
+            if let Some(path) = paths.get(zipf.draw(rng)) {
+                load::write_request(out, "PATCH", path, &headers, Some(&body));
+            }
+            200
+        })
     }
 
     /// Asks once with the token of this site.
