@@ -1,7 +1,7 @@
 //! Warming: what was asked for often is read again, after a start and after writes, before somebody has to wait for it.
 //!
-//! Keeps true: at most one read every [`PACE`], hottest first, through the ordinary read path and as a stranger; a
-//! tenant is opened for this after a start only. Does not do: remembering what is hot; the cache does.
+//! Keeps true: at most one read every [`PACE`], hottest first, through the ordinary read path and as somebody of the class
+//! that asked; a tenant is opened for this after a start only. Does not do: remembering what is hot; the cache does.
 
 use crate::cache::Cache;
 use crate::cache::disk::DiskState;

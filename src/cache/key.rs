@@ -86,8 +86,8 @@ impl CallerClass {
         Self { digest: [0; 32], identity: false }
     }
 
-    /// Superusers, to whom no rule applies.
-    pub fn superuser() -> Self {
+    /// The answer depends on who asks, and the plan's values say how.
+    pub fn somebody() -> Self {
         Self { digest: [0xff; 32], identity: true }
     }
 
@@ -282,7 +282,7 @@ mod tests {
         assert_ne!(of(&[("auth.id", None)]), of(&[("auth.id", Some(b""))]));
         assert_ne!(of(&[("auth.id", None)]), CallerClass::everyone());
         assert_eq!(of(&[("a", Some(b"1")), ("b", None)]), of(&[("b", None), ("a", Some(b"1"))]));
-        assert_ne!(of(&[("a", Some(b"1"))]), CallerClass::superuser());
+        assert_ne!(of(&[("a", Some(b"1"))]), CallerClass::somebody());
         assert_eq!(of(&[]), CallerClass::everyone());
     }
 

@@ -124,6 +124,8 @@ impl RowShape {
         for column in &self.columns {
             write_text(out, &column.name);
             out.push(u8::from(column.shown));
+            // The statement alone does not tell which column a guard belongs to.
+            out.extend(column.guard.map_or(0, |at| at as u64 + 1).to_be_bytes());
             if let Some(excerpt) = column.excerpt {
                 out.extend((excerpt.chars_max as u64).to_be_bytes());
                 out.push(u8::from(excerpt.ellipsis));

@@ -251,4 +251,114 @@ async fn a_view_that_reads_the_present_or_chance_is_never_kept_nor_what_reads_it
     for _ in 0..2 {
         assert_eq!(anon.get(&list("posts")).await.header("x-cache"), Some("bypass"));
     }
+
+/// The text of two plans can be the same while their guards stand before different cells, so the key has to tell them apart
+/// now that strangers and users share what is the same for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_of_one_text_that_guard_different_fields_share_nothing() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await;
+    let body = json!({"name": "posts", "type": "base", "listRule": "", "viewRule": "", "fields": [
+        {"name": "open", "type": "bool"},
+        {"name": "inside", "type": "text", "readRule": "@request.auth.id != '' || open = true"},
+        {"name": "outside", "type": "text", "readRule": "@request.auth.id = '' || open = true"}]});
+    admin.post("/api/collections", body).await.created();
+    let made = admin.post("/api/collections/posts/records", json!({"inside": "in", "outside": "out"})).await.created();
+    let anon = admin.clone().without_authorization();
+    let one = format!("/api/collections/posts/records/{}", made["id"].as_str().unwrap());
+    for first in 0..3 {
+        admin.post("/api/admin/cache/purge", json!({"all": true})).await.gone();
+        let mut callers = [(&anon, false, true), (&ada.actor, true, false), (&admin, true, true)];
+        callers.rotate_left(first);
+        for (actor, inside, outside) in callers {
+            for body in [twice(actor, &one).await, twice(actor, "/api/collections/posts/records").await] {
+                let record = body.get("items").map_or(&body, |items| &items[0]);
+                assert_eq!(
+                    (record.get("inside").is_some(), record.get("outside").is_some()),
+                    (inside, outside),
+                    "{body}"
+                );
+            }
+        }
+    }
+}
+
+/// What is public was kept once for strangers and once for everybody who had logged in.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_which_nothing_depends_on_the_caller_is_kept_once_and_told_to_others_as_each_may_hear() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let (ada, bob) = (server.user(&admin, "ada").await, server.user(&admin, "bob").await);
+    let body = json!({"name": "posts", "type": "base", "listRule": "", "viewRule": "",
+        "cache": {"cacheControl": "public, max-age=60"},
+        "fields": [{"name": "title", "type": "text"}, {"name": "secret", "type": "text", "hidden": true}]});
+    admin.post("/api/collections", body).await.created();
+    admin.post("/api/collections/posts/records", json!({"title": "t", "secret": "s"})).await.created();
+    const LIST: &str = "/api/collections/posts/records";
+    let anon = admin.clone().without_authorization();
+    let first = ada.actor.get(LIST).await.has_status(200);
+    assert_eq!((first.header("x-cache"), first.header("cache-tag")), (Some("miss"), None));
+    assert_eq!(first.header("cache-control"), Some("private, max-age=60"));
+    for (actor, control) in [(&bob.actor, "private, max-age=60"), (&anon, "public, max-age=60")] {
+        let answer = actor.get(LIST).await.has_status(200);
+        assert_eq!((answer.header("x-cache"), answer.header("cache-control")), (Some("l1"), Some(control)));
+        assert_eq!(answer.json(), first.json());
+    }
+    // A superuser sees more of it, and so has an answer of its own.
+    let whole = admin.get(LIST).await;
+    assert_eq!((whole.header("x-cache"), whole.json()["items"][0]["secret"].clone()), (Some("miss"), json!("s")));
+    assert!(anon.get(LIST).await.ok()["items"][0].get("secret").is_none());
+}
+
+/// An application whose every rule asks for a login was never warmed and never verified: only strangers' questions were noted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_users_may_read_is_warmed_and_verified_too() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let (ada, bob) = (server.user(&admin, "ada").await, server.user(&admin, "bob").await);
+    let body = json!({"name": "posts", "type": "base", "listRule": "@request.auth.id != ''", "viewRule": "",
+        "fields": [{"name": "title", "type": "text"}]});
+    admin.post("/api/collections", body).await.created();
+    let own = json!({"name": "drafts", "type": "base", "listRule": "owner = @request.auth.id", "viewRule": "",
+        "fields": [{"name": "owner", "type": "text"}]});
+    admin.post("/api/collections", own).await.created();
+    for user in [&ada, &bob] {
+        admin.post("/api/collections/drafts/records", json!({"owner": user.id})).await.created();
+    }
+    admin.post("/api/collections/posts/records", json!({"title": "members only"})).await.created();
+    const LIST: &str = "/api/collections/posts/records";
+    const OWN: &str = "/api/collections/drafts/records";
+    for _ in 0..20 {
+        ada.actor.get(LIST).await.ok();
+        ada.actor.get(OWN).await.ok();
+    }
+    let verified = admin.post("/api/admin/cache/verify", json!({"sample": 50})).await.ok();
+    assert_eq!((&verified["equal"], &verified["different"]), (&json!(1), &json!([])), "what is her own is not noted");
+    // Upkeep learns what is hot within a few seconds; then it is refilled, as nobody in particular.
+    until_hot(&admin).await;
+    admin.post("/api/admin/cache/purge", json!({"all": true})).await.gone();
+    let warmed = admin.post("/api/admin/cache/warm", json!({})).await.ok();
+    assert_eq!(warmed["failed"], 0, "{warmed}");
+    let answer = bob.actor.get(LIST).await;
+    assert_eq!((answer.header("x-cache"), items(&answer.json()).len()), (Some("l1"), 1));
+    assert!(items(&admin.clone().without_authorization().get(LIST).await.ok()).is_empty());
+    assert_eq!(items(&bob.actor.get(OWN).await.ok())[0]["owner"], json!(bob.id));
+
+    // A rule that reads the caller by now is not asked as anybody.
+    let rule = json!({"listRule": "@request.auth.id != '' && title != @request.auth.name"});
+    admin.patch("/api/collections/posts", rule).await.ok();
+    admin.post("/api/admin/cache/warm", json!({})).await.ok();
+    assert_eq!(ada.actor.get(LIST).await.header("x-cache"), Some("miss"));
+    assert!(items(&admin.clone().without_authorization().get(LIST).await.ok()).is_empty());
+}
+
+async fn until_hot(admin: &Actor) {
+    for _ in 0..400 {
+        if admin.get("/api/admin/cache/stats").await.ok()["hot"][0].is_object() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("nothing ever became hot");
 }

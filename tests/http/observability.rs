@@ -25,6 +25,13 @@ async fn metrics_count_requests_and_can_be_kept_private() {
         assert!(name.starts_with("tenantry_") && value.parse::<f64>().is_ok(), "{line}");
     }
 
+    for counted in ["joined", "stale", "expired", "swept", "trims", "rejected", "decisions"] {
+        assert!(text.contains(&format!("\ntenantry_cache_{counted}_total 0\n")), "{counted}: {text}");
+    }
+    for name in ["tenantry_cache_stamp_bytes", "tenantry_values_bytes", "tenantry_values_evictions_total"] {
+        assert!(text.contains(&format!("\n# TYPE {name} ")), "{name}: {text}");
+    }
+
     let clock = std::sync::Arc::new(tenantry::kernel::clock::SystemClock);
     let private = TestServer::start_with("[http]\nmetrics_token = 'sesame'", clock).await;
     private.anon().get("/metrics").await.problem("auth_required");

@@ -1,7 +1,8 @@
 //! A read worked out in advance: planned for one caller at one tenant and filed in the cache, everything but the data.
 //!
-//! Keeps true: the key holds everything that shapes the bytes (statement, values, page, and of the caller what the rule
-//! reads); what a rule decides without data is decided before the cache is asked; a position is noted before the schema
+//! Keeps true: the key holds everything that shapes the bytes (statement, values, page, which cells are guarded by what,
+//! and of the caller what the rule reads), so callers of different classes share an answer exactly where the plans of
+//! both are the same and read nothing of them; what a rule decides without data is decided before the cache is asked; a position is noted before the schema
 //! is compared, so a rule that changes in between makes the answer look old. One that is asked again answers exactly as
 //! if it had been worked out anew, or says that it cannot ([`Prepared::is_usable`]).
 //! Does not do: knowing whether caller and tenant are still the same; whoever keeps a [`Prepared`] checks that.
@@ -16,7 +17,7 @@ use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::Dependencies;
 use crate::cache::{self, Began, Request, TenantCache, entry::Loaded};
 use crate::kernel::ident::RecordId;
-use crate::query::request::{Place, RequestContext, RequestPath};
+use crate::query::request::{CallerClass as Class, Place, RequestContext, RequestPath};
 use crate::schema::cache_policy::Tier;
 use crate::schema::{Collection, Schema};
 use crate::store::Reader;
@@ -74,10 +75,11 @@ pub(super) async fn cache_of(scope: &Scope) -> Option<TenantCache> {
 impl Prepared {
     fn new(scope: &Scope, cache: Option<TenantCache>, schema: Arc<Schema>, task: Task) -> Arc<Self> {
         let keeping = task.keeping();
-        // The plan reads the caller, or was made for more than a stranger.
-        let private = !keeping.anonymous || scope.principal.auth().is_some();
+        // The plan reads the caller, or was made for more than a stranger: other caches, which know no classes, must not
+        // hand the answer on, though here it may be a stranger's too.
+        let private = !keeping.anonymous || scope.class() != Class::Anonymous;
         let cache = cache.filter(|_| task.access() == Access::Checked && keeping.policy.tier != Tier::Off);
-        let kept = cache.map(|cache| Kept { key: key(scope, &cache, &schema, &task, private), cache });
+        let kept = cache.map(|cache| Kept { key: key(scope, &cache, &schema, &task), cache });
         let tag = (!private).then(|| task.tag());
         Arc::new(Self { tag, kept, schema, request: Arc::clone(&scope.request), task, remembered: false })
     }
@@ -106,7 +108,14 @@ impl Prepared {
     /// What is noted with an answer for asking again.
     fn replay(&self, scope: &Scope, key: &Key) -> Option<Arc<[u8]>> {
         let replayable = !key.depends_on_identity() && self.task.keeping().policy.key_parts.is_empty();
-        replayable.then(|| Replay::of(&self.task.collection().id, self.task.record(), &scope.request)).flatten()
+        let class = scope.class();
+        let note = || Replay::of(&self.task.collection().id, self.task.record(), &scope.request, &class);
+        replayable.then(note).flatten()
+    }
+
+    /// Whether the answer is the same for every caller of the class it was worked out for.
+    pub(super) fn reads_nobody(&self) -> bool {
+        self.task.keeping().anonymous
     }
 
     /// This read for asking again: without what only the present request has. `None` where that shapes the answer, or
@@ -298,12 +307,13 @@ impl Task {
     }
 }
 
-fn key(scope: &Scope, cache: &TenantCache, schema: &Schema, task: &Task, private: bool) -> Key {
+fn key(scope: &Scope, cache: &TenantCache, schema: &Schema, task: &Task) -> Key {
     let (bytes, version) = (task.key_bytes(&scope.request), schema.version().to_be_bytes());
     let extra: Vec<_> = task.keeping().policy.key_parts.iter().map(|path| extra_part(&scope.request, path)).collect();
     let mut parts: Vec<&[u8]> = vec![&bytes, &version];
     parts.extend(extra.iter().map(Vec::as_slice));
-    let caller = if private { CallerClass::superuser() } else { CallerClass::everyone() };
+    // What a plan reads of the caller is among its values.
+    let caller = if task.keeping().anonymous { CallerClass::everyone() } else { CallerClass::somebody() };
     let (category, sub) = task.place();
     Key::new(cache.tenant(), category, &task.collection().id, sub, &parts, &caller)
 }

@@ -199,8 +199,7 @@ impl ListTask {
                     key.extend_from_slice(format!("{value:?}\0").as_bytes());
                 }
                 for column in &work.plan.columns {
-                    key.extend_from_slice(column.name.as_bytes());
-                    key.push(0);
+                    key.extend_from_slice(format!("{}\0{:?}\0", column.name, column.guard).as_bytes());
                 }
                 key
             }

@@ -1,15 +1,19 @@
 //! Asking again: what is noted with a kept answer so that warming can refill it and verification can recompute it.
 //!
-//! Keeps true: only answers that depend on nobody are noted, and they are asked again as a stranger, so a replay shows
-//! nothing that anybody could not read. What was noted is data: unknown versions and nonsense ask nothing.
+//! Keeps true: only answers that are the same for every caller of a class are noted, with that class, and they are asked
+//! again as somebody of it of whom nothing is known; where the plan would read anything of the caller by now, nothing is
+//! asked. What comes of it is filed where only plans of the same text look. What was noted is data: unknown versions and
+//! nonsense ask nothing.
 //! Does not do: choosing what is worth refilling; the cache counts hits.
 
-use super::cached::{self, Freshness};
+use super::cached::{Freshness, Served};
+use super::prepared;
 use super::read::{self, ListRequest, View};
 use super::{RecordError, RecordTools, Scope};
 use crate::access::Principal;
 use crate::kernel::ident::{CollectionId, RecordId};
-use crate::query::request::RequestContext;
+use crate::query::request::{AuthRecord, CallerClass, RequestContext};
+use crate::schema::record::RecordImage;
 use crate::store::{Reader, TenantDb};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,7 +22,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The form of the noted bytes; older ones are not asked again.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// How superusers are noted; no id of a collection.
+const SUPERUSERS: &str = "*";
+/// The id of somebody of whom nothing is known.
+const SOMEBODY: &str = "000000000000000";
 /// Parameters that shape an answer. Whatever else an address carries is not read by a plan that can be replayed.
 const PARAMETERS: [&str; 16] = [
     "page",
@@ -41,13 +49,16 @@ const PARAMETERS: [&str; 16] = [
 /// Other names of one parameter; their order in the address counts, and is not kept.
 const PAGE_LENGTHS: [&str; 3] = ["perPage", "pageSize", "limit"];
 
-/// A question without the one who asked.
+/// A question with the class of the one who asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Replay<'text> {
     #[serde(rename = "c")]
     collection: Cow<'text, str>,
     #[serde(rename = "i", skip_serializing_if = "Option::is_none")]
     id: Option<Cow<'text, str>>,
+    /// [`SUPERUSERS`], or the auth collection; strangers if left out.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    who: Option<Cow<'text, str>>,
     #[serde(rename = "q")]
     query: BTreeMap<Cow<'text, str>, Cow<'text, str>>,
 }
@@ -58,6 +69,7 @@ impl<'text> Replay<'text> {
         collection: &'text CollectionId,
         id: Option<&'text RecordId>,
         request: &'text RequestContext,
+        class: &'text CallerClass,
     ) -> Option<Arc<[u8]>> {
         if PAGE_LENGTHS.iter().filter(|name| request.query.contains_key(**name)).count() > 1 {
             return None;
@@ -66,6 +78,11 @@ impl<'text> Replay<'text> {
         let replay = Self {
             collection: Cow::Borrowed(collection.as_str()),
             id: id.map(|id| Cow::Borrowed(id.as_str())),
+            who: match class {
+                CallerClass::Anonymous => None,
+                CallerClass::Superuser => Some(Cow::Borrowed(SUPERUSERS)),
+                CallerClass::Auth(collection) => Some(Cow::Borrowed(collection.as_str())),
+            },
             query: known.map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value))).collect(),
         };
         let mut out = vec![VERSION];
@@ -85,35 +102,41 @@ impl<'text> Replay<'text> {
 
 /// Asks through the cache, which keeps the answer; whether there was one.
 pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> bool {
-    let Some(replay) = Replay::read(replay) else { return false };
-    let (scope, pairs) = (stranger(tools, tenant, &replay), replay.pairs());
-    match &replay.id {
-        Some(id) => {
-            let Ok(view) = View::from_pairs(&pairs) else { return false };
-            cached::get(&scope, &replay.collection, id, &view, Freshness::Current).await.is_ok()
-        }
-        None => {
-            let Ok(request) = ListRequest::from_pairs(&pairs) else { return false };
-            cached::list(&scope, &replay.collection, &request, Freshness::Current).await.is_ok()
-        }
-    }
+    ask(tools, tenant, replay).await.is_some()
+}
+
+async fn ask(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> Option<Served> {
+    let replay = Replay::read(replay)?;
+    let (scope, pairs) = (scope_of(tools, tenant, &replay)?, replay.pairs());
+    let prepared = match &replay.id {
+        Some(id) => prepared::get(&scope, &replay.collection, id, &View::from_pairs(&pairs).ok()?).await,
+        None => prepared::list(&scope, &replay.collection, &ListRequest::from_pairs(&pairs).ok()?).await,
+    };
+    let prepared = prepared.ok().filter(|prepared| prepared.reads_nobody())?;
+    prepared.answer(&scope, Freshness::Current).await.ok()
 }
 
 /// Asks past the cache: the body and the log position it was read at; `None` where the question has no answer any more.
 pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> Option<(Bytes, i64)> {
     let replay = Replay::read(replay)?;
-    let (scope, pairs) = (stranger(tools, tenant, &replay), replay.pairs());
+    let (scope, pairs) = (scope_of(tools, tenant, &replay)?, replay.pairs());
     let schema = tenant.schema();
     let run = scope.clone();
     let read = match &replay.id {
         Some(id) => {
             let task = read::plan_get(&scope, &schema, &replay.collection, id, &View::from_pairs(&pairs).ok()?).ok()?;
+            if !task.work().keeping.anonymous {
+                return None;
+            }
             let load = move |reader: &Reader<'_>| Ok((read::load_get(reader, &run, &task)?, reader.lsn()));
             tenant.read::<_, RecordError, _>(load).await
         }
         None => {
             let request = ListRequest::from_pairs(&pairs).ok()?;
             let task = read::plan_list(&scope, &schema, &replay.collection, &request).ok()?;
+            if !task.keeping().anonymous {
+                return None;
+            }
             let load = move |reader: &Reader<'_>| Ok((read::load_list(reader, &run, &task)?, reader.lsn()));
             tenant.read::<_, RecordError, _>(load).await
         }
@@ -121,23 +144,39 @@ pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8
     read.ok().map(|(answer, lsn)| (answer.body, lsn))
 }
 
-fn stranger(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &Replay<'_>) -> Scope {
+/// Somebody of the class that was noted; `None` where there is no such class any more.
+fn principal_of(tenant: &TenantDb, who: Option<&str>) -> Option<Principal> {
+    match who {
+        None => Some(Principal::Anonymous),
+        Some(SUPERUSERS) => Some(Principal::System),
+        Some(id) => {
+            let schema = tenant.schema();
+            let collection = schema.find_id(&CollectionId::parse(id).ok()?).filter(|found| found.is_auth())?;
+            let record = RecordImage::new(RecordId::parse(SOMEBODY).ok()?, []);
+            Some(Principal::Record(Arc::new(AuthRecord { collection: Arc::clone(collection), record })))
+        }
+    }
+}
+
+fn scope_of(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &Replay<'_>) -> Option<Scope> {
+    let principal = principal_of(tenant, replay.who.as_deref())?;
     let request = RequestContext {
         context: Arc::from("default"),
         method: Arc::from("GET"),
         query: replay.pairs().into_iter().collect(),
+        auth: principal.auth().cloned(),
         now_ms: tools.clock.now_ms(),
         ..RequestContext::default()
     };
-    Scope {
+    Some(Scope {
         tenant: tenant.clone(),
         by: None,
-        principal: Principal::Anonymous,
+        principal,
         request: Arc::new(request),
         tools: Arc::clone(tools),
         request_id: Arc::from("replay"),
         ip: None,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -152,12 +191,18 @@ mod tests {
             ..RequestContext::default()
         };
         let (posts, id) = (CollectionId::parse("posts").unwrap(), RecordId::parse("abcdefghijklmno").unwrap());
-        let noted = Replay::of(&posts, Some(&id), &request).unwrap();
+        let noted = Replay::of(&posts, Some(&id), &request, &CallerClass::Anonymous).unwrap();
         let replay = Replay::read(&noted).unwrap();
         assert_eq!((&*replay.collection, replay.id.as_deref()), ("posts", Some("abcdefghijklmno")));
+        assert_eq!(replay.who, None);
+        let users = CollectionId::parse("pbc_users").unwrap();
+        for (class, who) in [(CallerClass::Superuser, SUPERUSERS), (CallerClass::Auth(users), "pbc_users")] {
+            let noted = Replay::of(&posts, None, &request, &class).unwrap();
+            assert_eq!(Replay::read(&noted).unwrap().who.as_deref(), Some(who));
+        }
         let pairs: Vec<_> = query[..2].iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(replay.pairs(), pairs, "what no plan reads is left out");
-        for nonsense in [&b""[..], b"\x01", b"\x02{}", b"\x01{\"c\":1}"] {
+        for nonsense in [&b""[..], b"\x01{\"c\":\"posts\",\"q\":{}}", b"\x02", b"\x03{}", b"\x02{\"c\":1}"] {
             assert!(Replay::read(nonsense).is_none());
         }
     }
@@ -166,6 +211,7 @@ mod tests {
     fn two_names_of_the_page_length_are_not_noted() {
         let query = ["limit", "perPage"].map(|name| (name.to_owned(), "5".to_owned()));
         let request = RequestContext { query: query.into_iter().collect(), ..RequestContext::default() };
-        assert!(Replay::of(&CollectionId::parse("posts").unwrap(), None, &request).is_none());
+        let posts = CollectionId::parse("posts").unwrap();
+        assert!(Replay::of(&posts, None, &request, &CallerClass::Anonymous).is_none());
     }
 }
