@@ -125,7 +125,7 @@ impl MetricSource for CacheWatch {
     fn collect(&self, out: &mut Exposition) {
         let report = self.0.stats();
         let disk = &report.disk;
-        let rows: [(&str, &str, &str, u64); 24] = [
+        let rows: [(&str, &str, &str, u64); 25] = [
             ("tenantry_cache_l1_hits_total", "counter", "Answers from memory.", report.total.l1_hits),
             ("tenantry_cache_l2_hits_total", "counter", "Answers from disk.", report.total.l2_hits),
             ("tenantry_cache_misses_total", "counter", "Answers that had to be loaded.", report.total.misses),
@@ -149,6 +149,12 @@ impl MetricSource for CacheWatch {
             ("tenantry_cache_verified_total", "counter", "Hits recomputed and compared.", report.total.verified),
             ("tenantry_cache_mismatches_total", "counter", "Hits that differed.", report.total.mismatches),
             ("tenantry_cache_disk_writes_total", "counter", "Answers written to disk.", disk.writes),
+            (
+                "tenantry_cache_disk_refused_total",
+                "counter",
+                "Answers not written because their tenant had its share.",
+                report.total.disk_refused,
+            ),
             ("tenantry_cache_disk_dropped_total", "counter", "Answers not written for lack of time.", disk.dropped),
             ("tenantry_cache_disk_timeouts_total", "counter", "Reads from disk that came late.", disk.timeouts),
             ("tenantry_cache_disk_corrupt_total", "counter", "Answers found damaged on disk.", disk.corrupt),

@@ -120,6 +120,7 @@ pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
     memory: Memory,
     disk: Arc<dyn DiskCache>,
+    disk_bytes_max: u64,
     flights: Flights<Arc<Held>>,
     /// Tenants by id. Written when a tenant is first asked for, attached, reset, forgotten or let go; commits and requests
     /// read.
@@ -153,6 +154,7 @@ impl Cache {
                 bytes_max: options.disk_bytes_max,
                 memory_bytes: DISK_MEMORY_BYTES,
                 read_deadline: Duration::from_millis(options.disk_read_deadline_ms),
+                group_of: persist::group_of,
             })),
             None => Arc::new(NoDisk),
         };
@@ -163,6 +165,7 @@ impl Cache {
     pub fn with_disk(options: CacheOptions, disk: Arc<dyn DiskCache>) -> Self {
         let tuning = Tuning::starting(options.memory_bytes_max);
         Self(Arc::new(Shared {
+            disk_bytes_max: options.disk_bytes_max,
             hot_kept_ms: AtomicI64::new(options.clock.now_ms()),
             departed: Mutex::default(),
             clock: options.clock,
@@ -209,14 +212,13 @@ impl Cache {
             parts.insert(tenant.clone(), fresh);
             return;
         };
-        let seen = present.positions.position();
         if present.continues(seed) {
             return;
         }
         self.0.depart(present);
         // Commits seen before the seed arrived are in no seed; with them the past is unknown, the future is not.
-        let next = match present.seed {
-            None if seen > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, *present.head.lock()))),
+        let next = match present.late() {
+            Some(late) if late.lsn > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, late))),
             _ => fresh,
         };
         parts.insert(tenant.clone(), next);
@@ -278,7 +280,7 @@ impl Cache {
             ages.entry(held.key.tenant().clone()).or_default().add(now_ms - held.entry.created_ms());
         }
         let parts: Vec<Arc<Part>> = self.0.parts.read().values().cloned().collect();
-        let mut tenants: Vec<_> = parts.iter().map(|part| part.report(&ages)).collect();
+        let mut tenants: Vec<_> = parts.iter().map(|part| self.0.report(part, &ages)).collect();
         tenants.sort_by(|a, b| a.tenant.cmp(&b.tenant));
         let mut total = *self.0.departed.lock();
         for tenant in &tenants {

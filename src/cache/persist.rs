@@ -6,17 +6,19 @@
 //! Does not do: disk I/O (`disk`), encoding (`envelope`).
 
 use crate::cache::Shared;
-use crate::cache::disk::{DiskRead, DiskState};
+use crate::cache::disk::{DiskRead, DiskState, GroupUsage};
 use crate::cache::entry::Entry;
 use crate::cache::envelope::Envelope;
 use crate::cache::memory::Held;
 use crate::cache::mutation::Mutation;
 use crate::cache::stamp::{Mark, PURGE_SLOTS, Stamp};
+use crate::cache::stats::{AgeSum, Counters, TenantReport};
 use crate::cache::tenant::{DiskPart, High, Origin, Part, Request, SeedFacts};
 use crate::cache::warm;
 use crate::kernel::ident::TenantId;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,8 +28,18 @@ const TENANTS: u8 = b'm';
 const HIGHS: u8 = b'h';
 const WARM: u8 = b'w';
 
+/// The part of the disk tier's bytes that one tenant may have while others are active, as a divisor.
+const DISK_SHARES: u64 = 4;
+
 const META_VERSION: u8 = 1;
 const META_HEAD: usize = 1 + 8 + 16 + 8;
+
+/// Where an answer on disk claims to come from.
+#[derive(Clone, Copy)]
+struct Origins {
+    seed: SeedFacts,
+    epoch: u64,
+}
 
 /// What the disk tier remembers about a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,11 +93,25 @@ impl Shared {
         let seed = part.seed?;
         let epoch = self.disk.epoch();
         let generation = self.disk_part(part, seed).await?.generation;
-        let DiskRead::Found(bytes) = self.disk.get(answer_key(&part.tenant, generation, request.key.digest())).await
-        else {
-            return None;
-        };
-        let envelope = Envelope::decode(&bytes, self.mutation)?;
+        let key = answer_key(&part.tenant, generation, request.key.digest());
+        let DiskRead::Found(bytes) = self.disk.get(key.clone()).await else { return None };
+        let found = self.judge(part, request, &bytes, Origins { seed, epoch });
+        if found.is_none() && !part.is_retired() {
+            // It will not become right again; its place is for others.
+            self.disk.remove(key);
+        }
+        found
+    }
+
+    /// The answer in `bytes`, if it is whole, the one that was asked for, and current.
+    fn judge(
+        &self,
+        part: &Part,
+        request: Request<'_>,
+        bytes: &Bytes,
+        Origins { seed, epoch }: Origins,
+    ) -> Option<Arc<Held>> {
+        let envelope = Envelope::decode(bytes, self.mutation)?;
         // A second witness beside the marks: what was filed under another lineage never belongs here.
         let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
         let same_key = envelope.key == request.key.to_string() || self.mutation == Some(Mutation::EnvelopeKeyUnchecked);
@@ -134,6 +160,10 @@ impl Shared {
             // Read from a commit of which the cache has not heard yet; the next round knows more.
             return true;
         }
+        if !self.has_disk_share(&part.tenant) {
+            Counters::bump(&held.counters.disk_refused);
+            return true;
+        }
         let key = answer_key(&part.tenant, disk.generation, held.key.digest());
         let mut high = disk.high.lock();
         if high.epoch != epoch {
@@ -162,6 +192,21 @@ impl Shared {
             held.persisted.store(epoch, Ordering::Release);
         }
         put
+    }
+
+    /// Whether a tenant may have more on disk: alone everything, beside others a quarter.
+    fn has_disk_share(&self, tenant: &TenantId) -> bool {
+        let alone = self.active_tenants.load(Ordering::Relaxed) <= 1;
+        alone || self.disk_usage(tenant).bytes < self.disk_bytes_max / DISK_SHARES
+    }
+
+    fn disk_usage(&self, tenant: &TenantId) -> GroupUsage {
+        self.disk.usage(&tenant_key(ANSWERS, tenant))
+    }
+
+    /// What is told of a part.
+    pub(crate) fn report(&self, part: &Part, ages: &HashMap<TenantId, AgeSum>) -> TenantReport {
+        part.report(ages, self.disk_usage(&part.tenant))
     }
 
     /// Makes the tenant's purges outlive a restart; where that is not certain, the disk tier is emptied instead.
@@ -314,6 +359,13 @@ fn envelope_of(held: &Held, seed: SeedFacts) -> Envelope {
     }
 }
 
+/// What is counted together on disk: the answers of one tenant.
+pub(crate) fn group_of(key: &[u8]) -> Option<&[u8]> {
+    let (&keyspace, rest) = key.split_first()?;
+    let len = usize::from(*rest.first()?);
+    (keyspace == ANSWERS).then(|| key.get(..2 + len)).flatten()
+}
+
 /// Generation before digest: raising the generation leaves every older answer unreachable, without a scan.
 fn answer_key(tenant: &TenantId, generation: u64, digest: &[u8; 32]) -> Vec<u8> {
     let mut key = tenant_key(ANSWERS, tenant);
@@ -363,5 +415,7 @@ mod tests {
         let (a, ab) = (TenantId::parse("a").unwrap(), TenantId::parse("ab").unwrap());
         assert!(!answer_key(&ab, 1, &[0; 32]).starts_with(&meta_key(&a)));
         assert!(!answer_key(&ab, 1, &[0; 32]).starts_with(&tenant_key(ANSWERS, &a)));
+        assert_eq!(group_of(&answer_key(&ab, 1, &[0; 32])), Some(&*tenant_key(ANSWERS, &ab)));
+        assert_eq!((group_of(&meta_key(&a)), group_of(b"r"), group_of(b"r\xffx")), (None, None, None));
     }
 }

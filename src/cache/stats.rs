@@ -54,6 +54,7 @@ counters! {
     trims: "Answers that left memory because their tenant was over its share.",
     swept: "Answers that upkeep removed because they were stale or their time was over.",
     rejected: "Answers too large to keep in memory.",
+    disk_refused: "Answers not written to disk because their tenant had its share there.",
     purges: "Purges asked for.",
     verified: "Hits that were recomputed and compared.",
     mismatches: "Hits that differed from their recomputation.",
@@ -115,6 +116,8 @@ pub struct TenantReport {
     pub ages: Ages,
     /// Bytes of the tables by which answers are known to be current; they are no part of the memory for answers.
     pub stamp_bytes: u64,
+    /// What the disk tier holds of it, as far as that is known yet.
+    pub disk: crate::cache::disk::GroupUsage,
 }
 
 /// How old the answers in memory are.

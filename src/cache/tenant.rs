@@ -5,6 +5,7 @@
 //! Does not do: building keys, choosing dependencies, rules.
 
 use crate::cache::compress::Encoding;
+use crate::cache::disk::GroupUsage;
 use crate::cache::entry::{Entry, Loaded};
 use crate::cache::flight::{FlightKey, Seat};
 use crate::cache::key::Key;
@@ -37,6 +38,9 @@ pub(crate) struct Part {
     /// The last commit that was observed, or where the file stood at its opening. Locked by a commit and by writing an
     /// answer to disk, for one assignment.
     pub(crate) head: Mutex<Mark>,
+    /// The last commit that was observed while the file was not described: before it was, or since it was closed. Locked
+    /// for one assignment.
+    late: Mutex<Option<Mark>>,
     pub(crate) account: Arc<Account>,
     pub(crate) counters: TenantCounters,
     /// The disk tier's side of this tenant, read from disk on first use.
@@ -79,6 +83,7 @@ impl Part {
             seed: seed.map(|seed| SeedFacts { lineage: seed.lineage }),
             marks: seed.map(|seed| seed.marks.clone().into_boxed_slice()).unwrap_or_default(),
             head: Mutex::new(seed.map_or(Mark::START, Seed::head)),
+            late: Mutex::default(),
             account: Arc::default(),
             counters: TenantCounters::default(),
             disk: tokio::sync::OnceCell::new(),
@@ -102,14 +107,26 @@ impl Part {
     /// Takes note of a commit.
     pub(crate) fn observe(&self, commit: &CommitSummary<'_>) {
         self.positions.on_commit(commit.lsn, commit.schema_changed, commit.touches);
+        let mark = Mark { lsn: commit.lsn, stamp: commit.mark };
+        if self.seed.is_none() || self.closed.load(Ordering::Acquire) {
+            let mut late = self.late.lock();
+            *late = Some(late.filter(|late| late.lsn > mark.lsn).unwrap_or(mark));
+        }
         let mut head = self.head.lock();
-        if commit.lsn > head.lsn {
-            *head = Mark { lsn: commit.lsn, stamp: commit.mark };
+        if mark.lsn > head.lsn {
+            *head = mark;
         }
     }
 
+    /// The last commit that a description of the file may not know of.
+    pub(crate) fn late(&self) -> Option<Mark> {
+        *self.late.lock()
+    }
+
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        if self.seed.is_some() && !self.closed.swap(true, Ordering::AcqRel) {
+            *self.late.lock() = None;
+        }
     }
 
     /// Whether nothing would be lost with it: closed or never attached, nothing kept, and no handle but the table's.
@@ -127,7 +144,7 @@ impl Part {
         self.retired.load(Ordering::Acquire)
     }
 
-    pub(crate) fn report(&self, ages: &HashMap<TenantId, AgeSum>) -> TenantReport {
+    pub(crate) fn report(&self, ages: &HashMap<TenantId, AgeSum>, disk: GroupUsage) -> TenantReport {
         let collections = self.counters.read();
         let mut total = Counts::default();
         for (_, counts) in &collections {
@@ -135,7 +152,7 @@ impl Part {
         }
         let ages = ages.get(&self.tenant).copied().unwrap_or_default().ages();
         let stamp_bytes = self.positions.weight() as u64;
-        TenantReport { tenant: self.tenant.clone(), total, collections, ages, stamp_bytes }
+        TenantReport { tenant: self.tenant.clone(), total, collections, ages, stamp_bytes, disk }
     }
 }
 

@@ -126,3 +126,6 @@ impl Pass {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Hot keys remembered by one node.
 pub const HOT_KEYS_MAX: usize = 4_096;
+/// Hot keys of one tenant, while others have some too.
+pub const HOT_KEYS_PER_TENANT: usize = HOT_KEYS_MAX / 4;
 /// Longest replay that is remembered, bytes.
 pub const REPLAY_BYTES_MAX: usize = 4_096;
 const HALF_LIFE_MS: f64 = 3_600_000.0;
@@ -133,23 +135,39 @@ impl HotKeys {
             })
             .collect();
         list.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.key.cmp(&b.key)));
-        list.truncate(HOT_KEYS_MAX);
+        let keeps = shared_out(list.iter().map(|hot| &hot.tenant));
+        let mut keeps = keeps.iter();
+        list.retain(|_| keeps.next().copied().unwrap_or(false));
         list
     }
 
     fn cool(&mut self, now_ms: i64) {
-        let mut scores: Vec<f64> = self.0.values().map(|heat| heat.now(now_ms)).collect();
-        scores.sort_by(|a, b| b.total_cmp(a));
-        let bar = scores.get(HOT_KEYS_MAX - 1).copied().unwrap_or(0.0);
-        self.0.retain(|_, heat| heat.now(now_ms) >= bar);
-        // Ties at the bar may leave too many; any of them may go.
-        let mut surplus = self.0.len().saturating_sub(HOT_KEYS_MAX);
-        self.0.retain(|_, heat| {
-            let goes = surplus > 0 && heat.now(now_ms) <= bar;
-            surplus -= usize::from(goes);
-            !goes
-        });
+        let mut ranked: Vec<(f64, [u8; 32], TenantId)> =
+            self.0.iter().map(|(digest, heat)| (heat.now(now_ms), *digest, heat.tenant.clone())).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let keeps = shared_out(ranked.iter().map(|(.., tenant)| tenant));
+        for ((_, digest, _), _) in ranked.iter().zip(keeps).filter(|(_, keeps)| !keeps) {
+            self.0.remove(digest);
+        }
     }
+}
+
+/// Which of the ranked keys are remembered: of each tenant the hottest up to its part, then whatever is hottest among the
+/// rest while there is room, so that a tenant which is alone has everything and none can push out all others.
+fn shared_out<'tenant>(ranked: impl Iterator<Item = &'tenant TenantId>) -> Vec<bool> {
+    let mut counts: HashMap<&TenantId, usize> = HashMap::new();
+    let mut keeps: Vec<bool> = ranked
+        .map(|tenant| {
+            let count = counts.entry(tenant).or_default();
+            *count += 1;
+            *count <= HOT_KEYS_PER_TENANT
+        })
+        .collect();
+    let first = keeps.iter().filter(|keeps| **keeps).count();
+    let (surplus, room) = (first.saturating_sub(HOT_KEYS_MAX), HOT_KEYS_MAX.saturating_sub(first));
+    keeps.iter_mut().filter(|keep| !**keep).take(room).for_each(|keep| *keep = true);
+    keeps.iter_mut().rev().filter(|keep| **keep).take(surplus).for_each(|keep| *keep = false);
+    keeps
 }
 
 impl Cache {
@@ -277,6 +295,26 @@ mod tests {
         assert_eq!(hot.ranked(0)[0].key, key(99_999).to_string());
         hot.forget(&TenantId::parse("demo").unwrap());
         assert!(hot.ranked(0).is_empty());
+    }
+
+    #[test]
+    fn no_tenant_takes_the_whole_list_and_one_alone_does() {
+        let (mut hot, replay) = (HotKeys::default(), Arc::from(&b"q"[..]));
+        let of = |tenant: &str, n: u32| {
+            let (tenant, posts) = (TenantId::parse(tenant).unwrap(), CollectionId::parse("posts").unwrap());
+            Key::new(&tenant, Category::List, &posts, Sub::Word("page"), &[&n.to_le_bytes()], &CallerClass::everyone())
+        };
+        for n in 0..20_000 {
+            hot.note(&of("loud", n), &replay, 100, 0);
+        }
+        assert_eq!(hot.ranked(0).len(), HOT_KEYS_MAX);
+        for n in 0..20_000 {
+            hot.note(&of("quiet", n % 2_000), &replay, 1, 0);
+            hot.note(&of("loud", n), &replay, 100, 0);
+        }
+        let ranked = hot.ranked(0);
+        let quiet = ranked.iter().filter(|hot| hot.tenant.as_str() == "quiet").count();
+        assert_eq!((ranked.len(), quiet >= HOT_KEYS_PER_TENANT), (HOT_KEYS_MAX, true), "{quiet}");
     }
 
     proptest! {

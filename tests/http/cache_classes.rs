@@ -251,6 +251,7 @@ async fn a_view_that_reads_the_present_or_chance_is_never_kept_nor_what_reads_it
     for _ in 0..2 {
         assert_eq!(anon.get(&list("posts")).await.header("x-cache"), Some("bypass"));
     }
+}
 
 /// The text of two plans can be the same while their guards stand before different cells, so the key has to tell them apart
 /// now that strangers and users share what is the same for both.

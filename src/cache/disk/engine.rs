@@ -94,16 +94,14 @@ impl Engine {
     }
 
     /// Writes a value in chunks, the head last, so that a half-written one is never taken for whole.
-    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<Change, EngineError> {
         if value.len() > VALUE_BYTES_MAX {
-            return Ok(());
+            return Ok(Change::default());
         }
         let (first, rest) = value.split_at(value.len().min(CHUNK_BYTES - HEAD_BYTES));
         let chunks = 1 + rest.chunks(CHUNK_BYTES).count();
-        let before = match guarded(|| self.db.get(chunk_key(key, 0)))?? {
-            Some(head) => Head::parse(&head).map_or(1, |head| head.chunks),
-            None => 0,
-        };
+        let old = guarded(|| self.db.get(chunk_key(key, 0)))??;
+        let before = old.as_deref().map_or(0, chunks_of);
         for (number, chunk) in (1_u16..).zip(rest.chunks(CHUNK_BYTES)) {
             guarded(|| self.db.insert(chunk_key(key, number), chunk))??;
         }
@@ -113,19 +111,31 @@ impl Engine {
         for number in chunks..before {
             guarded(|| self.db.remove(chunk_key(key, number)))??;
         }
-        Ok(())
+        Ok(Change { before: old.as_deref().map(bytes_of), after: Some(value.len() as u64) })
     }
 
     /// Forgets a value.
-    pub(super) fn remove(&self, key: &[u8]) -> Result<(), EngineError> {
-        let chunks = match guarded(|| self.db.remove(chunk_key(key, 0)))?? {
-            Some(head) => Head::parse(&head).map_or(1, |head| head.chunks),
-            None => return Ok(()),
-        };
-        for number in 1..chunks {
+    pub(super) fn remove(&self, key: &[u8]) -> Result<Change, EngineError> {
+        let Some(old) = guarded(|| self.db.remove(chunk_key(key, 0)))?? else { return Ok(Change::default()) };
+        for number in 1..chunks_of(&old) {
             guarded(|| self.db.remove(chunk_key(key, number)))??;
         }
-        Ok(())
+        Ok(Change { before: Some(bytes_of(&old)), after: None })
+    }
+
+    /// Looks at the next rows behind the key `after`, at most `rows_max` of them and the rest of the last value.
+    pub(super) fn scan(&self, after: &[u8], rows_max: usize) -> Result<Scanned, EngineError> {
+        let mut step = Scanned::default();
+        for (number, row) in self.db.range(after.to_vec()..).enumerate() {
+            let (raw, row) = guarded(|| row)??;
+            let Some((key, &[0, 0])) = raw.split_last_chunk::<2>() else { continue };
+            if number >= rows_max {
+                step.next = Some(key.to_vec());
+                break;
+            }
+            step.values.push((key.to_vec(), bytes_of(&row)));
+        }
+        Ok(step)
     }
 
     /// Makes writes durable and checks that the folder is still there.
@@ -175,6 +185,30 @@ fn is_generation(name: &str) -> bool {
             .strip_prefix('v')
             .and_then(|rest| rest.split_once('-'))
             .is_some_and(|(version, number)| digits(version) && number.len() == 10 && digits(number))
+}
+
+/// Bytes of the value under a key, before and after it was touched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) before: Option<u64>,
+    pub(super) after: Option<u64>,
+}
+
+/// One step of looking through a store.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    /// Keys with the bytes of their values.
+    pub(super) values: Vec<(Vec<u8>, u64)>,
+    /// The first key that was not looked at; `None` at the end.
+    pub(super) next: Option<Vec<u8>>,
+}
+
+fn chunks_of(first: &[u8]) -> u16 {
+    Head::parse(first).map_or(1, |head| head.chunks)
+}
+
+fn bytes_of(first: &[u8]) -> u64 {
+    Head::parse(first).map_or(first.len(), |head| head.total) as u64
 }
 
 /// Whether a read met damage.

@@ -4,9 +4,11 @@
 //! miss. Everything in here is losable at any moment. Does not do: freshness; the caller checks what it gets.
 
 mod engine;
+mod groups;
 mod queue;
 mod sled_tier;
 
+pub use groups::{GroupOf, GroupUsage};
 pub use sled_tier::{SledTier, SledTierOptions};
 
 use bytes::Bytes;
@@ -106,6 +108,11 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
     /// Which store this is: another number once it was replaced by an empty one, and what was written before is gone.
     fn epoch(&self) -> u64 {
         1
+    }
+
+    /// What the keys that begin with `group` hold, as far as that is known yet.
+    fn usage(&self, _group: &[u8]) -> GroupUsage {
+        GroupUsage::default()
     }
 
     /// Waits until many writes find room, within a bounded time; blocks, so it is for the end of a process only.

@@ -5,6 +5,7 @@
 //! another process holds is left alone. Does not do: freshness.
 
 use super::engine::{Damage, Engine, EngineError};
+use super::groups::{GroupOf, GroupUsage, Groups};
 use super::queue::{Next, Queue};
 use super::{DiskCache, DiskRead, DiskState, DiskStats};
 use bytes::Bytes;
@@ -28,6 +29,10 @@ const FLUSH_EVERY: Duration = Duration::from_secs(2);
 /// A flush is put off while there is work, but no longer than this.
 const FLUSH_LATEST: Duration = Duration::from_secs(10);
 const IDLE_WAIT: Duration = Duration::from_millis(500);
+/// The same while there is something to look through.
+const SCAN_WAIT: Duration = Duration::from_millis(5);
+/// Rows of one step of looking through.
+const SCAN_LEN: usize = 256;
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Time without failure after which earlier failures are forgiven.
@@ -45,6 +50,8 @@ pub struct SledTierOptions {
     pub memory_bytes: u64,
     /// How long a read may take.
     pub read_deadline: Duration,
+    /// What is counted together.
+    pub group_of: GroupOf,
 }
 
 struct Read {
@@ -78,6 +85,7 @@ struct Numbers {
 struct Shared {
     queue: Queue<Read, Write>,
     numbers: Numbers,
+    groups: Groups,
     /// Written by the disk thread on changes, read by health checks.
     state: Mutex<DiskState>,
 }
@@ -118,6 +126,7 @@ impl SledTier {
         let shared = Arc::new(Shared {
             queue: Queue::new(READS_MAX, WRITES_MAX),
             numbers: Numbers::default(),
+            groups: Groups::new(options.group_of),
             state: Mutex::new(DiskState::Opening),
         });
         let worker = Worker {
@@ -222,6 +231,10 @@ impl DiskCache for SledTier {
         self.shared.numbers.opened.load(Ordering::Acquire)
     }
 
+    fn usage(&self, group: &[u8]) -> GroupUsage {
+        self.shared.groups.usage(group)
+    }
+
     fn await_room(&self) -> bool {
         self.shared.queue.await_room(CLOSE_WAIT)
     }
@@ -260,10 +273,14 @@ impl Worker {
     fn run(mut self) {
         self.try_open();
         loop {
-            match self.shared.queue.pop(IDLE_WAIT) {
+            let unseen = self.engine.is_some() && self.shared.groups.unseen_after().is_some();
+            match self.shared.queue.pop(if unseen { SCAN_WAIT } else { IDLE_WAIT }) {
                 Next::Read(read) => self.read(read),
                 Next::Write(write) => self.write(write),
-                Next::Idle => self.maintain(FLUSH_EVERY),
+                Next::Idle => {
+                    self.look_through();
+                    self.maintain(FLUSH_EVERY);
+                }
                 Next::End => break,
             }
             self.maintain(FLUSH_LATEST);
@@ -315,8 +332,10 @@ impl Worker {
                 let _ = reply.send(done);
             }
             Write::Remove(key) => {
-                if let Some(Err(error)) = self.engine.as_ref().map(|engine| engine.remove(&key)) {
-                    self.fail(&error);
+                match self.engine.as_ref().map(|engine| engine.remove(&key)) {
+                    Some(Ok(change)) => self.shared.groups.note(&key, change),
+                    Some(Err(error)) => self.fail(&error),
+                    None => {}
                 }
                 self.dirty_since.get_or_insert_with(Instant::now);
             }
@@ -330,7 +349,8 @@ impl Worker {
     fn put(&mut self, key: &[u8], value: &[u8]) -> bool {
         let Some(engine) = &self.engine else { return false };
         match engine.put(key, value) {
-            Ok(()) => {
+            Ok(change) => {
+                self.shared.groups.note(key, change);
                 self.shared.numbers.writes.fetch_add(1, Ordering::Relaxed);
                 self.written += value.len() as u64;
                 self.dirty_since.get_or_insert_with(Instant::now);
@@ -340,6 +360,15 @@ impl Worker {
                 self.fail(&error);
                 false
             }
+        }
+    }
+
+    /// Counts a little more of what an earlier process left.
+    fn look_through(&mut self) {
+        let Some((engine, after)) = self.engine.as_ref().zip(self.shared.groups.unseen_after()) else { return };
+        match engine.scan(&after, SCAN_LEN) {
+            Ok(step) => self.shared.groups.see(step),
+            Err(error) => self.fail(&error),
         }
     }
 
@@ -442,6 +471,7 @@ impl Worker {
         match opened {
             Ok(engine) => {
                 self.engine = Some(engine);
+                self.shared.groups.restart();
                 self.shared.numbers.opened.fetch_add(1, Ordering::Release);
                 *self.shared.state.lock() = DiskState::Ready;
             }

@@ -144,6 +144,7 @@ pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> R
         collections: Vec::new(),
         ages: Default::default(),
         stamp_bytes: 0,
+        disk: Default::default(),
     });
     let slug = part.registry.entry(id).map(|entry| entry.slug.to_string());
     let mut shown = tenant_to_wire(&found, slug, Some(&visitor.tenant.schema()));
@@ -263,6 +264,7 @@ fn tenant_to_wire(report: &TenantReport, slug: Option<String>, schema: Option<&S
         "total": counts_to_wire(&report.total),
         "ages": { "oldestMs": report.ages.oldest_ms, "meanMs": report.ages.mean_ms },
         "stampBytes": report.stamp_bytes,
+        "disk": { "bytes": report.disk.bytes, "entries": report.disk.entries },
         "collections": collections,
     })
 }

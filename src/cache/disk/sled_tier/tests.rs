@@ -9,6 +9,7 @@ fn options(root: &Path) -> SledTierOptions {
         bytes_max: 64 << 20,
         memory_bytes: 1 << 20,
         read_deadline: Duration::from_secs(10),
+        group_of: |key| key.get(..1),
     }
 }
 
@@ -204,4 +205,51 @@ async fn late_reads_pause_the_tier_and_it_comes_back() {
     ready(&tier).await;
     tier.close();
     thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_group_holds_is_counted_as_it_changes_and_again_after_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let usage = |tier: &SledTier| (tier.usage(b"a"), tier.usage(b"b"));
+    let of = |bytes, entries| GroupUsage { bytes, entries };
+    let tier = SledTier::start(options(root.path()));
+    ready(&tier).await;
+    for n in 0..300 {
+        tier.put(format!("a{n}").into_bytes(), Bytes::from(vec![1; 10_000]));
+        tier.put(format!("b{n}").into_bytes(), Bytes::from(vec![1; 10]));
+    }
+    for n in 0..100 {
+        tier.put(format!("a{n}").into_bytes(), Bytes::from(vec![1; 100]));
+        tier.remove(format!("b{n}").into_bytes());
+    }
+    tier.remove(b"bnone".to_vec());
+    assert!(tier.put_surely(b"c".to_vec(), Bytes::new()).await);
+    let expected = (of(200 * 10_000 + 100 * 100, 300), of(200 * 10, 200));
+    assert_eq!(until_counted(&tier, &expected).await, expected);
+    tier.close();
+
+    let tier = SledTier::start(options(root.path()));
+    ready(&tier).await;
+    // Changed while the store is being looked through: counted once, wherever the look-through stands.
+    for n in 0..50 {
+        tier.put(format!("a{n}").into_bytes(), Bytes::from(vec![1; 10]));
+        tier.remove(format!("b{}", 250 + n).into_bytes());
+    }
+    let expected = (of(200 * 10_000 + 50 * 100 + 50 * 10, 300), of(150 * 10, 150));
+    assert_eq!(until_counted(&tier, &expected).await, expected);
+    tier.discard("nothing is left");
+    let expected = Default::default();
+    assert_eq!(until_counted(&tier, &expected).await, expected);
+    assert_eq!(usage(&tier), expected);
+}
+
+async fn until_counted(tier: &SledTier, expected: &(GroupUsage, GroupUsage)) -> (GroupUsage, GroupUsage) {
+    for _ in 0..1_000 {
+        let found = (tier.usage(b"a"), tier.usage(b"b"));
+        if found == *expected {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (tier.usage(b"a"), tier.usage(b"b"))
 }

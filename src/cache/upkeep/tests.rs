@@ -1,0 +1,151 @@
+//! What upkeep removes, keeps and hands over; and a tenant's share of the disk.
+
+use crate::cache::entry::Loaded;
+use crate::cache::stamp::Dependencies;
+use crate::cache::tests::{TableDisk, World, list_key, memory_only, posts, request, seed, tenant};
+use crate::cache::{Cache, CacheOptions, Source};
+use crate::kernel::ident::TenantId;
+use std::sync::Arc;
+
+/// A list was written by an orderly stop alone; a node that was killed started without one.
+#[tokio::test]
+async fn hot_keys_outlive_a_kill_and_a_start_that_nobody_visits() {
+    let disk = Arc::new(TableDisk::default());
+    let a = tenant("a");
+    let (key, dependencies) = (list_key(&a, "q"), Dependencies::new().collection(&posts()));
+    let replay: Arc<[u8]> = Arc::from(&b"r"[..]);
+    let world = World::new(1 << 22, Arc::clone(&disk) as _);
+    for _ in 0..3 {
+        let load = || async { Ok::<_, ()>(Loaded::json("x", 0)) };
+        world.cache.tenant(&a).get_or_load(request(&world, &key, &dependencies, Some(&replay)), load).await.unwrap();
+    }
+    // Aged by a write before upkeep looks: it was asked for all the same.
+    world.commit(&a, 1);
+    world.cache.maintain();
+    assert!(World::new(1 << 22, Arc::clone(&disk) as _).cache.hot_keys_of_last_run().await.is_empty());
+    world.clock.advance_ms(60_000);
+    world.cache.maintain();
+    for _ in 0..2 {
+        // Each of these is killed in turn, a minute after its start.
+        let next = World::new(1 << 22, Arc::clone(&disk) as _);
+        let hot = next.cache.hot_keys_of_last_run().await;
+        assert_eq!(hot.iter().map(|hot| hot.key.clone()).collect::<Vec<_>>(), [key.to_string()]);
+        next.clock.advance_ms(60_000);
+        next.cache.maintain();
+    }
+}
+
+#[tokio::test]
+async fn upkeep_takes_what_is_stale_or_expired_out_of_memory() {
+    let world = memory_only();
+    let (a, b, c) = (tenant("a"), tenant("b"), tenant("c"));
+    for tenant in [&a, &b] {
+        world.expect(&list_key(tenant, "q"), "1", "1", Source::Miss).await;
+    }
+    world.commit(&a, 1);
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.memory_entries, report.total.swept), (1, 1));
+    world.clock.advance_ms(300_000);
+    world.expect(&list_key(&c, "q"), "1", "1", Source::Miss).await;
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.memory_entries, report.total.swept), (1, 2));
+    world.expect(&list_key(&c, "q"), "2", "1", Source::Memory).await;
+}
+
+/// A tenant was let go at the moment of its closing or never, and every commit of one that nobody reads made a part.
+#[tokio::test]
+async fn tenants_that_hold_nothing_are_let_go_and_their_numbers_stay_in_the_sums() {
+    let world = memory_only();
+    let tenants: Vec<TenantId> = (0..20).map(|n| tenant(&format!("t{n}"))).collect();
+    for tenant in &tenants {
+        world.commit(tenant, 1);
+    }
+    assert_eq!(world.cache.stats().tenants.len(), 0, "nobody has asked for them");
+    for tenant in &tenants {
+        let handle = world.cache.tenant(tenant);
+        world.cache.attach(tenant, &seed(1, 10, 10));
+        world.expect(&list_key(tenant, "q"), "1", "1", Source::Miss).await;
+        drop(handle);
+        world.cache.detach(tenant);
+    }
+    let report = world.cache.stats();
+    assert_eq!(report.tenants.len(), 20);
+    assert!(report.stamp_bytes > 20 * 128, "{}", report.stamp_bytes);
+    let kept = world.cache.tenant(&tenants[0]);
+    world.clock.advance_ms(300_000);
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.tenants.len(), report.memory_entries), (1, 0), "one has a handle");
+    assert_eq!(report.total.misses, 20);
+    // Whoever has a handle while the file is described misses no commit.
+    world.commit(&tenants[0], 11);
+    world.cache.attach(&tenants[0], &seed(1, 10, 10));
+    assert!(!kept.is_same(&world.cache.tenant(&tenants[0])), "its position had moved on");
+}
+
+#[tokio::test]
+async fn one_tenant_cannot_fill_the_disk_of_all_and_alone_it_may() {
+    for beside_others in [false, true] {
+        let disk = Arc::new(TableDisk::default());
+        let options = CacheOptions { disk_bytes_max: 200_000, ..CacheOptions::default() };
+        let world = World { cache: Cache::with_disk(options, Arc::clone(&disk) as _), ..memory_only() };
+        let (loud, quiet) = (tenant("loud"), tenant("quiet"));
+        for tenant in [&loud, &quiet] {
+            world.cache.attach(tenant, &seed(1, 10, 10));
+        }
+        if beside_others {
+            world.expect(&list_key(&quiet, "q"), "1", "1", Source::Miss).await;
+        }
+        for n in 0..100 {
+            let key = list_key(&loud, &format!("n{n}"));
+            for _ in 0..2 {
+                world.read(&key, &"n".repeat(1_000)).await;
+            }
+        }
+        // The first round counts who is active, the second keeps what was wanted.
+        world.cache.maintain();
+        world.cache.maintain();
+        if !beside_others {
+            assert_eq!(world.cache.stats().total.disk_refused, 0);
+            continue;
+        }
+        let loud_before = world.cache.stats().tenants[0].disk;
+        for n in 100..200 {
+            let key = list_key(&loud, &format!("n{n}"));
+            for _ in 0..2 {
+                world.read(&key, &"n".repeat(1_000)).await;
+            }
+        }
+        world.read(&list_key(&quiet, "q"), "1").await;
+        world.cache.maintain();
+        let report = world.cache.stats();
+        assert!(report.total.disk_refused > 0);
+        assert_eq!(report.tenants[0].disk, loud_before, "{report:?}");
+        assert_eq!((report.tenants[1].tenant.as_str(), report.tenants[1].disk.entries), ("quiet", 1));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_met_stale_or_expired_on_disk_is_removed_there() {
+    let disk = Arc::new(TableDisk::default());
+    let a = tenant("a");
+    let (stale, expired) = (list_key(&a, "stale"), list_key(&a, "expired"));
+    let first = World::new(1 << 22, Arc::clone(&disk) as _);
+    first.cache.attach(&a, &seed(1, 10, 10));
+    for key in [&stale, &expired] {
+        first.expect(key, "1", "1", Source::Miss).await;
+    }
+    first.cache.close();
+    let next = World::new(1 << 22, Arc::clone(&disk) as _);
+    next.cache.attach(&a, &seed(1, 12, 11));
+    assert_eq!(next.cache.stats().tenants[0].disk.entries, 2);
+    next.expect(&stale, "2", "2", Source::Miss).await;
+    assert_eq!(next.cache.stats().tenants[0].disk.entries, 1);
+    let later = World::new(1 << 22, Arc::clone(&disk) as _);
+    later.clock.advance_ms(300_000);
+    later.cache.attach(&a, &seed(1, 10, 10));
+    later.expect(&expired, "2", "2", Source::Miss).await;
+    assert_eq!(later.cache.stats().tenants[0].disk.entries, 0);
+}
