@@ -59,6 +59,8 @@ pub const PAGE_LEN_MAX: usize = 1_000;
 pub const CHANGES_PAGE_MAX: usize = 1_000;
 /// Bytes of log records after which a page of changes ends, with one record at least.
 pub const CHANGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of log records by which a cache is told which records changed lately when a tenant is opened.
+pub const CACHE_TAIL_BYTES_MAX: usize = 1024 * 1024;
 /// Log records that one call for the audit trail looks at.
 pub const AUDIT_SCAN_MAX: usize = 10_000;
 /// Requests in a batch at most.

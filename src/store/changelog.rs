@@ -13,6 +13,7 @@ use crate::kernel::value::Stored;
 use crate::schema::record::RecordImage;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// One operation of the log. Fields are named by number, collections by id, never by name.
@@ -229,11 +230,38 @@ pub(super) fn scan(connection: &Connection, since: i64, limit: usize) -> Result<
         let lsn: i64 = row.get(0)?;
         let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
         bytes += body.len();
-        let frame = record_codec::decode_frame(body)
-            .map_err(|error| StoreError::damaged(format!("log record {lsn}: {error}")))?;
-        found.push(LoggedTx { lsn, frame });
+        found.push(decoded(lsn, body)?);
     }
     Ok(found)
+}
+
+/// Hands over the transactions at position `last` and before, newest first; one is in memory at a time. See
+/// [`super::Reader::newest`].
+pub(super) fn scan_back(
+    connection: &Connection,
+    last: i64,
+    bytes_max: usize,
+    each: &mut dyn FnMut(LoggedTx) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached("SELECT lsn, body FROM _tn_tx WHERE lsn <= ?1 ORDER BY lsn DESC")?;
+    let mut rows = statement.query([last])?;
+    let (mut expected, mut bytes) = (last, 0);
+    while let Some(row) = rows.next()? {
+        let lsn: i64 = row.get(0)?;
+        let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        bytes += body.len();
+        if lsn != expected || bytes > bytes_max || each(decoded(lsn, body)?).is_break() {
+            break;
+        }
+        expected -= 1;
+    }
+    Ok(())
+}
+
+fn decoded(lsn: i64, body: &[u8]) -> Result<LoggedTx, StoreError> {
+    let frame =
+        record_codec::decode_frame(body).map_err(|error| StoreError::damaged(format!("log record {lsn}: {error}")))?;
+    Ok(LoggedTx { lsn, frame })
 }
 
 /// A walk along the log that notices where the chain of an origin does not hold. One line per origin of the file.

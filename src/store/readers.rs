@@ -23,6 +23,7 @@ use crate::schema::{Collection, Schema};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, StatementStatus, params};
 use scheduled_thread_pool::ScheduledThreadPool;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -194,6 +195,17 @@ impl<'a> Reader<'a> {
     /// Transactions after position `since_lsn`, oldest first.
     pub fn changes(&self, since_lsn: i64, limit: usize) -> Result<Vec<LoggedTx>, StoreError> {
         self.as_system(|connection| changelog::scan(connection, since_lsn, limit))
+    }
+
+    /// The transactions at position `last` and before, newest first, one at a time: until `each` breaks off, until their
+    /// bytes are more than `bytes_max`, or until one is missing.
+    pub fn newest(
+        &self,
+        last: i64,
+        bytes_max: usize,
+        each: &mut dyn FnMut(LoggedTx) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.as_system(|connection| changelog::scan_back(connection, last, bytes_max, each))
     }
 
     /// When each collection, and each partition, was last touched; all of them.

@@ -9,9 +9,11 @@ use super::{Answer, PageLinks, RecordError, Scope};
 use crate::cache::stamp::{Generation, Mark, Seed, Touched};
 use crate::cache::{self, Cache, TenantCache};
 use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
 use crate::store::{LogOp, LoggedTx, Reader, StoreError, TenantDb};
 use parking_lot::RwLock;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -149,33 +151,23 @@ struct Tail {
 impl Tail {
     /// Reads the last transactions before `lsn`, fewer where they are large or the log was cut among them.
     fn read(reader: &Reader<'_>, lsn: i64) -> Result<Self, StoreError> {
-        let mut wanted = TAIL_LEN.min(lsn);
-        while wanted > 0 {
-            let found = reader.changes(lsn - wanted, usize::try_from(wanted).unwrap_or(0))?;
-            // A read of the log ends early where its bytes are many: what is missing then is the newest.
-            if found.last().is_some_and(|last| last.lsn == lsn) {
-                return Ok(Self::of(&found));
-            }
-            wanted /= 2;
-        }
-        Ok(Self { after: lsn, ..Self::default() })
+        let mut tail = Self { after: lsn, ..Self::default() };
+        reader.newest(lsn, limits::CACHE_TAIL_BYTES_MAX, &mut |tx| {
+            tail.add(&tx);
+            let full = lsn - tail.after >= TAIL_LEN || tail.touches.len() > TAIL_TOUCHES_MAX;
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(tail)
     }
 
-    /// `found` is the end of the log.
-    fn of(found: &[LoggedTx]) -> Self {
-        let mut tail = Self { after: found.first().map_or(0, |first| first.lsn - 1), ..Self::default() };
-        for tx in found {
-            tail.marks.push(Mark { lsn: tx.lsn, stamp: tx.frame.hlc.as_i64() });
-            if tx.frame.ops.iter().any(|op| matches!(op, LogOp::Schema(_))) {
-                tail.schema_lsn = tx.lsn;
-            }
-            tail.touches.extend(tx.frame.ops.iter().filter_map(|op| touched(op, tx.lsn)));
-            if tail.touches.len() > TAIL_TOUCHES_MAX {
-                tail.after = tx.lsn;
-                tail.touches.clear();
-            }
+    /// Puts the transaction before those that are here in front of them.
+    fn add(&mut self, tx: &LoggedTx) {
+        self.after = tx.lsn - 1;
+        self.marks.push(Mark { lsn: tx.lsn, stamp: tx.frame.hlc.as_i64() });
+        if tx.frame.ops.iter().any(|op| matches!(op, LogOp::Schema(_))) {
+            self.schema_lsn = self.schema_lsn.max(tx.lsn);
         }
-        tail
+        self.touches.extend(tx.frame.ops.iter().filter_map(|op| touched(op, tx.lsn)));
     }
 }
 
