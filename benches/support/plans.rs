@@ -10,6 +10,7 @@ use tenantry::access::Principal;
 use tenantry::kernel::clock::SystemClock;
 use tenantry::kernel::random::SystemRandom;
 use tenantry::query::request::RequestContext;
+use tenantry::query::resolve::Reach;
 use tenantry::schema::Schema;
 use tenantry::secrets::keys::NodeSecret;
 use tenantry::secrets::password::{PasswordHasher, PasswordOptions};
@@ -36,6 +37,7 @@ impl Planner {
         let scope = Scope {
             tenant,
             principal: Principal::Anonymous,
+            reach: Reach::EVERYWHERE,
             by: None,
             request: Arc::new(RequestContext::default()),
             tools: Arc::new(tools),

@@ -16,6 +16,7 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{RecordId, TenantId};
 use crate::kernel::random::Random;
 use crate::query::request::{AuthRecord, RequestContext};
+use crate::query::resolve::Reach;
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
 use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, NODE_ID, TokenMode};
@@ -238,6 +239,7 @@ impl Visitor {
         Scope {
             tenant: self.tenant.clone(),
             principal: self.identity.principal(),
+            reach: self.identity.key.as_ref().map_or(Reach::EVERYWHERE, |key| key.scopes.reach(&self.tenant.schema())),
             by: self.identity.acts_for_another().then(|| self.identity.actor()),
             request: Arc::new(self.context("default", body)),
             tools: Arc::clone(&self.part.tools),

@@ -1,8 +1,9 @@
 //! What a request that comes with an API key may do, decided once, by route, before any handler runs.
 //!
 //! Keeps true: a route that is not listed here is closed to every key that is narrowed in any way, so a new route is
-//! never open to keys by accident; a key that is narrowed to collections is not led into others by `expand`.
-//! Does not do: the account's own rights; rules still apply to what a key may ask.
+//! never open to keys by accident; a key that is narrowed to collections embeds nothing.
+//! Does not do: the account's own rights; rules still apply to what a key may ask. Where a filter, sort, group or
+//! aggregate of a narrowed key would lead is decided when it is planned (`query::resolve::Reach`).
 
 use crate::http::problem::Problem;
 use crate::kernel::error::Code;

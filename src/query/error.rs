@@ -117,6 +117,11 @@ pub enum Problem {
         /// The name as written.
         name: String,
     },
+    /// A path into a collection that the caller's API key is not good for.
+    OutOfReach {
+        /// The path as written.
+        name: String,
+    },
     /// A known thing used in a way that it does not support.
     Unsupported {
         /// The thing as written.
@@ -164,6 +169,9 @@ impl fmt::Display for QueryError {
             }
             Problem::Unknown { what, name, suggestion: None } => write!(f, "unknown {what} {name:?}"),
             Problem::Reserved { name } => write!(f, "{name:?} may only be used in rules and by superusers"),
+            Problem::OutOfReach { name } => {
+                write!(f, "{name:?} leads into a collection that the API key is not good for; its scopes must name it")
+            }
             Problem::Unsupported { name, reason } => write!(f, "{name:?} {reason}"),
             Problem::ForeignCursor => f.write_str("it is forged, damaged or belongs to another query"),
         }
@@ -173,7 +181,7 @@ impl fmt::Display for QueryError {
 impl Fault for QueryError {
     fn code(&self) -> Code {
         match self.problem {
-            Problem::Reserved { .. } => Code::Forbidden,
+            Problem::Reserved { .. } | Problem::OutOfReach { .. } => Code::Forbidden,
             _ => self.surface.code(),
         }
     }

@@ -109,7 +109,7 @@ impl Resolver<'_> {
         let mut link = self.column(self.nodes.len(), back, field);
         // The link is a column of the reached row, whichever number that row gets; 0 keeps equal hops equal.
         link.node = ROOT;
-        Ok(self.visit(here, Hop::Backward { link, list }, Some(back.clone()), many, side))
+        self.enter(here, Hop::Backward { link, list }, back.clone(), many, (span, side))
     }
 
     /// The row or rows that a relation field's value points at.
@@ -128,11 +128,9 @@ impl Resolver<'_> {
         let Some(target) = self.lens.schema.find_id(&relation.target).cloned() else {
             return Err(self.unknown("collection", relation.target.as_str(), span, []));
         };
-        Ok(if field.kind.is_list() {
-            self.visit(here, Hop::ForwardList { link }, Some(target), true, side)
-        } else {
-            self.visit(here, Hop::Forward { link }, Some(target), false, side)
-        })
+        let list = field.kind.is_list();
+        let hop = if list { Hop::ForwardList { link } } else { Hop::Forward { link } };
+        self.enter(here, hop, target, list, (span, side))
     }
 
     /// The last name of a path, with its modifier.
@@ -170,7 +168,7 @@ impl Resolver<'_> {
     }
 
     fn elements(&mut self, here: NodeIndex, list: Operand, side: Side) -> Operand {
-        let node = self.visit(here, Hop::Elements { list }, None, true, side);
+        let node = self.enter_list(here, list, side);
         Operand::Column(Column { node, slot: Slot::Element, guard: Visibility::Always, of_view: false })
     }
 
@@ -203,7 +201,8 @@ impl Resolver<'_> {
             let expected = Cow::Borrowed("a field of the collection");
             return Err(self.error(span, Problem::Syntax { expected, found: rest.to_owned() }));
         }
-        let node = self.visit(ROOT, Hop::Anywhere { alias: Arc::from(alias) }, Some(collection), true, side);
+        let hop = Hop::Anywhere { alias: Arc::from(alias) };
+        let node = self.enter(ROOT, hop, collection, true, (span, side))?;
         self.walk(node, &segments, span, side)
     }
 
@@ -319,7 +318,7 @@ impl Resolver<'_> {
         let Some(field) = collection.find_field(name) else {
             if names.len() > 1 && find_back_relation(self.lens.schema, &collection, name).is_some() {
                 let link = Operand::Request(RequestPath::value(Place::AuthId));
-                let node = self.visit(ROOT, Hop::Forward { link }, Some(collection), false, side);
+                let node = self.enter(ROOT, Hop::Forward { link }, collection, false, (span, side))?;
                 return self.walk(node, names, span, side);
             }
             // Another auth collection has it; for this class of caller it is empty.

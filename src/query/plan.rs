@@ -484,7 +484,7 @@ fn expand_one(
         }
     };
     let viewed = lens.viewed(target);
-    if viewed == Visibility::Never {
+    if !lens.reach.admits(&target.id) || viewed == Visibility::Never {
         return None;
     }
     let mut builder = Builder::new(lens, target);

@@ -2,9 +2,11 @@
 //!
 //! Keeps true: a [`Mode::Client`] expression can only name what this class of caller may read; whatever it reaches
 //! through a relation is bounded by the target's list rule, and a guarded column reads as its visible value. What is
-//! known by class alone is folded, so that a rule which does not depend on the record costs nothing per record.
+//! known by class alone is folded, so that a rule which does not depend on the record costs nothing per record. A caller
+//! who is narrowed to some collections ([`Reach`]) is led into no other by a question of their own; rules are.
 //! Does not do: walking paths (that is `path`), rendering, evaluation.
 
+use crate::kernel::ident::CollectionId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::ast::{Comparison, Expr, Operator, Parsed, Resolved, Term, TermKind};
@@ -20,6 +22,7 @@ use crate::query::{parser, scope};
 use crate::schema::Schema;
 use crate::schema::{Collection, field::Field};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What an expression may name.
@@ -33,6 +36,27 @@ pub enum Mode {
     Superuser,
 }
 
+/// The collections into which a caller's own questions may lead: all, or those that an API key is narrowed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Reach(Option<Arc<BTreeSet<CollectionId>>>);
+
+impl Reach {
+    /// Nothing is out of reach but by rules.
+    pub const EVERYWHERE: Self = Self(None);
+
+    /// These collections and no others.
+    pub fn only(collections: impl IntoIterator<Item = CollectionId>) -> Self {
+        Self(Some(Arc::new(collections.into_iter().collect())))
+    }
+
+    /// Whether `collection` is within reach.
+    pub fn admits(&self, collection: &CollectionId) -> bool {
+        self.0.as_ref().is_none_or(|only| only.contains(collection))
+    }
+}
+
+static EVERYWHERE: Reach = Reach::EVERYWHERE;
+
 /// One schema seen by one class of caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Lens<'s> {
@@ -40,12 +64,20 @@ pub struct Lens<'s> {
     pub schema: &'s Schema,
     /// Who looks.
     pub class: &'s CallerClass,
+    /// How far the caller's own questions reach.
+    pub reach: &'s Reach,
 }
 
 impl<'s> Lens<'s> {
     /// A schema seen by a class of caller.
-    pub const fn new(schema: &'s Schema, class: &'s CallerClass) -> Self {
-        Self { schema, class }
+    pub fn new(schema: &'s Schema, class: &'s CallerClass) -> Self {
+        Self { schema, class, reach: &EVERYWHERE }
+    }
+
+    /// The same for a caller whose own questions lead no further than `reach`.
+    #[must_use]
+    pub const fn within(self, reach: &'s Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// How this class's own questions are resolved.
@@ -328,8 +360,34 @@ impl<'s> Resolver<'s> {
         Ok(Operand::Call(Function(function), operands))
     }
 
-    /// Adds a row to visit, or finds the one that is already visited for the same purpose.
-    pub(crate) fn visit(
+    /// Refuses a hop into a collection that is out of the caller's reach; rules reach everything.
+    fn check_reach(&self, collection: &Collection, span: Span) -> Result<(), QueryError> {
+        if self.mode == Mode::Rule || self.lens.reach.admits(&collection.id) {
+            return Ok(());
+        }
+        // The path as it was written: the name of the collection is not the caller's to know.
+        Err(self.error(span, Problem::OutOfReach { name: span.of(self.source).to_owned() }))
+    }
+
+    /// Adds a row of a collection to visit, or finds the one that is already visited for the same purpose.
+    pub(crate) fn enter(
+        &mut self,
+        parent: NodeIndex,
+        hop: Hop,
+        collection: Arc<Collection>,
+        many: bool,
+        (span, side): (Span, Side),
+    ) -> Result<NodeIndex, QueryError> {
+        self.check_reach(&collection, span)?;
+        Ok(self.visit(parent, hop, Some(collection), many, side))
+    }
+
+    /// Adds an element of a list to visit, or finds the one that is already visited for the same purpose.
+    pub(crate) fn enter_list(&mut self, parent: NodeIndex, list: Operand, side: Side) -> NodeIndex {
+        self.visit(parent, Hop::Elements { list }, None, true, side)
+    }
+
+    fn visit(
         &mut self,
         parent: NodeIndex,
         hop: Hop,

@@ -20,6 +20,7 @@ mod values;
 mod batch;
 mod access;
 mod auth;
+mod keys;
 mod factors;
 mod passkeys;
 mod revocation;

@@ -8,6 +8,7 @@ use crate::http::delivery;
 use crate::http::extract::request_id;
 use crate::http::front::{Front, Read, Visit, split_prefix};
 use crate::http::problem::Problem;
+use crate::query::resolve::Reach;
 use crate::services::records::cached::Freshness;
 use crate::services::records::{RecordError, Scope};
 use actix_web::dev::ServiceRequest;
@@ -27,6 +28,8 @@ pub(super) async fn answer(
     let scope = Scope {
         tenant: part.registry.open_tenant(&visit.tenant).await?,
         principal: visit.identity.principal(),
+        // No key's visit is remembered.
+        reach: Reach::EVERYWHERE,
         by: None,
         request: Arc::clone(prepared.request()),
         tools: Arc::clone(&part.tools),

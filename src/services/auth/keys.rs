@@ -15,6 +15,7 @@ use crate::kernel::ident::{CollectionId, RecordId};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::request::{AuthRecord, RequestContext};
+use crate::query::resolve::Reach;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
@@ -75,9 +76,22 @@ pub struct KeyScopes {
 impl KeyScopes {
     /// Whether the key may do `operation` in `collection`.
     pub fn allows(&self, collection: &Collection, operation: KeyOperation) -> bool {
+        self.operations.contains(&operation) && (!self.is_narrow() || self.names(collection))
+    }
+
+    /// The collections into which what the key asks may lead.
+    pub fn reach(&self, schema: &Schema) -> Reach {
+        if !self.is_narrow() {
+            return Reach::EVERYWHERE;
+        }
+        let named = schema.collections().iter().filter(|collection| self.names(collection));
+        Reach::only(named.map(|collection| collection.id.clone()))
+    }
+
+    fn names(&self, collection: &Collection) -> bool {
         let named =
             |name: &Arc<str>| **name == *collection.id.as_str() || name.eq_ignore_ascii_case(collection.name.as_str());
-        self.operations.contains(&operation) && (self.collections.is_empty() || self.collections.iter().any(named))
+        self.collections.iter().any(named)
     }
 
     /// Whether the key is narrowed to certain collections, so that it must not be led into others by `expand` and such.

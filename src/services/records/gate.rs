@@ -8,6 +8,7 @@ use super::{RecordError, Scope};
 use crate::kernel::ident::RecordId;
 use crate::kernel::value::Stored;
 use crate::query::request::RequestContext;
+use crate::query::resolve::Reach;
 use crate::schema::Collection;
 use crate::store::Reader;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(super) fn admits(
         tenant: scope.tenant.id().clone(),
         collection: collection.id.clone(),
         class: scope.class(),
+        reach: Reach::EVERYWHERE,
         question: Question::Rule(Arc::clone(rule)),
     };
     match &*scope.tools.plans.rule(reader.schema(), key, collection, rule)? {

@@ -48,6 +48,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::digest::{Sha256, sha256};
 use crate::kernel::random::Random;
 use crate::query::request::{CallerClass, RequestContext};
+use crate::query::resolve::Reach;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::PasswordHasher;
 use crate::services::login_guard::{LoginGuard, LoginLimits};
@@ -150,6 +151,8 @@ pub struct Scope {
     pub tenant: TenantDb,
     /// Who asks.
     pub principal: Principal,
+    /// How far the caller's own questions reach; less than everywhere for a narrowed API key.
+    pub reach: Reach,
     /// Whom the log names, where that is more than the caller: a key, somebody who acts through the account.
     pub by: Option<Actor>,
     /// The request as rules see it; its `auth` is that of the principal. Its `body` is that of a single write; where it

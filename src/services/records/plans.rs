@@ -14,7 +14,7 @@ use crate::query::aggregate::{self, AggregatePlan};
 use crate::query::list::ListQuery;
 use crate::query::plan::{self, GetPlan, ListPlan, Position};
 use crate::query::request::CallerClass;
-use crate::query::resolve::Lens;
+use crate::query::resolve::{Lens, Reach};
 use crate::query::resolved::{Predicate, Visibility};
 use crate::query::select::{ExpandTree, Selection};
 use crate::query::statement::Statement;
@@ -27,6 +27,8 @@ pub(super) struct PlanKey {
     pub(super) tenant: TenantId,
     pub(super) collection: CollectionId,
     pub(super) class: CallerClass,
+    /// How far the question may lead; what a rule asks goes everywhere.
+    pub(super) reach: Reach,
     pub(super) question: Question,
 }
 
@@ -122,9 +124,9 @@ impl Plans {
         query: &ListQuery,
         position: Position,
     ) -> Result<Arc<ListWork>, RecordError> {
-        let (class, owner) = (key.class.clone(), key.tenant.clone());
+        let (class, reach, owner) = (key.class.clone(), key.reach.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
-            let lens = Lens::new(schema, &class);
+            let lens = Lens::new(schema, &class).within(&reach);
             let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
             let plan = plan::list(lens, collection, rule.as_deref(), query, position)?;
             let rows = Embedding::new(&plan.row, &plan.expand);
@@ -150,9 +152,9 @@ impl Plans {
         collection: &Arc<Collection>,
         query: &ListQuery,
     ) -> Result<Arc<AggregateWork>, RecordError> {
-        let (class, owner) = (key.class.clone(), key.tenant.clone());
+        let (class, reach, owner) = (key.class.clone(), key.reach.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
-            let lens = Lens::new(schema, &class);
+            let lens = Lens::new(schema, &class).within(&reach);
             let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
             let plan = aggregate::aggregate(lens, collection, rule.as_deref(), query)?;
             let writer = RowWriter::of_columns(&plan.columns);
@@ -175,9 +177,9 @@ impl Plans {
         expand: &ExpandTree,
     ) -> Result<Arc<GetWork>, RecordError> {
         let (class, written) = (key.class.clone(), matches!(key.question, Question::Written(_)));
-        let owner = key.tenant.clone();
+        let (reach, owner) = (key.reach.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
-            let lens = Lens::new(schema, &class);
+            let lens = Lens::new(schema, &class).within(&reach);
             let (access, rule) = match written {
                 true => (Access::Checked, None),
                 false => access(lens.viewed(collection), collection.rules.view.is_none()),

@@ -228,6 +228,7 @@ pub fn plan_list(
         tenant: scope.tenant.id().clone(),
         collection: collection.id.clone(),
         class: scope.class(),
+        reach: scope.reach.clone(),
         question,
     };
     let plans = &scope.tools.plans;
@@ -429,6 +430,7 @@ fn get_work(
         tenant: scope.tenant.id().clone(),
         collection: collection.id.clone(),
         class: scope.class(),
+        reach: scope.reach.clone(),
         question: question(Arc::clone(&view.text)),
     };
     scope.tools.plans.get(schema, key, collection, &view.selection, &view.expand)

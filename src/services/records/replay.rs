@@ -13,6 +13,7 @@ use super::{RecordError, RecordTools, Scope};
 use crate::access::Principal;
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::query::request::{AuthRecord, CallerClass, RequestContext};
+use crate::query::resolve::Reach;
 use crate::schema::record::RecordImage;
 use crate::store::{Reader, TenantDb};
 use bytes::Bytes;
@@ -170,6 +171,7 @@ fn scope_of(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &Replay<'_>) ->
     };
     Some(Scope {
         tenant: tenant.clone(),
+        reach: Reach::EVERYWHERE,
         by: None,
         principal,
         request: Arc::new(request),

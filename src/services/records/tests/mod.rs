@@ -19,6 +19,7 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{NodeId, TenantId};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::query::request::{AuthRecord, RequestContext};
+use crate::query::resolve::Reach;
 use crate::schema::definition;
 use crate::schema::plan::{self, PlanContext};
 use crate::secrets::keys::NodeSecret;
@@ -108,6 +109,7 @@ impl World {
         Scope {
             tenant: self.db.clone(),
             principal,
+            reach: Reach::EVERYWHERE,
             by: None,
             request: Arc::new(request),
             tools: Arc::clone(&self.tools),
