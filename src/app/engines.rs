@@ -175,7 +175,7 @@ impl Engines {
             tokio::spawn(Warming { cache, tools, registry, store: Arc::clone(&store) }.run())
         });
         let keeper = tokio::spawn(upkeep(cache.clone(), kv.clone()));
-        let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random));
+        let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random), sealer.clone());
         Ok(Self {
             store,
             registry,

@@ -257,14 +257,28 @@ pub(crate) fn to_wire(auth: &AuthOptions) -> Map<String, Value> {
 }
 
 fn without_secrets(value: &Value) -> Value {
+    map_secrets(value, "", &|_, _| None)
+}
+
+/// `value` with what `change` makes of each secret, given its place (a JSON pointer) and its text; `None` leaves it out.
+/// What stands for a secret without being a text is left out too.
+pub(crate) fn map_secrets(value: &Value, at: &str, change: &dyn Fn(&str, &str) -> Option<String>) -> Value {
     match value {
         Value::Object(map) => Value::Object(
             map.iter()
-                .filter(|(key, _)| !matches!(key.as_str(), "secret" | "clientSecret"))
-                .map(|(key, value)| (key.clone(), without_secrets(value)))
+                .filter_map(|(key, value)| {
+                    let at = format!("{at}/{key}");
+                    let next = match key.as_str() {
+                        "secret" | "clientSecret" => Value::String(change(&at, value.as_str()?)?),
+                        _ => map_secrets(value, &at, change),
+                    };
+                    Some((key.clone(), next))
+                })
                 .collect(),
         ),
-        Value::Array(list) => list.iter().map(without_secrets).collect(),
+        Value::Array(list) => {
+            list.iter().enumerate().map(|(number, item)| map_secrets(item, &format!("{at}/{number}"), change)).collect()
+        }
         other => other.clone(),
     }
 }

@@ -10,6 +10,7 @@
 //! Keeps true: a [`Blueprint`] has a well-formed name and collections that parse; every rule test speaks of one of its
 //! collections. Does not do: planning against a tenant (that is `plan`), deciding rules (that is `access`).
 
+use super::auth_form;
 use super::definition::{self, CollectionInput};
 use super::error::{Problems, SchemaError};
 use serde_json::{Map, Value};
@@ -163,6 +164,21 @@ impl Blueprint {
             source: Arc::new(value.clone()),
         })
     }
+}
+
+/// A blueprint's file with what `change` makes of each secret in the login options of its collections, given its place and
+/// its text; `None` leaves it out.
+pub fn map_secrets(file: &Value, change: &dyn Fn(&str, &str) -> Option<String>) -> Value {
+    let mut file = file.clone();
+    let collections = file.get_mut("collections").and_then(Value::as_array_mut).map(Vec::as_mut_slice);
+    for (number, collection) in collections.unwrap_or_default().iter_mut().enumerate() {
+        for member in auth_form::MEMBERS {
+            if let Some(options) = collection.get_mut(*member) {
+                *options = auth_form::map_secrets(options, &format!("/collections/{number}/{member}"), change);
+            }
+        }
+    }
+    file
 }
 
 fn is_name(name: &str) -> bool {

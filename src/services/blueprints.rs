@@ -1,7 +1,8 @@
 //! Blueprints of a node: the shipped and the published ones, what applying one would change, applying it, its promises.
 //!
 //! Keeps true: a published version never changes; applying happens in one transaction of the tenant and is planned
-//! against the schema as it is then; collections and fields that a blueprint does not mention stay.
+//! against the schema as it is then; collections and fields that a blueprint does not mention stay. Secrets of a published
+//! blueprint are kept sealed for the control database, opened when it is applied and never shown.
 //! Does not do: which tenant has which version (the registry notes that), HTTP, deciding who may publish.
 
 use super::collections::{self, CollectionError};
@@ -20,10 +21,12 @@ use crate::query::eval::Dataset;
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::blueprint::{self, Blueprint, RuleAction, RuleTest};
 use crate::schema::error::SchemaError;
+use crate::schema::oauth::SEALED;
 use crate::schema::plan::{self, Plan, PlanContext, Unmentioned};
 use crate::schema::record::RecordImage;
 use crate::schema::value_check::{self, Modifier, ValueContext};
 use crate::schema::{Collection, Schema};
+use crate::secrets::seal::Sealer;
 use crate::services::tenants::system::BLUEPRINTS;
 use crate::store::{self, StoreError, TenantDb, WriteMeta, Written};
 use serde_json::{Map, Value, json};
@@ -112,12 +115,13 @@ impl Fault for BlueprintError {
 pub struct Catalog {
     control: TenantDb,
     random: Arc<dyn Random>,
+    sealer: Sealer,
 }
 
 impl Catalog {
     /// The catalog kept in `control`.
-    pub fn new(control: TenantDb, random: Arc<dyn Random>) -> Self {
-        Self { control, random }
+    pub fn new(control: TenantDb, random: Arc<dyn Random>, sealer: Sealer) -> Self {
+        Self { control, random, sealer }
     }
 
     /// Every blueprint in its newest version, by name.
@@ -155,13 +159,13 @@ impl Catalog {
             return Err(BlueprintError::NotNewer { name, version: blueprint.version, newest });
         }
         let (made, id) = (blueprint.clone(), RecordId::generate(self.random.as_ref()));
+        let definition = self.sealed(&blueprint).to_string();
         let written: Written<()> = self
             .control
             .write(meta, move |tx| {
                 let schema = Arc::clone(tx.schema());
                 let collection = system_collection(&schema)?;
                 let now = Stored::from(datetime::format_ms(tx.now_ms()));
-                let definition = made.source.to_string();
                 let values = [
                     ("name", Stored::text(&*made.name)),
                     ("version", Stored::Real(f64::from(made.version))),
@@ -203,8 +207,38 @@ impl Catalog {
                 Ok::<_, BlueprintError>(texts)
             })
             .await?;
-        texts.iter().map(|text| Blueprint::parse_text(text).map_err(BlueprintError::from)).collect()
+        texts.iter().map(|text| self.opened(text)).collect()
     }
+
+    /// The file of `blueprint` with its secrets sealed.
+    fn sealed(&self, blueprint: &Blueprint) -> Value {
+        blueprint::map_secrets(&blueprint.source, &|at, plain| {
+            let place = secret_place(&blueprint.name, at);
+            let text = self.sealer.seal(self.random.as_ref(), self.control.id(), &place, plain.as_bytes());
+            Some(format!("{SEALED}{text}"))
+        })
+    }
+
+    /// A stored file with its secrets opened; one that was sealed under another node's secret is left out.
+    fn opened(&self, text: &str) -> Result<Blueprint, BlueprintError> {
+        let stored = Blueprint::parse_text(text)?;
+        let file = blueprint::map_secrets(&stored.source, &|at, text| {
+            let Some(sealed) = text.strip_prefix(SEALED) else { return Some(text.to_owned()) };
+            let opened = self.sealer.open(self.control.id(), &secret_place(&stored.name, at), sealed)?;
+            String::from_utf8(opened.to_vec()).ok()
+        });
+        Ok(Blueprint::parse(&file)?)
+    }
+}
+
+/// For which place a secret of a published blueprint is sealed.
+fn secret_place(name: &str, at: &str) -> String {
+    format!("blueprint/{name}{at}")
+}
+
+/// The file of a blueprint as anybody may see it who may see blueprints: without secrets.
+pub fn shown(blueprint: &Blueprint) -> Value {
+    blueprint::map_secrets(&blueprint.source, &|_, _| None)
 }
 
 fn system_collection(schema: &Schema) -> Result<&Arc<Collection>, BlueprintError> {

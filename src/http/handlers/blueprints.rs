@@ -49,14 +49,14 @@ pub(crate) async fn publish_blueprint(
     Ok(respond::json(&blueprints::summary(&published.value)))
 }
 
-/// `GET /api/blueprints/{name}?version=`
+/// `GET /api/blueprints/{name}?version=`, without secrets
 pub(crate) async fn get_blueprint(
     visitor: NodeVisitor,
     part: web::Data<BlueprintsPart>,
     name: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     let version = u32::try_from(visitor.0.number("version")?).ok().filter(|version| *version > 0);
-    Ok(respond::json(&part.catalog.find(&name, version).await?.source))
+    Ok(respond::json(&blueprints::shown(&part.catalog.find(&name, version).await?)))
 }
 
 /// `POST /api/blueprints/{name}/test`: the promises about rules, each with how it held.

@@ -5,6 +5,8 @@ use crate::access::lint::{Severity, lint};
 use crate::kernel::clock::Clock;
 use crate::kernel::value::Stored;
 use crate::schema::record::RecordImage;
+use crate::secrets::keys::NodeSecret;
+use crate::secrets::seal::Sealer;
 use crate::services::blueprints::{self, BlueprintError, Catalog};
 use crate::services::sample::{SampleRequest, SampleSize};
 use crate::services::tenants::tests::{TestNode, meta, slug_of};
@@ -179,11 +181,41 @@ async fn shipped_blueprints_make_tenants_with_samples() {
     }
 }
 
+fn catalog(f: &Fixture) -> Catalog {
+    let random = f.node.random.clone();
+    let sealer = Sealer::new(&NodeSecret::ephemeral(random.as_ref()));
+    Catalog::new(f.node.registry.control().clone(), random, sealer)
+}
+
+#[tokio::test]
+async fn a_blueprint_keeps_its_secrets_sealed_and_hands_them_to_tenants_alone() {
+    let f = fixture().await;
+    let catalog = catalog(&f);
+    let provider = json!({"name": "google", "clientId": "c", "clientSecret": "plain-and-secret"});
+    let members = json!({"name": "members", "type": "auth", "oauth2": {"enabled": true, "providers": [provider]}});
+    let body = json!({"name": "club", "version": 1, "collections": [members, {"name": "secret"}]});
+    catalog.publish(meta(), &body).await.unwrap();
+    let found = catalog.find("club", None).await.unwrap();
+    assert_eq!(*found.source, body, "it comes back as it was");
+    let shown = blueprints::shown(&found);
+    assert!(!shown.to_string().contains("plain-and-secret"), "{shown}");
+    assert_eq!(shown["collections"][1]["name"], "secret", "a name is no secret");
+    let read = |reader: &Reader<'_>| {
+        let kept = reader.schema().find("_blueprints").cloned().unwrap();
+        let column = kept.find_field("definition").unwrap().column().into_owned();
+        reader.find_one(&format!("SELECT {column} FROM \"{}\"", kept.table()), &[], |row| row.stored(0))
+    };
+    let stored = f.node.registry.control().read(read).await.unwrap();
+    let stored = stored.unwrap().as_text().unwrap().to_owned();
+    assert!(stored.contains("sealed:") && !stored.contains("plain-and-secret"), "{stored}");
+    let elsewhere = self::catalog(&f).find("club", None).await.unwrap();
+    assert!(!elsewhere.source.to_string().contains("sealed:"), "what another node sealed is left out");
+}
+
 #[tokio::test]
 async fn a_published_version_stands() {
     let f = fixture().await;
-    let control = f.node.registry.control().clone();
-    let catalog = Catalog::new(control, f.node.random.clone());
+    let catalog = catalog(&f);
     let body = |version: u32| json!({"name": "tiny", "version": version, "title": "Tiny", "collections": [{"name": "things"}]});
     catalog.publish(meta(), &body(1)).await.unwrap();
     assert!(matches!(catalog.publish(meta(), &body(1)).await, Err(BlueprintError::NotNewer { newest: 1, .. })));
@@ -200,7 +232,7 @@ async fn a_published_version_stands() {
 #[tokio::test]
 async fn a_new_version_rolls_out_and_back() {
     let f = fixture().await;
-    let catalog = Catalog::new(f.node.registry.control().clone(), f.node.random.clone());
+    let catalog = catalog(&f);
     let one = json!({"name": "shop", "version": 1, "collections": [
         {"name": "goods", "fields": [{"name": "title", "type": "text"}, {"name": "old", "type": "bool"}]},
         {"name": "shelves", "fields": [{"name": "good", "type": "relation", "collectionId": "goods"}]}]});
