@@ -153,7 +153,7 @@ sections! {
         tenant_domains: Vec<String> = vec!["localhost".to_owned()], host_names, "Domains under which a first label names the tenant: `{tenant}.example.com`.";
         cors_origins: Vec<String> = vec!["*".to_owned()], any, "Origins whose pages may call, such as `https://app.example.com`; `*` is every one.";
         trusted_proxies: Vec<Cidr> = Vec::new(), any, "Peers whose `X-Forwarded-For` is believed.";
-        metrics_token: Secret = Secret::default(), any, "If set, `/metrics` wants `Authorization: Bearer <token>`.";
+        metrics_token: Secret = Secret::default(), any, "If set, `/metrics` wants `Authorization: Bearer <token>`; without it answers this machine and superusers.";
     }
     tls: TlsConfig, "Certificates. With any, `http.listen` speaks TLS alone." {
         certificate_files: Vec<PathBuf> = Vec::new(), any, "PEM files with a certificate chain each; a client gets the one for the name it asks for, else the first.";

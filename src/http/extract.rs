@@ -467,10 +467,16 @@ fn host_name(host: &str) -> &str {
     }
 }
 
+/// Whether the request comes from this very machine, and from nobody whom a proxy on it speaks for.
+pub(crate) fn is_local(request: &HttpRequest) -> bool {
+    const OF_PROXIES: [&str; 3] = ["x-forwarded-for", "forwarded", "x-real-ip"];
+    let loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    loopback && !OF_PROXIES.iter().any(|name| request.headers().contains_key(*name))
+}
+
 /// Only somebody on this machine who may read the folder can send the key.
 fn is_node(request: &HttpRequest, part: &VisitPart, key: &str) -> bool {
-    let local = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    local && request.headers().get("x-forwarded-for").is_none() && part.node_key.matches(key)
+    is_local(request) && part.node_key.matches(key)
 }
 
 fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {

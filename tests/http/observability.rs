@@ -37,6 +37,27 @@ async fn metrics_count_requests_and_can_be_kept_private() {
     private.anon().get("/metrics").await.problem("auth_required");
     private.anon().with_authorization("Bearer wrong").get("/metrics").await.problem("token_invalid");
     private.anon().with_authorization("Bearer sesame").get("/metrics").await.has_status(200);
+    private.node().get("/metrics").await.problem("auth_required");
+}
+
+/// Metrics name tenants and what they do, and were told to anybody behind a proxy on the same machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_metrics_are_for_this_machine_and_for_superusers() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await.actor;
+    let root = server.superuser().await;
+    server.anon().get("/metrics").await.has_status(200);
+    for (header, value) in
+        [("x-forwarded-for", "203.0.113.7"), ("forwarded", "for=203.0.113.7"), ("x-real-ip", "203.0.113.7")]
+    {
+        let refused = server.anon().with_header(header, value).get("/metrics").await.has_status(401);
+        let said = refused.problem("auth_required")["message"].as_str().unwrap().to_owned();
+        assert!(said.contains("http.metrics_token"), "{said}");
+        ada.clone().with_header(header, value).get("/metrics").await.has_status(401);
+        server.node().with_header(header, value).get("/metrics").await.problem("token_invalid");
+        root.clone().with_header(header, value).get("/metrics").await.has_status(200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

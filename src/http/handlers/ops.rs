@@ -1,8 +1,10 @@
 //! Operations: health, liveness, readiness, metrics.
 //!
-//! Keeps true: these answer without touching a tenant, so they work when everything else is busy.
+//! Keeps true: these answer without touching a tenant, so they work when everything else is busy; metrics, which name
+//! tenants, are for the machine itself, for superusers, or for whoever has the token of the configuration.
 //! Does not do: deciding health; each part says that itself.
 
+use crate::http::extract::{NodeVisitor, is_local};
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::clock::Clock;
@@ -11,8 +13,9 @@ use crate::kernel::error::Code;
 use crate::secrets::Secret;
 use crate::telemetry::health::HealthSource;
 use crate::telemetry::metrics::{Exposition, MetricSource};
+use actix_web::dev::Payload;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,14 +65,33 @@ pub(crate) async fn get_readyz(part: web::Data<OpsPart>) -> Result<HttpResponse,
 
 /// `GET /metrics` in the Prometheus text format.
 pub(crate) async fn get_metrics(request: HttpRequest, part: web::Data<OpsPart>) -> Result<HttpResponse, Problem> {
-    if let Some(token) = &part.metrics_token {
-        let offered = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let offered = offered.and_then(|text| text.strip_prefix("Bearer ")).ok_or(Problem::bare(Code::AuthRequired))?;
-        if !token.matches(offered) {
-            return Err(Problem::bare(Code::TokenInvalid));
-        }
+    match &part.metrics_token {
+        Some(token) => check_token(&request, token)?,
+        None => check_reader(&request).await?,
     }
     let mut out = Exposition::default();
     part.metrics.iter().for_each(|source| source.collect(&mut out));
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(out.into_text()))
+}
+
+fn check_token(request: &HttpRequest, token: &Secret) -> Result<(), Problem> {
+    let offered = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let offered = offered.and_then(|text| text.strip_prefix("Bearer ")).ok_or(Problem::bare(Code::AuthRequired))?;
+    if token.matches(offered) { Ok(()) } else { Err(Problem::bare(Code::TokenInvalid)) }
+}
+
+/// Without a token: somebody on this machine, or a superuser from anywhere.
+async fn check_reader(request: &HttpRequest) -> Result<(), Problem> {
+    if is_local(request) {
+        return Ok(());
+    }
+    match NodeVisitor::from_request(request, &mut Payload::None).await {
+        Ok(_) => Ok(()),
+        Err(problem) if problem.code() == Code::AuthRequired => {
+            let message = "Metrics are for this machine and for superusers: set http.metrics_token and send it as \
+                `Authorization: Bearer <token>`, or log in as a superuser.";
+            Err(Problem::new(Code::AuthRequired, message))
+        }
+        Err(problem) => Err(problem),
+    }
 }
