@@ -27,7 +27,7 @@ use crate::services::records::{RecordTools, Scope};
 use crate::services::tenants::system::SUPERUSERS;
 use crate::services::tenants::{MAIN, Registry};
 use crate::store::{TenantDb, WriteMeta};
-use actix_web::dev::Payload;
+use actix_web::dev::{Payload, RequestHead};
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
@@ -84,7 +84,7 @@ impl FromRequest for Visitor {
             let slug = request.extensions().get::<TenantPrefix>().cloned();
             let slug = slug.as_ref().map(|TenantPrefix(slug)| slug.as_str());
             let front = request.app_data::<web::Data<Front>>().cloned();
-            if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.headers())) {
+            if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.head())) {
                 let tenant = part.registry.open_tenant(&visit.tenant).await?;
                 let (identity, serial) = (visit.identity.clone(), Some(visit.serial()));
                 return Self { tenant, identity, refused: None, serial, part, request, under_way: None }.admit();
@@ -160,7 +160,7 @@ impl Visitor {
             Caller::Anonymous => return None,
             Caller::Record(_) | Caller::Superuser(_) => Some(self.part.auth.vouch(&self.tenant, &self.identity)?),
         };
-        front.remember_visit(slug, self.request.headers(), registry_version, self.tenant.id(), &self.identity, vouch)
+        front.remember_visit(slug, self.request.head(), registry_version, self.tenant.id(), &self.identity, vouch)
     }
 
     /// Has the worker remember a read that was worked out for this visit.
@@ -307,8 +307,8 @@ impl Visitor {
             return None;
         }
         let found = tenant_of_host(&self.request, &self.part).ok().flatten()?;
-        let host = self.header("host").filter(|_| found == *self.tenant.id())?;
-        Some(host_name(host).to_ascii_lowercase())
+        let host = request_host(self.request.head()).filter(|_| found == *self.tenant.id())?;
+        Some(host.to_ascii_lowercase())
     }
 
     /// One header as text.
@@ -445,10 +445,8 @@ fn agree(found: &mut Option<TenantId>, named: TenantId) -> Result<(), Problem> {
 
 /// A host of a tenant's own, or `{slug}.` before one of the configured domains.
 fn tenant_of_host(request: &HttpRequest, part: &VisitPart) -> Result<Option<TenantId>, Problem> {
-    let Some(host) = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()) else {
-        return Ok(None);
-    };
-    let host = host_name(host).to_ascii_lowercase();
+    let Some(host) = request_host(request.head()) else { return Ok(None) };
+    let host = host.to_ascii_lowercase();
     if let Some(own) = part.registry.resolve_host(&host) {
         return Ok(Some(own?));
     }
@@ -456,6 +454,14 @@ fn tenant_of_host(request: &HttpRequest, part: &VisitPart) -> Result<Option<Tena
     match label {
         Some(slug) if !slug.contains('.') => Ok(Some(part.registry.resolve_slug(slug)?)),
         _ => Ok(None),
+    }
+}
+
+/// The host a request is for, without its port: that of its address where it has one (HTTP/2; RFC 9112, 3.2.2), else `Host`.
+pub(crate) fn request_host(head: &RequestHead) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.host()),
+        None => head.headers.get(header::HOST)?.to_str().ok().map(host_name),
     }
 }
 
@@ -530,8 +536,22 @@ fn rule_headers(headers: &HeaderMap) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{client_behind, host_name};
+    use super::{client_behind, host_name, request_host};
+    use actix_web::test::TestRequest;
     use std::net::IpAddr;
+
+    #[test]
+    fn the_host_of_the_address_comes_before_the_header() {
+        for (address, header, host) in [
+            ("/x", "a.localhost:80", "a.localhost"),
+            ("http://b.localhost:8090/x", "a.localhost", "b.localhost"),
+            ("http://user@b.localhost/x", "a.localhost", "b.localhost"),
+            ("https://[::1]:8090/x", "a.localhost", "[::1]"),
+        ] {
+            let request = TestRequest::with_uri(address).insert_header(("host", header)).to_http_request();
+            assert_eq!(request_host(request.head()), Some(host), "{address}");
+        }
+    }
 
     #[test]
     fn ports_are_not_part_of_the_name() {

@@ -7,7 +7,7 @@
 //!
 //! One per worker and used by its thread alone: no lock, and no borrow is held across an await.
 
-use crate::http::extract::{Budget, VisitPart};
+use crate::http::extract::{Budget, VisitPart, request_host};
 use crate::http::problem::Problem;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
@@ -17,7 +17,7 @@ use crate::services::records::cached::Served;
 use crate::services::records::prepared::Prepared;
 use actix_web::dev::RequestHead;
 use actix_web::http::Method;
-use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::web;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -104,16 +104,16 @@ impl Front {
             return None;
         }
         let (slug, target) = split_prefix(head.uri.path_and_query()?.as_str());
-        let visit = self.find_visit(slug, &head.headers)?;
+        let visit = self.find_visit(slug, head)?;
         let mut key = self.scratch.borrow_mut();
         let read = self.reads.borrow_mut().find(read_key(&mut key, visit.serial, target)?)?;
         Some((visit, read))
     }
 
-    /// Who sends a request with these headers to the tenant that the path names by `slug`, if any.
-    pub(crate) fn find_visit(&self, slug: Option<&str>, headers: &HeaderMap) -> Option<Rc<Visit>> {
+    /// Who sends a request with this head to the tenant that the path names by `slug`, if any.
+    pub(crate) fn find_visit(&self, slug: Option<&str>, head: &RequestHead) -> Option<Rc<Visit>> {
         let mut key = self.scratch.borrow_mut();
-        let visit = self.visits.borrow_mut().find(visit_key(&mut key, slug, headers)?)?;
+        let visit = self.visits.borrow_mut().find(visit_key(&mut key, slug, head)?)?;
         let part = &self.part;
         let stands = visit.registry_version == part.registry.version()
             && visit.vouch.as_ref().is_none_or(|vouch| part.auth.holds(vouch, part.clock.now_ms()));
@@ -125,14 +125,14 @@ impl Front {
     pub(crate) fn remember_visit(
         &self,
         slug: Option<&str>,
-        headers: &HeaderMap,
+        head: &RequestHead,
         registry_version: u64,
         tenant: &TenantId,
         identity: &Identity,
         vouch: Option<Vouch>,
     ) -> Option<u64> {
         let mut key = self.scratch.borrow_mut();
-        let key = visit_key(&mut key, slug, headers)?;
+        let key = visit_key(&mut key, slug, head)?;
         let serial = self.next_serial.replace(self.next_serial.get() + 1);
         let (tenant, identity) = (tenant.clone(), identity.clone());
         let budget = self.part.budget_of(&tenant);
@@ -185,11 +185,12 @@ pub(crate) fn split_prefix(target: &str) -> (Option<&str>, &str) {
 }
 
 /// Everything of a request that says who comes to which tenant. `None`: too long to be remembered.
-fn visit_key<'key>(key: &'key mut Vec<u8>, slug: Option<&str>, headers: &HeaderMap) -> Option<&'key [u8]> {
+fn visit_key<'key>(key: &'key mut Vec<u8>, slug: Option<&str>, head: &RequestHead) -> Option<&'key [u8]> {
     key.clear();
     push_part(key, slug.map(str::as_bytes));
-    for name in [header::HOST, header::HeaderName::from_static("x-tenant"), header::AUTHORIZATION] {
-        push_part(key, headers.get(name).map(HeaderValue::as_bytes));
+    push_part(key, request_host(head).map(str::as_bytes));
+    for name in [header::HeaderName::from_static("x-tenant"), header::AUTHORIZATION] {
+        push_part(key, head.headers.get(name).map(HeaderValue::as_bytes));
     }
     (key.len() <= limits::VISIT_KEY_BYTES_MAX).then_some(key)
 }
@@ -265,11 +266,11 @@ mod tests {
     #[test]
     fn requests_that_differ_in_any_part_have_different_keys() {
         let key = |slug: Option<&str>, headers: &[(&'static str, &'static str)]| {
-            let mut map = HeaderMap::new();
+            let mut head = RequestHead::default();
             for (name, value) in headers {
-                map.insert(header::HeaderName::from_static(name), HeaderValue::from_static(value));
+                head.headers.insert(header::HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            visit_key(&mut Vec::new(), slug, &map).map(<[u8]>::to_vec)
+            visit_key(&mut Vec::new(), slug, &head).map(<[u8]>::to_vec)
         };
         let all = [
             key(None, &[]),
