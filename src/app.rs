@@ -147,6 +147,7 @@ fn serve_options(config: &Config) -> ServeOptions {
     ServeOptions {
         workers: if http.workers == 0 { cores } else { http.workers },
         connections_max: http.connections_max,
+        connections_per_ip_max: http.connections_per_ip_max,
         head_timeout: Duration::from_millis(http.head_timeout_ms),
         body_timeout: Duration::from_millis(http.body_timeout_ms),
         keep_alive: Duration::from_secs(http.keep_alive_s),

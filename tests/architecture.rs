@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &[&str])] = &[
     ("actix_web", &["http"]),
     ("actix_multipart", &["http"]),
+    ("actix_tls", &["http"]),
     ("rusqlite", &["store"]),
     ("r2d2", &["store"]),
     ("r2d2_sqlite", &["store"]),

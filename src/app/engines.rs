@@ -439,6 +439,7 @@ fn budget_defaults(config: &BudgetsConfig) -> TenantLimits {
         read_steps_per_minute: limit(config.read_steps_per_minute),
         storage_bytes: limit(config.storage_bytes),
         concurrent_requests: limit(config.concurrent_requests),
+        connections: limit(config.connections),
     }
 }
 

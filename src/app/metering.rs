@@ -111,7 +111,7 @@ impl MetricSource for UsageWatch {
         used.sort_by_key(|(report, _)| std::cmp::Reverse(report.requests));
         used.truncate(NAMED_MAX);
         type Get = fn(&crate::services::budget::UsageReport) -> u64;
-        let rows: [(&str, &str, &str, Get); 7] = [
+        let rows: [(&str, &str, &str, Get); 8] = [
             ("tenantry_tenant_requests_total", "counter", "Requests, of the busiest tenants.", |used| used.requests),
             ("tenantry_tenant_writes_total", "counter", "Records changed.", |used| used.writes),
             ("tenantry_tenant_rows_total", "counter", "Rows that statements gave.", |used| used.rows),
@@ -119,6 +119,7 @@ impl MetricSource for UsageWatch {
             ("tenantry_tenant_refused_total", "counter", "Requests refused by a budget.", |used| used.refused),
             ("tenantry_tenant_storage_bytes", "gauge", "Database, log and files.", |used| used.storage_bytes),
             ("tenantry_tenant_in_flight", "gauge", "Requests being answered.", |used| used.concurrent_requests),
+            ("tenantry_tenant_connections", "gauge", "Open connections.", |used| used.connections),
         ];
         for (name, kind, help, get) in rows {
             out.declare(name, kind, help);

@@ -280,6 +280,9 @@ pub(super) enum TenantCommand {
         /// Requests at the same moment; 0 is no limit
         #[arg(long)]
         concurrent_requests: Option<u64>,
+        /// Open connections; 0 is no limit
+        #[arg(long)]
+        connections: Option<u64>,
         /// Go back to the node's default for this limit, by its name in the API; may be repeated
         #[arg(long, value_name = "NAME")]
         reset: Vec<String>,

@@ -13,13 +13,14 @@ use std::time::Duration;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Columns of the table: title, member of what is used, name of the limit.
-const COLUMNS: [(&str, &str); 6] = [
+const COLUMNS: [(&str, &str); 7] = [
     ("REQ/MIN", "requestsPerMinute"),
     ("REQ/DAY", "requestsPerDay"),
     ("WRITES/MIN", "writesPerMinute"),
     ("STEPS/MIN", "readStepsPerMinute"),
     ("BYTES", "storageBytes"),
     ("NOW", "concurrentRequests"),
+    ("OPEN", "connections"),
 ];
 
 pub(super) async fn usage(client: &Client, tenant: Option<&str>, watch: bool) -> Result<(), Failure> {
@@ -77,6 +78,7 @@ pub(super) fn named_limits(command: &TenantCommand) -> Vec<(String, Value)> {
         read_steps_per_minute,
         storage_bytes,
         concurrent_requests,
+        connections,
         ..
     } = command
     else {
@@ -89,6 +91,7 @@ pub(super) fn named_limits(command: &TenantCommand) -> Vec<(String, Value)> {
         read_steps_per_minute,
         storage_bytes,
         concurrent_requests,
+        connections,
     ];
     let named = COLUMNS.iter().zip(typed);
     named.filter_map(|((_, name), value)| value.map(|value| ((*name).to_owned(), json!(value)))).collect()

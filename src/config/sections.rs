@@ -144,6 +144,7 @@ sections! {
         public_url: String = "http://127.0.0.1:8090".to_owned(), any, "Where people reach this node; links in mails begin with it.";
         workers: usize = 0, within(0, 256), "Worker threads; 0 is one per core.";
         connections_max: usize = limits::CONNECTIONS_MAX, within(8, 1_000_000), "Open connections per worker; more wait unaccepted.";
+        connections_per_ip_max: u32 = limits::CONNECTIONS_PER_ADDRESS_MAX, within(0, 1_000_000), "Open connections from one address (IPv6: from one /64), trusted proxies not counted; one more is closed at once. 0 is no limit.";
         head_timeout_ms: u64 = limits::REQUEST_HEAD_TIMEOUT_MS, within(100, 600_000), "Time a client has to send the head of a request.";
         body_timeout_ms: u64 = 30_000, within(100, 3_600_000), "Time a client has to send a JSON body.";
         keep_alive_s: u64 = 75, within(1, 3_600), "Idle time after which a kept-alive connection is closed.";
@@ -224,6 +225,7 @@ sections! {
         read_steps_per_minute: u64 = 0, any, "Steps of SQLite's virtual machine per minute, a handful per row looked at; past it 429.";
         storage_bytes: u64 = 0, any, "Bytes of database, log and files; past it writes other than deletions get 507.";
         concurrent_requests: u64 = 0, any, "Requests being answered at the same moment; past it 503.";
+        connections: u64 = 0, any, "Open connections that asked the tenant last; past it 503 and closed.";
     }
     cache: CacheConfig, "The response cache." {
         enabled: bool = true, any, "Whether responses are cached in memory.";

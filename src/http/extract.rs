@@ -7,6 +7,7 @@
 
 use crate::access::Principal;
 use crate::http::body;
+use crate::http::connections::Connection;
 use crate::http::front::{Front, Told};
 use crate::http::key_gate;
 use crate::http::middleware::{Counted, RequestId, RequestLimits, TenantPrefix};
@@ -146,9 +147,16 @@ impl Visitor {
         counted.keep_with(&self.request);
         within?;
         key_gate::check(&self.request, &self.tenant, &self.identity)?;
+        let connection = self.request.conn_data::<Connection>();
         self.under_way = match self.part.budget_of(self.tenant.id()) {
-            Some(budget) => Some(budget.admit(intent_of(&self.request), &self.identity, self.part.clock.now_ms())?),
-            None => None,
+            Some(budget) => {
+                let (intent, now_ms) = (intent_of(&self.request), self.part.clock.now_ms());
+                Some(budget.admit(connection, intent, &self.identity, now_ms)?)
+            }
+            None => {
+                connection.inspect(|connection| connection.leave());
+                None
+            }
         };
         Ok(self)
     }
@@ -376,9 +384,19 @@ impl VisitPart {
 }
 
 impl Budget {
-    /// Counts a request of whoever `identity` is; superusers are counted and never refused.
-    pub(crate) fn admit(&self, intent: Intent, identity: &Identity, now_ms: i64) -> Result<UnderWay, Problem> {
-        Ok(self.usage.admit(&self.limits, intent, identity.is_superuser(), now_ms)?)
+    /// Counts a request of whoever `identity` is, and its connection; superusers are counted and never refused.
+    pub(crate) fn admit(
+        &self,
+        connection: Option<&Connection>,
+        intent: Intent,
+        identity: &Identity,
+        now_ms: i64,
+    ) -> Result<UnderWay, Problem> {
+        let exempt = identity.is_superuser();
+        if let Some(connection) = connection {
+            connection.go_to(&self.usage, &self.limits, exempt)?;
+        }
+        Ok(self.usage.admit(&self.limits, intent, exempt, now_ms)?)
     }
 }
 

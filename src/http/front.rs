@@ -7,6 +7,7 @@
 //!
 //! One per worker and used by its thread alone: no lock, and no borrow is held across an await.
 
+use crate::http::connections::Connection;
 use crate::http::extract::{Budget, VisitPart, request_host};
 use crate::http::problem::Problem;
 use crate::kernel::ident::TenantId;
@@ -165,8 +166,9 @@ impl Front {
 
 impl Visit {
     /// Counts a read of this visit against the budgets of its tenant, until what is given back is dropped.
-    pub(crate) fn admit(&self, now_ms: i64) -> Result<Option<UnderWay>, Problem> {
-        self.budget.as_ref().map(|budget| budget.admit(Intent::Read, &self.identity, now_ms)).transpose()
+    pub(crate) fn admit(&self, connection: Option<&Connection>, now_ms: i64) -> Result<Option<UnderWay>, Problem> {
+        let admit = |budget: &Budget| budget.admit(connection, Intent::Read, &self.identity, now_ms);
+        self.budget.as_ref().map(admit).transpose()
     }
 
     /// Which visit this is.

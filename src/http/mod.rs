@@ -6,6 +6,7 @@
 pub mod problem;
 pub mod routes;
 mod body;
+mod connections;
 mod delivery;
 mod extract;
 mod file_delivery;
@@ -51,6 +52,8 @@ pub struct ServeOptions {
     pub workers: usize,
     /// Open connections per worker.
     pub connections_max: usize,
+    /// Open connections from one address; 0 is no bound.
+    pub connections_per_ip_max: u32,
     /// Time for the head of a request.
     pub head_timeout: Duration,
     /// Time for a JSON body.
@@ -94,6 +97,7 @@ pub(crate) fn serve(
     parts: Parts,
     options: &ServeOptions,
 ) -> std::io::Result<(Server, ServerHandle)> {
+    let connections = connections::Connections::new(options.connections_per_ip_max, Arc::clone(&parts.metrics));
     let edge = web::Data::new(middleware::Edge {
         ids: middleware::RequestIds::new(parts.random.as_ref()),
         metrics: parts.metrics,
@@ -117,6 +121,7 @@ pub(crate) fn serve(
     let doctor = web::Data::new(parts.doctor);
     let settings = web::Data::new(parts.settings);
     let ops = web::Data::new(parts.ops);
+    let proxies = visit.clone();
     // The factory runs once per worker; the parts above are shared by all of them, the front is each worker's own.
     let server = HttpServer::new(move || {
         let front = web::Data::new(front::Front::new(visit.clone()));
@@ -137,6 +142,7 @@ pub(crate) fn serve(
             .configure(routes::configure)
             .wrap(middleware::Around { edge: edge.clone(), front })
     })
+    .on_connect(move |io, kept| connections.welcome(io, kept, |peer| (proxies.trusted)(peer)))
     .workers(options.workers)
     .max_connections(options.connections_max)
     .client_request_timeout(options.head_timeout)

@@ -287,6 +287,8 @@ pub const OAUTH_CLOCK_SKEW_S: i64 = 60;
 
 /// Connections the listener accepts at the same time, per worker.
 pub const CONNECTIONS_MAX: usize = 12_000;
+/// Open connections from one address, by default: a page takes six, an office behind one address has hundreds of pages.
+pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 2_000;
 /// Milliseconds a client may take to send its request head.
 pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
 

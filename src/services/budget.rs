@@ -59,6 +59,7 @@ budgets! {
     read_steps_per_minute, "readStepsPerMinute", "Steps of SQLite's virtual machine per minute: a handful per row looked at.";
     storage_bytes, "storageBytes", "Bytes of database, log and files; writes are refused past it, reads and deletions are not.";
     concurrent_requests, "concurrentRequests", "Requests being answered at the same moment.";
+    connections, "connections", "Open connections; each counts for the tenant it asked last.";
 }
 
 /// A budget that is used up.
@@ -79,7 +80,7 @@ impl Fault for BudgetError {
     fn code(&self) -> Code {
         match self.budget {
             "storageBytes" => Code::StorageFull,
-            "concurrentRequests" => Code::Busy,
+            "concurrentRequests" | "connections" => Code::Busy,
             _ => Code::QuotaExceeded,
         }
     }
@@ -136,6 +137,7 @@ pub struct TenantUsage {
     refused_total: AtomicU64,
     storage_bytes: AtomicU64,
     in_flight: AtomicI64,
+    connections: AtomicI64,
     /// Whether something was written since `take_changed` was last asked.
     changed: AtomicBool,
 }
@@ -156,6 +158,8 @@ pub struct UsageReport {
     pub storage_bytes: u64,
     /// Requests being answered now.
     pub concurrent_requests: u64,
+    /// Connections that are open now and asked this tenant last.
+    pub connections: u64,
     /// Requests since the node started.
     pub requests: u64,
     /// Records changed since the node started.
@@ -175,6 +179,23 @@ pub struct UnderWay(Arc<TenantUsage>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One open connection; counted at its tenant until it is dropped.
+#[derive(Debug)]
+pub struct Connected(Arc<TenantUsage>);
+
+impl Connected {
+    /// Whether it counts for the tenant of `usage`.
+    pub fn is_at(&self, usage: &Arc<TenantUsage>) -> bool {
+        Arc::ptr_eq(&self.0, usage)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -238,6 +259,20 @@ impl TenantUsage {
         }
     }
 
+    /// Counts a connection and says whether `limits` admit it; whoever is `exempt` is counted and admitted.
+    pub fn connect(self: &Arc<Self>, limits: &TenantLimits, exempt: bool) -> Result<Connected, BudgetError> {
+        let open = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let connected = Connected(Arc::clone(self));
+        let open = u64::try_from(open).unwrap_or(0);
+        match limits.connections.filter(|limit| !exempt && *limit > 0 && open > *limit) {
+            None => Ok(connected),
+            Some(limit) => {
+                self.refused_total.fetch_add(1, Ordering::Relaxed);
+                Err(BudgetError { budget: "connections", limit, used: limit, retry_after_s: 1 })
+            }
+        }
+    }
+
     /// Notes `records` changed at `now_ms`.
     pub fn count_writes(&self, records: u64, now_ms: i64) {
         self.writes.add(records, MINUTE_MS, now_ms);
@@ -272,6 +307,7 @@ impl TenantUsage {
             read_steps_per_minute: self.read_steps.used(MINUTE_MS, now_ms),
             storage_bytes: total(&self.storage_bytes),
             concurrent_requests: u64::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
+            connections: u64::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or(0),
             requests: total(&self.requests_total),
             writes: total(&self.writes_total),
             rows: total(&self.rows_total),
@@ -393,6 +429,20 @@ mod tests {
         drop(first);
         usage.admit(&limits, Intent::Read, false, 0).unwrap();
         assert_eq!(usage.report(0).concurrent_requests, 1);
+    }
+
+    #[test]
+    fn connections_are_counted_until_they_end_and_superusers_are_admitted() {
+        let usage = Arc::new(TenantUsage::default());
+        let limits = limits("connections", 1);
+        let first = usage.connect(&limits, false).unwrap();
+        let refused = usage.connect(&limits, false).unwrap_err();
+        assert_eq!((refused.code(), refused.budget, refused.limit), (Code::Busy, "connections", 1));
+        drop(usage.connect(&limits, true).expect("superusers are admitted"));
+        assert!(first.is_at(&usage) && usage.report(0).connections == 1);
+        drop(first);
+        usage.connect(&limits, false).unwrap();
+        assert_eq!((usage.report(0).connections, usage.report(0).refused), (0, 1));
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub struct HttpMetrics {
     panics: AtomicU64,
     internal_errors: AtomicU64,
     sent_bytes: AtomicU64,
+    refused_connections: AtomicU64,
 }
 
 impl HttpMetrics {
@@ -92,6 +93,11 @@ impl HttpMetrics {
     /// Notes body bytes handed to the socket.
     pub fn count_sent_bytes(&self, bytes: u64) {
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes a connection that was shut because its address had too many.
+    pub fn count_refused_connection(&self) {
+        self.refused_connections.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Handlers that panicked since start.
@@ -164,6 +170,9 @@ impl MetricSource for HttpMetrics {
         out.single("tenantry_http_internal_errors_total", "counter", "Answers with code internal.", internal);
         let sent = self.sent_bytes.load(Ordering::Relaxed);
         out.single("tenantry_http_sent_bytes_total", "counter", "Body bytes of answers.", sent);
+        let refused = self.refused_connections.load(Ordering::Relaxed);
+        let help = "Connections shut because their address had too many.";
+        out.single("tenantry_http_connections_refused_total", "counter", help, refused);
     }
 }
 

@@ -159,3 +159,85 @@ async fn the_nodes_defaults_hold_where_a_tenant_has_none_and_limits_outlive_a_re
     let metrics = String::from_utf8(metrics.body).unwrap();
     assert!(metrics.contains("tenantry_tenant_requests_total{tenant=\"acme\"}"), "{metrics}");
 }
+
+fn asked_of(slug: &str) -> String {
+    format!("GET /t/{slug}{NOTES} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// A connection that has asked `slug` and stays.
+async fn stay_at(server: &TestServer, slug: &str) -> RawConnection {
+    let mut connection = RawConnection::open(&server.url()).await;
+    for _ in 0..3 {
+        let answer = connection.exchange(&asked_of(slug)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    connection
+}
+
+async fn open_connections(server: &TestServer, slug: &str) -> u64 {
+    usage(server, slug).await["used"]["connections"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_are_bounded_per_tenant_also_where_answers_are_remembered() {
+    // One worker, so that every connection meets the answers it remembers.
+    let (server, _clock) = start("[http]\nworkers = 1").await;
+    open(&server, "acme").await;
+    open(&server, "other").await;
+    // The look itself is at no tenant.
+    let before = open_connections(&server, "acme").await;
+    limit(&server, "acme", json!({ "connections": before + 2 })).await;
+    let mut first = stay_at(&server, "acme").await;
+    let second = stay_at(&server, "acme").await;
+    assert_eq!(open_connections(&server, "acme").await, before + 2);
+    let mut third = RawConnection::open(&server.url()).await;
+    third.send(asked_of("acme").as_bytes()).await;
+    let refused = third.read_until(|_| false).await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("busy"), "{refused}");
+    assert!(
+        refused.to_ascii_lowercase().contains("connection: close") && refused.contains("budget connections"),
+        "{refused}"
+    );
+    assert!(first.exchange(&asked_of("acme")).await.starts_with("HTTP/1.1 200"), "who is in stays in");
+    assert_eq!(usage(&server, "acme").await["used"]["refused"], 1);
+    // One goes to another tenant, and there is a place.
+    assert!(first.exchange(&asked_of("other")).await.starts_with("HTTP/1.1 200"));
+    let _third = stay_at(&server, "acme").await;
+    drop(second);
+    let left = async {
+        while open_connections(&server, "acme").await != before + 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), left).await.expect("a connection that ended is not counted");
+    assert!(first.exchange(&asked_of("acme")).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_so_many_connections_and_no_more() {
+    let (server, _clock) = start("[http]\nconnections_per_ip_max = 6").await;
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for _ in 0..10 {
+        let mut connection = RawConnection::open(&server.url()).await;
+        connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        match connection.read_until(crate::support::has_head).await.is_empty() {
+            true => refused += 1,
+            false => held.push(connection),
+        }
+    }
+    assert_eq!((held.len(), refused), (6, 4));
+    held.truncate(2);
+    let again = async {
+        loop {
+            let mut connection = RawConnection::open(&server.url()).await;
+            connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            if !connection.read_until(crate::support::has_head).await.is_empty() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.expect("places come back");
+    let metrics = String::from_utf8(server.anon().get("/metrics").await.has_status(200).body).unwrap();
+    assert!(metrics.contains("\ntenantry_http_connections_refused_total "), "{metrics}");
+}

@@ -4,6 +4,7 @@
 //! remembered way takes the long one. Does not do: hits, which need nothing of this.
 
 use super::{Counted, TenantPrefix};
+use crate::http::connections::Connection;
 use crate::http::delivery;
 use crate::http::extract::request_id;
 use crate::http::front::{Front, Read, Visit, split_prefix};
@@ -46,7 +47,7 @@ pub(super) async fn answer(
     let within = part.limits.count_caller(&mut counted, &visit.tenant, &visit.identity);
     counted.keep_with(request.request());
     within?;
-    let _under_way = visit.admit(part.clock.now_ms())?;
+    let _under_way = visit.admit(request.conn_data::<Connection>(), part.clock.now_ms())?;
     match prepared.answer(&scope, Freshness::Current).await {
         Ok(served) => Ok(Some(delivery::read(request.request(), &served, &read.told))),
         Err(RecordError::Overtaken) => Ok(None),

@@ -19,6 +19,7 @@ pub(crate) use prefix::TenantPrefix;
 pub(crate) use rate_limit::{Counted, RequestLimits, RequestQuotas};
 pub(crate) use request_id::{RequestId, RequestIds};
 
+use crate::http::connections::Connection;
 use crate::http::delivery;
 use crate::http::extract::{VisitPart, client_ip, find_tenant};
 use crate::http::front::{Front, Read, Visit, split_prefix};
@@ -32,7 +33,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::{HttpMessage, HttpResponse, web};
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
@@ -124,7 +125,7 @@ where
             let mut counts = Counted::default();
             let within = count_address(&request, &self.edge, self.front.part(), &mut counts)
                 .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity))
-                .and_then(|()| visit.admit(self.front.part().clock.now_ms()));
+                .and_then(|()| visit.admit(request.conn_data::<Connection>(), self.front.part().clock.now_ms()));
             match within {
                 Ok(_under_way) => {
                     let open = request.headers().get(header::ORIGIN);
@@ -342,6 +343,9 @@ fn with_problem_body(response: ServiceResponse<BoxBody>, edge: &Edge, id: &Reque
         }
     }
     let mut answer = problem_response(problem, id.as_str());
+    if request.conn_data::<Connection>().is_some_and(Connection::is_unwanted) {
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+    }
     for allow in response.headers().get_all(header::ALLOW) {
         answer.headers_mut().append(header::ALLOW, allow.clone());
     }
