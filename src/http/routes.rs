@@ -4,8 +4,8 @@
 //! route answers HEAD. Hot routes come first because paths are tried in order.
 
 use super::handlers::{
-    accounts, audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, passkeys, records,
-    recovery, rules, settings, tenants, transfer, usage, values,
+    accounts, audit, auth, blueprints, cache, collections, doctor, factors, files, keys, oauth, ops, pages, passkeys,
+    records, recovery, rules, settings, tenants, transfer, usage, values,
 };
 use super::problem::Problem;
 use crate::kernel::error::Code;
@@ -131,6 +131,10 @@ routes! {
     "/api/admin/cache/purge" POST cache::purge;
     "/api/admin/cache/verify" POST cache::verify;
     "/api/admin/cache/warm" POST cache::warm;
+    "/_" GET pages::redirect_page;
+    "/_/" GET pages::get_page;
+    "/_/{file}" GET pages::get_page_file;
+
     "/health" GET ops::get_health;
     "/api/health" GET ops::get_api_health;
     "/livez" GET ops::get_livez;

@@ -22,6 +22,7 @@ mod access;
 mod auth;
 mod keys;
 mod factors;
+mod pages;
 mod passkeys;
 mod revocation;
 mod suspension;

@@ -18,6 +18,7 @@ pub(super) mod doctor;
 pub(super) mod factors;
 pub(super) mod passkeys;
 pub(super) mod oauth;
+pub(super) mod pages;
 pub(super) mod settings;
 pub(super) mod ops;
 pub(crate) mod usage;

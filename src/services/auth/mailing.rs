@@ -11,6 +11,7 @@ use crate::kernel::limits;
 use crate::query::request::AuthRecord;
 use crate::services::mail::{self, Fillings, Template};
 use crate::services::settings;
+use crate::services::tenants::MAIN;
 use crate::store::TenantDb;
 use std::future::Future;
 use std::sync::Arc;
@@ -61,6 +62,14 @@ impl Auth {
         drop(self.0.mail_work.acquire_many(all).await);
     }
 
+    /// Where the tenant called `slug` is reached as long as it has set no address of its own.
+    fn address_of(&self, slug: Option<&str>) -> String {
+        match slug {
+            Some(slug) if slug != MAIN => format!("{}/t/{slug}", self.0.app_url),
+            _ => self.0.app_url.to_string(),
+        }
+    }
+
     /// Writes `letter` to `to` and hands it over, within the limits of recipient and tenant.
     pub(super) async fn post(
         &self,
@@ -78,7 +87,7 @@ impl Auth {
         let entry = self.0.registry.entry(db.id());
         let own = |own: &str, fallback: &str| if own.is_empty() { fallback.to_owned() } else { own.to_owned() };
         let app_name = own(&set.meta.app_name, entry.as_ref().map_or("Tenantry", |entry| &entry.name));
-        let app_url = own(&set.meta.app_url, &self.0.app_url);
+        let app_url = own(&set.meta.app_url, &self.address_of(entry.as_deref().map(|entry| entry.slug.as_str())));
         let action_url = format!("{app_url}/{}{}", letter.path, letter.token);
         let fillings = Fillings {
             app_name: &app_name,
