@@ -57,6 +57,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     // services keep compiled query plans, which hold typed schema references and so cannot live in the byte cache.
     ("quick_cache", &["cache", "services"]),
     ("argon2", &["secrets"]),
+    ("zxcvbn", &["secrets"]),
     ("totp_rs", &["secrets"]),
     ("webauthn_rs", &["services"]),
     // kernel::random is the operating system's generator; entity tags are SHA-256 made where bodies are made.

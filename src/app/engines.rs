@@ -127,7 +127,7 @@ impl Engines {
         let (courier, posting) = Courier::start(courier_options(config, &registry, &sealer, parts)?)?;
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
         let guard = Arc::new(LoginGuard::new(login_limits(&config.limits)));
-        let tools = tools.with_guard(Arc::clone(&guard));
+        let tools = tools.with_guard(Arc::clone(&guard)).with_registry(registry.clone());
         let tools = match &cache {
             Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
             None => tools,

@@ -285,6 +285,13 @@ pub const ID_TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Seconds by which the clocks of node and provider may differ.
 pub const OAUTH_CLOCK_SKEW_S: i64 = 60;
 
+/// Milliseconds for which a session counts as just begun, so that tying an identity to its account asks for no password.
+pub const SESSION_FRESH_MS: i64 = 600_000;
+/// Guesses below which a new password is refused: more than there are words in the list of common ones.
+pub const PASSWORD_GUESSES_MIN: u64 = 30_100;
+/// Characters of the longest password that is looked at for being common; the longest of the list has 20.
+pub const PASSWORD_ESTIMATED_CHARS_MAX: usize = 40;
+
 /// Connections the listener accepts at the same time, per worker.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// Open connections from one address, by default: a page takes six, an office behind one address has hundreds of pages.

@@ -14,6 +14,7 @@ pub(crate) const MEMBERS: &[&str] = &[
     "authAlert",
     "oauth2",
     "passwordAuth",
+    "passwordPolicy",
     "mfa",
     "otp",
     "totp",
@@ -68,6 +69,7 @@ fn default_rest() -> Map<String, Value> {
         "authAlert": {"enabled": true, "emailTemplate": mail("Login from a new location",
             "<p>Hello,</p>\n<p>Your {APP_NAME} account was used from a new location: {ALERT_INFO}</p>\n<p>If this was not you, change your password now.</p>")},
         "oauth2": {"enabled": false, "mappedFields": {"id": "", "name": "", "username": "", "avatarURL": ""}, "providers": []},
+        "passwordPolicy": {"refuseCommon": true},
         "mfa": {"enabled": false, "duration": 1_800, "rule": ""},
         "otp": {"enabled": false, "duration": 180, "length": 8, "emailTemplate": mail("Your code for {APP_NAME}",
             "<p>Hello,</p>\n<p>Your one-time password is <strong>{OTP}</strong>.</p>\n<p>{APP_NAME}</p>")},
@@ -175,8 +177,10 @@ fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Valu
         if let Some(providers) = merged.get("providers") {
             oauth::check(providers, problems);
         }
-        if key == "mfa" {
-            check_mfa(&merged, problems);
+        match key {
+            "mfa" => check_mfa(&merged, problems),
+            "passwordPolicy" => check_policy(&merged, problems),
+            _ => {}
         }
     }
     rest.insert(key.to_owned(), Value::Object(merged));
@@ -190,6 +194,16 @@ fn check_mfa(options: &Map<String, Value>, problems: &mut Problems<'_>) {
     }
     if !options.get("rule").is_none_or(|rule| rule.is_string() || rule.is_null()) {
         problems.add_at("rule", "validation_invalid_type", "Must be a text.");
+    }
+}
+
+fn check_policy(options: &Map<String, Value>, problems: &mut Problems<'_>) {
+    for (member, value) in options {
+        match (member.as_str(), value) {
+            ("refuseCommon", Value::Bool(_)) => {}
+            ("refuseCommon", _) => problems.add_at(member, "validation_invalid_type", "Must be true or false."),
+            _ => problems.add_at(member, "validation_unknown_option", "Is no part of the policy; refuseCommon is."),
+        }
     }
 }
 

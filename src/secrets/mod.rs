@@ -5,6 +5,7 @@
 //! checked in `jws`, which has no HMAC at all.
 //! Does not do: knowing users, tenants' states or HTTP. `services::auth` decides who may come in.
 
+pub mod guessable;
 pub mod jws;
 pub mod keys;
 pub mod opaque;

@@ -5,6 +5,7 @@ pub mod throttle;
 pub mod budget;
 pub mod tenants;
 pub mod settings;
+pub mod passwords;
 pub mod mail;
 pub mod purging;
 pub mod sample;

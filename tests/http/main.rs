@@ -21,6 +21,7 @@ mod batch;
 mod access;
 mod auth;
 mod keys;
+mod passwords;
 mod factors;
 mod pages;
 mod passkeys;

@@ -15,12 +15,14 @@ use super::{factors, keys, otp, passkeys, recovery_codes, sessions, totp};
 use crate::kernel::ident::CollectionId;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
+use crate::schema::Collection;
 use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, Claims, TokenKind, UnverifiedToken};
 use crate::services::login_guard;
 use crate::services::mail::Template;
+use crate::services::passwords;
 use crate::services::tenants::rows;
 use crate::store::{StoreError, TenantDb, WriteTx};
 use std::sync::Arc;
@@ -112,6 +114,7 @@ impl Auth {
         if claims.email.as_deref() != Some(account::email(&account)) {
             return Err(AuthError::Confirmation);
         }
+        self.refuse_common(db, &collection.collection, account::email(&account), &confirm.password).await?;
         let hash = self.0.hasher.hash_in(login_guard::lane(scope.meta.ip.as_deref()), confirm.password).await?;
         let values = vec![("password", Stored::from(hash)), ("verified", Stored::bool(true))];
         self.renew(db, scope, &account, values).await
@@ -195,6 +198,20 @@ impl Auth {
         }
         let values = vec![("email", Stored::from(new_email)), ("verified", Stored::bool(true))];
         self.renew(db, scope, &account, values).await
+    }
+
+    /// Refuses a password that would be guessed.
+    pub(super) async fn refuse_common(
+        &self,
+        db: &TenantDb,
+        collection: &Collection,
+        email: &str,
+        password: &Secret,
+    ) -> Result<(), AuthError> {
+        match passwords::refusal(Some(&self.0.registry), db, collection, email, password).await {
+            Some(detail) => Err(AuthError::Invalid(vec![detail])),
+            None => Ok(()),
+        }
     }
 
     /// Stores `values`, a new token key, and ends every session; refused if the token key changed meanwhile.

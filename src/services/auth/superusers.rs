@@ -86,6 +86,7 @@ impl Auth {
         let control = self.0.registry.control();
         let collection = AuthCollection::find(&control.schema(), SUPERUSERS)?.collection;
         account::check_password(&collection, &password, &password)?;
+        self.refuse_common(control, &collection, email, &password).await?;
         let hash = self.0.hasher.hash(password).await?;
         let key = opaque::generate_token_key(self.0.random.as_ref());
         let (id, email) = (RecordId::generate(self.0.random.as_ref()), email.to_owned());

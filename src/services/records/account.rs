@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     hashes: Vec<(FieldNumber, String)>,
     /// The stored hash that `oldPassword` was found to match.
     proven: Option<String>,
+    /// Why the new login password may not be taken.
+    pub(super) refused: Option<Detail>,
     /// The id of a new record whose files are in their place already.
     pub(super) id: Option<RecordId>,
 }
@@ -108,6 +110,7 @@ pub(super) fn check(
     }
     let password = body.get("password").and_then(Value::as_str).unwrap_or_default();
     if !password.is_empty() {
+        details.extend(prepared.refused.clone());
         let confirm = body.get("passwordConfirm").and_then(Value::as_str).unwrap_or_default();
         if confirm.is_empty() {
             details.push(Detail::new("passwordConfirm", "validation_required", "Cannot be blank."));

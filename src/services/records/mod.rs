@@ -52,6 +52,7 @@ use crate::query::resolve::Reach;
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::PasswordHasher;
 use crate::services::login_guard::{LoginGuard, LoginLimits};
+use crate::services::tenants::Registry;
 use crate::store::{Actor, TenantDb, WriteMeta};
 use bytes::Bytes;
 use std::fmt;
@@ -115,6 +116,8 @@ pub struct RecordTools {
     pub guard: Arc<LoginGuard>,
     /// Keeps answers; `None` runs without a cache.
     pub cache: Option<cached::RecordCache>,
+    /// The tenants' names; without it they are not looked for in passwords.
+    registry: Option<Registry>,
     plans: plans::Plans,
 }
 
@@ -122,13 +125,19 @@ impl RecordTools {
     /// Puts the tools together, with an empty memory of plans.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
         let guard = Arc::new(LoginGuard::new(LoginLimits::default()));
-        Self { clock, random, hasher, secret, guard, cache: None, plans: plans::Plans::new() }
+        Self { clock, random, hasher, secret, guard, cache: None, registry: None, plans: plans::Plans::new() }
     }
 
     /// Counts wrong passwords in `guard` from now on.
     #[must_use]
     pub fn with_guard(self, guard: Arc<LoginGuard>) -> Self {
         Self { guard, ..self }
+    }
+
+    /// Knows the names of tenants from now on.
+    #[must_use]
+    pub fn with_registry(self, registry: Registry) -> Self {
+        Self { registry: Some(registry), ..self }
     }
 
     /// Reads through `cache` from now on.

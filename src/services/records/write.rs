@@ -17,7 +17,10 @@ use crate::query::request::RequestContext;
 use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind, Schema};
+use crate::secrets::Secret;
 use crate::services::files::Upload;
+use crate::services::passwords;
+use crate::services::tenants::rows;
 use crate::store::{StoreError, WriteToken, WriteTx};
 use serde_json::{Map, Value};
 use std::cell::OnceCell;
@@ -198,7 +201,18 @@ pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Pre
         (Some(id), true) => stored_password(scope, collection, id).await?,
         _ => None,
     };
-    account::prepare(scope, collection, &request.body, stored).await
+    let mut prepared = account::prepare(scope, collection, &request.body, stored).await?;
+    prepared.refused = refused_password(scope, collection, &request.body).await;
+    Ok(prepared)
+}
+
+async fn refused_password(scope: &Scope, collection: &Collection, body: &Map<String, Value>) -> Option<Detail> {
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let own = scope.principal.auth().filter(|auth| auth.collection.id == collection.id);
+    let own = own.map(|auth| rows::text(&auth.collection, &auth.record, "email")).unwrap_or_default();
+    let email = if text("email").is_empty() { own } else { text("email") };
+    let (registry, password) = (scope.tools.registry.as_ref(), Secret::new(text("password")));
+    passwords::refusal(registry, &scope.tenant, collection, email, &password).await
 }
 
 async fn stored_password(

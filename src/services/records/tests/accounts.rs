@@ -11,7 +11,7 @@ fn users(manage: Value) -> Vec<Value> {
 }
 
 fn account(email: &str) -> Value {
-    json!({"email": email, "password": "12345678", "passwordConfirm": "12345678"})
+    json!({"email": email, "password": "12 blue horses", "passwordConfirm": "12 blue horses"})
 }
 
 async fn stored(world: &World, id: &str, field: &str) -> String {
@@ -39,7 +39,7 @@ async fn passwords_are_hashed_confirmed_and_never_shown() {
     assert!(stored(&world, id, "tokenKey").await.len() >= 30);
     let one = |field: &str, code: &str| vec![(field.to_owned(), code.to_owned())];
     let mut unconfirmed = account("b@x.test");
-    unconfirmed["passwordConfirm"] = json!("87654321");
+    unconfirmed["passwordConfirm"] = json!("87 green lamps");
     assert_eq!(
         refused(guest.try_create("users", unconfirmed).await),
         one("passwordConfirm", "validation_values_mismatch")
@@ -102,7 +102,7 @@ async fn changing_a_password_needs_the_old_one_and_ends_tokens() {
     }
     caller.update("users", &ada, json!({"name": "Ada"})).await;
     assert_eq!(stored(&world, &ada, "tokenKey").await, token_key, "other changes keep tokens");
-    caller.update("users", &ada, change(Some("12345678"))).await;
+    caller.update("users", &ada, change(Some("12 blue horses"))).await;
     assert_ne!(stored(&world, &ada, "password").await, hash);
     assert_ne!(stored(&world, &ada, "tokenKey").await, token_key);
     let token_key = stored(&world, &ada, "tokenKey").await;

@@ -71,7 +71,7 @@ async fn rules_read_the_caller_and_the_body() {
     let create = json!("@request.auth.id != '' && owner = @request.auth.id && @request.body.open:isset = false");
     let update = json!("owner = @request.auth.id && @request.body.owner:isset = false");
     let world = World::new(&guarded([owner.clone(), owner.clone(), create, update, owner])).await;
-    let password = json!({"email": "ada@x.test", "password": "12345678", "passwordConfirm": "12345678"});
+    let password = json!({"email": "ada@x.test", "password": "12 blue horses", "passwordConfirm": "12 blue horses"});
     let ada = world.admin().create("users", password.clone()).await["id"].as_str().unwrap().to_owned();
     let mut other = password;
     other["email"] = json!("bob@x.test");
@@ -101,7 +101,7 @@ async fn field_rules_guard_reading_and_writing() {
             "listRule": "", "viewRule": "", "createRule": "", "updateRule": ""}),
     ];
     let world = World::new(&collections).await;
-    let account = |email: &str, role: &str| json!({"email": email, "role": role, "password": "12345678", "passwordConfirm": "12345678"});
+    let account = |email: &str, role: &str| json!({"email": email, "role": role, "password": "12 blue horses", "passwordConfirm": "12 blue horses"});
     let boss = world.admin().create("users", account("boss@x.test", "boss")).await["id"].as_str().unwrap().to_owned();
     let clerk = world.admin().create("users", account("c@x.test", "clerk")).await["id"].as_str().unwrap().to_owned();
     let (boss_caller, clerk_caller) = (world.user("users", &boss).await, world.user("users", &clerk).await);
@@ -122,7 +122,7 @@ async fn superusers_learn_why() {
     let owner = json!("owner = @request.auth.id && open = true");
     let world = World::new(&guarded(std::array::from_fn(|_| owner.clone()))).await;
     let admin = world.admin();
-    let body = json!({"email": "ada@x.test", "password": "12345678", "passwordConfirm": "12345678"});
+    let body = json!({"email": "ada@x.test", "password": "12 blue horses", "passwordConfirm": "12 blue horses"});
     let ada = admin.create("users", body).await["id"].as_str().unwrap().to_owned();
     let note = admin.create("notes", json!({"text": "n", "owner": ada, "open": false})).await;
     let question = ExplainRequest {

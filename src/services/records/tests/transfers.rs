@@ -105,11 +105,14 @@ async fn changes_tell_everything_but_secrets() {
     let admin = world.admin();
     let start = world.db.position();
     let made = admin
-        .create("users", json!({"email": "a@x.test", "password": "12345678", "passwordConfirm": "12345678"}))
+        .create(
+            "users",
+            json!({"email": "a@x.test", "password": "12 blue horses", "passwordConfirm": "12 blue horses"}),
+        )
         .await;
     let id = made["id"].as_str().unwrap();
     admin.update("users", id, json!({"points+": 5})).await;
-    admin.update("users", id, json!({"password": "87654321", "passwordConfirm": "87654321"})).await;
+    admin.update("users", id, json!({"password": "87 green lamps", "passwordConfirm": "87 green lamps"})).await;
     admin.delete("users", id).await.unwrap();
     let answer = parsed(&changes::list_changes(&admin.0, start, Some(100)).await.unwrap());
     let text = answer.to_string();
