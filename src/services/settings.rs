@@ -11,7 +11,7 @@ use crate::secrets::Secret;
 use crate::secrets::seal::Sealer;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::SETTINGS;
-use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
+use crate::store::{Reader, StoreError, TenantDb, WriteMeta, WriteTx};
 use lettre::Address;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -162,24 +162,25 @@ impl Fault for SettingsError {
 
 /// Reads a tenant's settings; what was never set has its default.
 pub async fn read(tenant: &TenantDb) -> Result<TenantSettings, StoreError> {
-    tenant
-        .read(|reader| {
-            let Some(collection) = reader.schema().find(SETTINGS).cloned() else {
-                return Ok(TenantSettings::default());
-            };
-            let mut stored = Map::new();
-            for key in ["meta", "smtp"] {
-                for row in rows::find_by_texts(reader, &collection, &[("key", key)])? {
-                    let value = serde_json::from_str(rows::text(&collection, &row, "value")).unwrap_or(Value::Null);
-                    stored.insert(key.to_owned(), value);
-                }
-            }
-            Ok(TenantSettings::from_stored(&stored))
-        })
-        .await
+    tenant.read(read_stored).await
 }
 
-/// Changes what `body` mentions; the answer is everything as it became.
+fn read_stored(reader: &Reader<'_>) -> Result<TenantSettings, StoreError> {
+    let Some(collection) = reader.schema().find(SETTINGS).cloned() else {
+        return Ok(TenantSettings::default());
+    };
+    let mut stored = Map::new();
+    for key in ["meta", "smtp"] {
+        for row in rows::find_by_texts(reader, &collection, &[("key", key)])? {
+            let value = serde_json::from_str(rows::text(&collection, &row, "value")).unwrap_or(Value::Null);
+            stored.insert(key.to_owned(), value);
+        }
+    }
+    Ok(TenantSettings::from_stored(&stored))
+}
+
+/// Changes what `body` mentions; the answer is everything as it became. Read and stored in one transaction, so that two
+/// changes at the same time both stay.
 pub async fn update(
     tenant: &TenantDb,
     meta: WriteMeta,
@@ -187,31 +188,14 @@ pub async fn update(
     sealer: &Sealer,
     body: &Map<String, Value>,
 ) -> Result<TenantSettings, SettingsError> {
-    let mut next = read(tenant).await?;
-    let mut details = Vec::new();
-    for (group, members) in body {
-        let Some(members) = members.as_object() else {
-            details.push(Detail::new(group.as_str(), "validation_invalid_type", "Must be an object."));
-            continue;
-        };
-        match group.as_str() {
-            "meta" => next.meta.merge(members, &mut details),
-            "smtp" => next.smtp.merge(members, &mut details, |plain| {
-                sealer.seal(random.as_ref(), tenant.id(), SMTP_PASSWORD_PLACE, plain.as_bytes())
-            }),
-            _ => {
-                let message = "Is not set here; `tenantry config print` shows the node's configuration.";
-                details.push(Detail::new(group.as_str(), "validation_unknown_setting", message));
-            }
-        }
-    }
-    next.smtp.check(&mut details);
-    if !details.is_empty() {
-        return Err(SettingsError::Invalid(details));
-    }
-    let (stored, random) = (next.to_stored(), Arc::clone(random));
-    tenant.write(meta, move |tx| store(tx, random.as_ref(), &stored)).await?;
-    Ok(next)
+    let (id, random, sealer, body) = (tenant.id().clone(), Arc::clone(random), sealer.clone(), body.clone());
+    let written = tenant.write(meta, move |tx| {
+        let seal = |plain: &str| sealer.seal(random.as_ref(), &id, SMTP_PASSWORD_PLACE, plain.as_bytes());
+        let next = read_stored(tx)?.changed(&body, seal)?;
+        store(tx, random.as_ref(), &next.to_stored())?;
+        Ok::<_, SettingsError>(next)
+    });
+    Ok(written.await?.value)
 }
 
 fn store(tx: &mut WriteTx<'_>, random: &dyn Random, stored: &Map<String, Value>) -> Result<(), StoreError> {
@@ -318,7 +302,41 @@ impl MetaSettings {
     }
 }
 
+impl TenantSettings {
+    /// These settings with what `body` mentions; all problems come together.
+    fn changed(&self, body: &Map<String, Value>, seal: impl Fn(&str) -> String) -> Result<Self, SettingsError> {
+        let mut next = self.clone();
+        let mut details = Vec::new();
+        for (group, members) in body {
+            let Some(members) = members.as_object() else {
+                details.push(Detail::new(group.as_str(), "validation_invalid_type", "Must be an object."));
+                continue;
+            };
+            match group.as_str() {
+                "meta" => next.meta.merge(members, &mut details),
+                "smtp" => next.smtp.merge(members, &mut details, &seal),
+                _ => {
+                    let message = "Is not set here; `tenantry config print` shows the node's configuration.";
+                    details.push(Detail::new(group.as_str(), "validation_unknown_setting", message));
+                }
+            }
+        }
+        next.smtp.check(&mut details);
+        next.smtp.check_move(&self.smtp, &mut details);
+        if details.is_empty() { Ok(next) } else { Err(SettingsError::Invalid(details)) }
+    }
+}
+
 impl SmtpSettings {
+    /// A password that is only kept does not follow to another server: whoever names one would be told it.
+    fn check_move(&self, before: &Self, details: &mut Vec<Detail>) {
+        let kept = !self.password.is_empty() && self.password == before.password;
+        if kept && !self.host.eq_ignore_ascii_case(&before.host) {
+            let message = "The password is kept for the server it was set for; send it again with another host.";
+            details.push(Detail::new("smtp.password", "validation_required", message));
+        }
+    }
+
     fn merge(&mut self, given: &Map<String, Value>, details: &mut Vec<Detail>, seal: impl Fn(&str) -> String) {
         for (name, value) in given {
             match (name.as_str(), value) {

@@ -22,6 +22,7 @@ mod access;
 mod auth;
 mod keys;
 mod passwords;
+mod settings;
 mod factors;
 mod pages;
 mod passkeys;

@@ -1,0 +1,48 @@
+//! Settings of a tenant: what a change keeps, and what it does not hand on.
+
+use crate::support::TestServer;
+use serde_json::{Value, json};
+
+/// A superuser who names only another host would have been sent the password that was set for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_password_does_not_follow_to_another_mail_server() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let smtp = json!({ "smtp": { "enabled": true, "host": "smtp.acme.example", "username": "u", "password": "for acme alone" } });
+    admin.patch("/api/settings", smtp).await.ok();
+    let refused =
+        admin.patch("/api/settings", json!({ "smtp": { "host": "smtp.evil.example" } })).await.has_status(400);
+    let problem = refused.problem("validation_failed");
+    assert!(problem["errors"].as_array().unwrap().iter().any(|error| error["field"] == "smtp.password"), "{problem}");
+    assert_eq!(admin.get("/api/settings").await.ok()["smtp"]["host"], "smtp.acme.example");
+    for kept in [json!({ "smtp": { "host": "SMTP.acme.example" } }), json!({ "smtp": { "port": 2525 } })] {
+        admin.patch("/api/settings", kept).await.ok();
+    }
+    for moved in [
+        json!({ "smtp": { "host": "smtp.other.example", "password": "for the other" } }),
+        json!({ "smtp": { "host": "smtp.third.example", "username": "", "password": "" } }),
+        json!({ "smtp": { "host": "smtp.fourth.example" } }),
+    ] {
+        admin.patch("/api/settings", moved).await.ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_time_all_stay() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let members = ["appName", "senderName", "appURL"];
+    let values = ["Acme", "The Acme", "https://acme.example"];
+    let changes = members.iter().zip(values).map(|(name, value)| {
+        let (admin, body) = (admin.clone(), json!({ "meta": { *name: value } }));
+        tokio::spawn(async move { admin.patch("/api/settings", body).await.ok() })
+    });
+    for change in changes.collect::<Vec<_>>() {
+        change.await.unwrap();
+    }
+    let meta: Value = admin.get("/api/settings").await.ok()["meta"].clone();
+    assert_eq!(
+        (&meta["appName"], &meta["senderName"], &meta["appURL"]),
+        (&json!(values[0]), &json!(values[1]), &json!(values[2]))
+    );
+}
