@@ -29,6 +29,7 @@ pub(crate) struct OAuthLoginRequest {
     redirect_url: String,
     state: Option<String>,
     create_data: Option<Map<String, Value>>,
+    password: Option<Secret>,
     mfa_id: Option<Secret>,
 }
 
@@ -47,6 +48,7 @@ pub(crate) async fn auth_with_oauth2(
         redirect_url: body.redirect_url,
         state: body.state,
         create_data: body.create_data.unwrap_or_default(),
+        password: body.password,
     };
     let scope = visitor.auth_scope("oauth2", Map::new());
     let creator = visitor.scope(Map::new());

@@ -80,6 +80,14 @@ impl Auth {
         Ok(Owner { db, collection, account, session: identity.session.clone() })
     }
 
+    /// Whether the owner came in by a session that began a few minutes ago, which is as good as showing a password.
+    pub(super) async fn has_just_come(&self, owner: &Owner<'_>) -> Result<bool, AuthError> {
+        let Some(session) = owner.session.clone() else { return Ok(false) };
+        let began_ms = owner.db.read(move |reader| sessions::began_ms(reader, &session)).await?;
+        let age_ms = began_ms.map(|began_ms| self.0.clock.now_ms().saturating_sub(began_ms));
+        Ok(age_ms.is_some_and(|age_ms| age_ms < limits::SESSION_FRESH_MS))
+    }
+
     /// Refuses unless the owner shows the password, where the account can be entered by one.
     pub(super) async fn prove(
         &self,

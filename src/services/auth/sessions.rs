@@ -368,6 +368,13 @@ fn of_account(
     rows::find_by_texts(reader, collection, &owner)
 }
 
+/// When the session `id` was opened; `None` if there is none.
+pub(super) fn began_ms(reader: &Reader<'_>, id: &str) -> Result<Option<i64>, AuthError> {
+    let sessions = sessions(reader.schema())?;
+    let row = reader.find_record(&sessions, id)?;
+    Ok(row.and_then(|row| rows::moment_ms(&sessions, &row, "created")))
+}
+
 fn sessions(schema: &Schema) -> Result<Arc<Collection>, AuthError> {
     schema.find(SESSIONS).cloned().ok_or_else(|| AuthError::UnknownCollection(SESSIONS.to_owned()))
 }

@@ -174,7 +174,8 @@ describe("an account that was there before", () => {
     assert.equal(key.status, 200, JSON.stringify(key.body));
     // A provider identity of the attacker's own cannot be tied to it either.
     provider.people.set("mallory", { email: "mallory@example.com", email_verified: true });
-    const tied = await enter("mallory", { token: attacker.body.token });
+    const own = { ...(await begin("mallory")), password: "attackers password" };
+    const tied = await finish(own, { token: attacker.body.token });
     assert.deepEqual([tied.status, tied.body.code], [400, "oauth_unverified"]);
     // The victim comes by the provider.
     provider.people.set("victim", { email, email_verified: true });
@@ -207,19 +208,46 @@ describe("an account that was there before", () => {
     await owner.collection("users").authWithPassword("owner@example.com", "correct horse battery");
     // Another address at the provider: only being logged in ties the two.
     provider.people.set("owner-at-acme", { email: "private@example.com", email_verified: true });
-    const linked = await enter("owner-at-acme", { token: owner.authStore.token });
+    const token = owner.authStore.token;
+    // A stolen token alone ties nothing.
+    for (const password of [undefined, "", "wrong horse battery"]) {
+      const refused = await finish({ ...(await begin("owner-at-acme")), password }, { token });
+      assert.equal(refused.status, 400);
+      assert.equal(refused.body.data.password.code, "validation_invalid_password", JSON.stringify(refused.body));
+    }
+    const password = "correct horse battery";
+    const linked = await finish({ ...(await begin("owner-at-acme")), password }, { token });
     assert.equal(linked.body.record?.id, account.id, JSON.stringify(linked.body));
+    // A new way in ends what came before it.
+    const before = await node.call("GET", `${base}/api/collections/users/records/${account.id}`, { token });
+    assert.equal(before.status, 404);
+    owner.authStore.save(linked.body.token, linked.body.record);
     const [link] = await owner.collection("users").listExternalAuths(account.id);
     assert.deepEqual([link.provider, link.providerId], ["acme", "owner-at-acme"]);
     // A second identity at the same provider has to wait for the first to go.
     provider.people.set("second", { email: "second@example.com", email_verified: true });
-    assert.equal((await enter("second", { token: owner.authStore.token })).status, 400);
+    const second = await finish({ ...(await begin("second")), password }, { token: owner.authStore.token });
+    assert.equal(second.status, 400);
+    assert.equal(second.body.data.provider?.code, "validation_provider_already_linked", JSON.stringify(second.body));
+    // One that began a moment ago needs no password, and goes on.
+    await owner.collection("users").unlinkExternalAuth(account.id, "acme");
+    const fresh = await node.call("POST", `${base}/api/collections/users/auth-with-password?session=1`, {
+      body: { identity: "owner@example.com", password },
+    });
+    const again = await enter("owner-at-acme", { token: fresh.body.token });
+    assert.equal(again.body.record?.id, account.id, JSON.stringify(again.body));
+    const turned = await node.call("POST", `${base}/api/collections/users/auth-refresh`, {
+      body: { refreshToken: fresh.body.refreshToken },
+    });
+    assert.equal(turned.status, 200, JSON.stringify(turned.body));
+    owner.authStore.save(again.body.token, again.body.record);
+    const [relinked] = await owner.collection("users").listExternalAuths(account.id);
 
     await register(node, base, "other@example.com");
     const other = new PocketBase(node.url + base);
     await other.collection("users").authWithPassword("other@example.com", "correct horse battery");
     assert.deepEqual(await other.collection("users").listExternalAuths(account.id), []);
-    await assert.rejects(other.collection("_externalAuths").delete(link.id), { status: 404 });
+    await assert.rejects(other.collection("_externalAuths").delete(relinked.id), { status: 404 });
     await assert.rejects(owner.collection("_externalAuths").create({ provider: "x" }), { status: 403 });
 
     await owner.collection("users").unlinkExternalAuth(account.id, "acme");

@@ -22,7 +22,8 @@ use super::error::AuthError;
 use super::events::Who;
 use super::factors::{Factor, LoginWish};
 use super::login::Grant;
-use super::{Auth, AuthScope, Caller, Identity};
+use super::owner::Renewal;
+use super::{Auth, AuthScope, Identity};
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
@@ -95,6 +96,8 @@ pub struct OAuthLogin {
     pub state: Option<String>,
     /// Members of a new account.
     pub create_data: Map<String, Value>,
+    /// The caller's password, which tying the identity to the caller's own account asks for.
+    pub password: Option<Secret>,
 }
 
 /// A successful login.
@@ -326,7 +329,9 @@ impl Auth {
         let outcome = self.note_login(db, &scope.meta, Factor::OAuth2, nobody, outcome.map_err(AuthError::from));
         let Outcome { profile, tokens } = outcome?;
         let entry = Entry { auth: self, db, scope, collection: &collection, provider: &provider, profile: &profile };
-        let settled = entry.settle(creator, identity, login.create_data).await;
+        let linker =
+            self.note_login(db, &scope.meta, Factor::OAuth2, nobody, entry.linker(identity, login.password).await)?;
+        let settled = entry.settle(creator, linker, login.create_data).await;
         let (account, is_new) = self.note_login(db, &scope.meta, Factor::OAuth2, nobody, settled)?;
         let mut meta = profile.to_meta();
         meta.extend(tokens);
@@ -412,15 +417,49 @@ struct Entry<'a> {
     profile: &'a Profile,
 }
 
+/// The caller, to whose account the identity is to be tied.
+struct Linker {
+    id: String,
+    /// A new way in is a change of factors.
+    renewal: Renewal,
+}
+
 impl Entry<'_> {
+    /// The caller, if the identity is nobody's yet and they have just proven that the account is theirs.
+    async fn linker(&self, identity: &Identity, password: Option<Secret>) -> Result<Option<Linker>, AuthError> {
+        // A key, or a superuser who acts through the account, is not its owner and links nothing.
+        let in_person = identity.key.is_none() && identity.impersonator.is_none();
+        let collection = &self.collection.collection.id;
+        let of_this = identity.account().is_some_and(|account| account.collection.id == *collection);
+        if !in_person || !of_this || self.is_tied().await? {
+            return Ok(None);
+        }
+        let owner = self.auth.owner_of(self.scope, collection.as_str(), identity).await?;
+        if !self.auth.has_just_come(&owner).await? {
+            self.auth.prove(&owner, self.scope, password).await?;
+        }
+        Ok(Some(Linker { id: owner.account.record.id.to_string(), renewal: owner.renewal(self.auth) }))
+    }
+
+    /// Whether the identity is that of an account.
+    async fn is_tied(&self) -> Result<bool, AuthError> {
+        let (accounts, provider, subject) =
+            (Arc::clone(&self.collection.collection), self.provider.clone(), self.profile.id.clone());
+        let tied = self.db.read(move |reader| match link::find(reader, &accounts, &provider, &subject)? {
+            Some(row) => Ok::<_, AuthError>(link::account_of(reader, &accounts, &row)?.is_some()),
+            None => Ok(false),
+        });
+        tied.await
+    }
+
     /// The account, and whether it was made just now.
     async fn settle(
         &self,
         creator: &records::Scope,
-        identity: &Identity,
+        linker: Option<Linker>,
         create_data: Map<String, Value>,
     ) -> Result<(Arc<AuthRecord>, bool), AuthError> {
-        if let Some(account) = self.settle_known(identity).await? {
+        if let Some(account) = self.settle_known(linker).await? {
             return Ok((account, false));
         }
         if self.collection.collection.name.as_str() == SUPERUSERS {
@@ -433,18 +472,7 @@ impl Entry<'_> {
     }
 
     /// Enters or links in one transaction; `None` if there is no account for this identity.
-    async fn settle_known(&self, identity: &Identity) -> Result<Option<Arc<AuthRecord>>, AuthError> {
-        let caller = match &identity.caller {
-            // A key, or a superuser who acts through the account, is not its owner and links nothing.
-            Caller::Record(account) | Caller::Superuser(account)
-                if identity.key.is_none()
-                    && identity.impersonator.is_none()
-                    && account.collection.id == self.collection.collection.id =>
-            {
-                Some(account.record.id.to_string())
-            }
-            _ => None,
-        };
+    async fn settle_known(&self, linker: Option<Linker>) -> Result<Option<Arc<AuthRecord>>, AuthError> {
         let (accounts, provider, profile) =
             (Arc::clone(&self.collection.collection), self.provider.clone(), self.profile.clone());
         let link_id = RecordId::generate(self.auth.0.random.as_ref());
@@ -458,8 +486,8 @@ impl Entry<'_> {
                 // Its account is gone.
                 tx.delete(&link::links(tx.schema())?, &row.id)?;
             }
-            let caller = match &caller {
-                Some(id) => account::read(tx, &accounts, id)?,
+            let caller = match &linker {
+                Some(linker) => account::read(tx, &accounts, &linker.id)?,
                 None => None,
             };
             let same_email = account::find_by(tx, &accounts, "email", &profile.email)?;
@@ -476,6 +504,9 @@ impl Entry<'_> {
                         });
                     if confirms {
                         link::confirm(tx, &accounts, &account)?;
+                    }
+                    if let Some(linker) = &linker {
+                        linker.renewal.run(tx)?;
                     }
                     id
                 }
