@@ -1,6 +1,6 @@
 //! Recovery codes: ten texts that each stand in once for a lost authenticator app.
 //!
-//! A code has 100 bits, so a digest salted with the account's id is enough to keep it (OWASP ASVS 4, 2.6.2); the digest
+//! A code has 125 bits, so a digest salted with the account's id is enough to keep it (OWASP ASVS 5.0, 6.5.2); the digest
 //! needs no key of the node, so codes go on working when a tenant moves to another node, where sealed secrets do not open.
 //!
 //! Keeps true: a code works once; making new ones ends the old; nobody can read them again.
@@ -23,7 +23,9 @@ use std::sync::Arc;
 
 /// 32 letters and digits without look-alikes: five bits each.
 const ALPHABET: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
-const CODE_LEN: usize = 20;
+const CODE_LEN: usize = 25;
+/// Of codes that were given out before; they work until new ones are made.
+const OLD_CODE_LEN: usize = 20;
 /// A dash after so many, for people who type.
 const GROUP_LEN: usize = 5;
 
@@ -36,7 +38,7 @@ impl NewCodes {
         Self((0..limits::RECOVERY_CODES).map(draw).collect())
     }
 
-    /// The codes as people write them down: `abcde-fghij-kmnpq-rstuv`.
+    /// The codes as people write them down: `abcde-fghij-kmnpq-rstuv-wxyz2`.
     pub(super) fn shown(&self) -> Vec<Secret> {
         self.0.iter().map(|(_, code)| group(code.expose())).collect()
     }
@@ -68,18 +70,16 @@ fn group(code: &str) -> Secret {
     Secret::new(text)
 }
 
+/// A code as it was drawn, whichever way it was typed; `None` if it cannot be one.
+fn normal(code: &Secret) -> Option<Secret> {
+    let letters = code.expose().chars().filter(|letter| !letter.is_whitespace() && *letter != '-');
+    let plain = Secret::new(letters.map(|letter| letter.to_ascii_lowercase()).collect::<String>());
+    [CODE_LEN, OLD_CODE_LEN].contains(&plain.len()).then_some(plain)
+}
+
 /// Uses `code` up; `false` if it is none of the account's.
 pub(super) fn redeem(tx: &mut WriteTx<'_>, account: &AuthRecord, code: &Secret) -> Result<bool, AuthError> {
-    let plain = Secret::new(
-        code.expose()
-            .chars()
-            .filter(|letter| !letter.is_whitespace() && *letter != '-')
-            .map(|letter| letter.to_ascii_lowercase())
-            .collect::<String>(),
-    );
-    if plain.len() != CODE_LEN {
-        return Ok(false);
-    }
+    let Some(plain) = normal(code) else { return Ok(false) };
     let codes = codes(tx.schema())?;
     let wanted = digest(account, plain.expose());
     let found = of_account(tx, &codes, account)?
@@ -116,4 +116,29 @@ fn of_account(reader: &Reader<'_>, codes: &Collection, account: &AuthRecord) -> 
 
 fn codes(schema: &Schema) -> Result<Arc<Collection>, AuthError> {
     schema.find(RECOVERY_CODES).cloned().ok_or_else(|| AuthError::UnknownCollection(RECOVERY_CODES.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::random::SystemRandom;
+
+    #[test]
+    fn codes_have_125_bits_and_those_of_before_are_still_read() {
+        let shown = NewCodes::draw(&SystemRandom::default()).shown();
+        assert_eq!(shown.len(), limits::RECOVERY_CODES);
+        for code in &shown {
+            let plain = normal(code).expect("a code as it is shown");
+            // 32 letters are 5 bits each.
+            assert_eq!((ALPHABET.len(), plain.len() * 5), (32, 125));
+        }
+        for (typed, read) in [
+            ("ABCDE-fghij kmnpq-rstuv", Some("abcdefghijkmnpqrstuv")),
+            ("abcde-fghij-kmnpq-rstuv-wxyz2", Some("abcdefghijkmnpqrstuvwxyz2")),
+            ("abcde-fghij-kmnpq-rstu", None),
+            ("", None),
+        ] {
+            assert_eq!(normal(&Secret::new(typed)).as_ref().map(Secret::expose), read, "{typed}");
+        }
+    }
 }
