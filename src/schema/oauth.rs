@@ -314,6 +314,11 @@ pub struct OAuthProvider {
     pub quirk: Quirk,
     /// `extra.teamId` and `extra.keyId`, with which a private key as client secret becomes a signed one (Apple).
     pub signer: Option<(String, String)>,
+    /// `extra.acrValues`: the strengths of a sign-in that are good enough, one of which the identity token must name; empty
+    /// asks for none.
+    pub acr_values: Vec<String>,
+    /// `extra.maxAge`: seconds for which a sign-in at the provider counts; an older one is refused.
+    pub max_age_s: Option<i64>,
 }
 
 /// What a sealed client secret begins with; it is never shown, so nobody sends one by accident.
@@ -376,8 +381,15 @@ fn provider(entry: &Value) -> Result<OAuthProvider, Refused> {
         parameters: preset.parameters,
         quirk: preset.quirk,
         signer: Some((extra("teamId"), extra("keyId"))).filter(|(team, key)| !team.is_empty() && !key.is_empty()),
+        acr_values: words(&entry["extra"]["acrValues"]),
+        max_age_s: max_age(&entry["extra"]["maxAge"])?,
         name,
     };
+    if !oidc && (!made.acr_values.is_empty() || made.max_age_s.is_some()) {
+        let message =
+            "acrValues and maxAge are checked in identity tokens, which only a provider with an issuer gives.";
+        return Err(("extra", "validation_invalid_value", message.to_owned()));
+    }
     let lacks = [("authURL", &made.auth_url), ("tokenURL", &made.token_url), ("userInfoURL", &made.user_info_url)];
     if let Some((member, _)) = lacks.into_iter().find(|(_, url)| !oidc && url.is_empty()) {
         let message = format!(
@@ -400,6 +412,25 @@ fn scopes(entry: &Value, known: &str) -> String {
         Value::String(text) if !text.trim().is_empty() => text.trim().to_owned(),
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         _ => known.to_owned(),
+    }
+}
+
+/// Words of a text, or of a list of texts.
+fn words(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => text.split_whitespace().map(str::to_owned).collect(),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn max_age(value: &Value) -> Result<Option<i64>, Refused> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Number(seconds) if seconds.as_i64().is_some_and(|seconds| (0..=31_536_000).contains(&seconds)) => {
+            Ok(seconds.as_i64())
+        }
+        _ => Err(("extra", "validation_invalid_value", "maxAge must be 0 to 31536000 seconds.".to_owned())),
     }
 }
 

@@ -69,6 +69,29 @@ test("every wrong claim is refused", async () => {
   await refused({ sub: undefined });
 });
 
+test("a sign-in weaker or older than asked for is refused, whatever was asked", async () => {
+  const set = async (extra) => {
+    const provider = { name: "liar", clientId: "me", clientSecret: "hush", issuer: liar.issuer, extra };
+    const body = { oauth2: { enabled: true, providers: [provider] } };
+    return node.call("PATCH", "/api/collections/users", { token: await node.root(), body });
+  };
+  try {
+    assert.equal((await set({ maxAge: "soon" })).status, 400);
+    assert.equal((await set({ acrValues: ["mfa", "phrh"], maxAge: 300 })).status, 200);
+    const [offer] = (await node.call("GET", "/api/collections/users/auth-methods")).body.oauth2.providers;
+    const asked = new URL(offer.authURL).searchParams;
+    assert.deepEqual([asked.get("acr_values"), asked.get("max_age")], ["mfa phrh", "300"]);
+    await refused({});
+    await refused({ acr: "pwd", auth_time: now() });
+    await refused({ acr: "mfa" });
+    await refused({ acr: "mfa", auth_time: now() - 3600 });
+    const strong = await enter({ acr: "phrh", auth_time: now() - 10 });
+    assert.equal(strong.status, 200, JSON.stringify(strong.body));
+  } finally {
+    await set({});
+  }
+});
+
 test("a token nobody signed, or signed with what is public, is refused", async () => {
   liar.token = liar.unsigned;
   await refused();

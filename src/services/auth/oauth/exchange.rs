@@ -140,6 +140,8 @@ impl Exchange<'_> {
             client_id: &self.provider.client_id,
             nonce: self.nonce,
             now_s: self.now_ms.div_euclid(1_000),
+            acr_values: &self.provider.acr_values,
+            max_age_s: self.provider.max_age_s,
         };
         id_token::check(&claims, &expected)?;
         Ok(claims)

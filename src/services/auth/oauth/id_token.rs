@@ -14,6 +14,10 @@ pub(super) struct Expected<'a> {
     pub(super) client_id: &'a str,
     pub(super) nonce: &'a str,
     pub(super) now_s: i64,
+    /// How the person may have signed in there; empty is in any way.
+    pub(super) acr_values: &'a [String],
+    /// How long ago they may have.
+    pub(super) max_age_s: Option<i64>,
 }
 
 /// Which claim is wrong.
@@ -33,6 +37,10 @@ pub(super) enum ClaimError {
     Nonce,
     #[error("the token names nobody")]
     Subject,
+    #[error("the sign-in at the provider was in none of the ways asked for")]
+    Strength,
+    #[error("the sign-in at the provider is too old or not dated")]
+    Age,
 }
 
 /// Refuses claims that do not say what is expected.
@@ -58,9 +66,26 @@ pub(super) fn check(claims: &Map<String, Value>, expected: &Expected<'_>) -> Res
     if !nonce || expected.nonce.is_empty() {
         return Err(ClaimError::Nonce);
     }
+    check_strength(claims, expected)?;
     match text("sub") {
         Some(subject) if !subject.is_empty() && subject.len() <= 255 => Ok(()),
         _ => Err(ClaimError::Subject),
+    }
+}
+
+/// Asking for a way or an age is a wish that a provider may pass over, so what it says about them is what counts.
+fn check_strength(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), ClaimError> {
+    let way = claims.get("acr").and_then(Value::as_str);
+    if !expected.acr_values.is_empty() && !way.is_some_and(|way| expected.acr_values.iter().any(|one| one == way)) {
+        return Err(ClaimError::Strength);
+    }
+    let Some(max_age_s) = expected.max_age_s else { return Ok(()) };
+    let signed_in_s = claims.get("auth_time").and_then(Value::as_i64);
+    let oldest_s = expected.now_s.saturating_sub(max_age_s).saturating_sub(limits::OAUTH_CLOCK_SKEW_S);
+    let youngest_s = expected.now_s.saturating_add(limits::OAUTH_CLOCK_SKEW_S);
+    match signed_in_s.is_some_and(|signed_in_s| (oldest_s..=youngest_s).contains(&signed_in_s)) {
+        true => Ok(()),
+        false => Err(ClaimError::Age),
     }
 }
 
@@ -87,7 +112,14 @@ mod tests {
     use serde_json::json;
 
     const NOW: i64 = 1_800_000_000;
-    const EXPECTED: Expected<'_> = Expected { issuer: "https://id.test", client_id: "me", nonce: "n-1", now_s: NOW };
+    const EXPECTED: Expected<'_> = Expected {
+        issuer: "https://id.test",
+        client_id: "me",
+        nonce: "n-1",
+        now_s: NOW,
+        acr_values: &[],
+        max_age_s: None,
+    };
 
     fn good() -> Map<String, Value> {
         let claims = json!({"iss": "https://id.test", "aud": "me", "sub": "u1", "nonce": "n-1",
@@ -135,6 +167,38 @@ mod tests {
         both.insert("aud".into(), json!(["you", "me"]));
         both.insert("azp".into(), json!("me"));
         assert_eq!(check(&both, &EXPECTED), Ok(()));
+    }
+
+    #[test]
+    fn a_weaker_or_older_sign_in_than_asked_for_is_refused() {
+        let ways = ["mfa".to_owned(), "phrh".to_owned()];
+        let strong = Expected { acr_values: &ways, ..EXPECTED };
+        let fresh = Expected { max_age_s: Some(300), ..EXPECTED };
+        let asked = |expected: &Expected<'_>, name: &str, value: Value| {
+            let mut claims = good();
+            claims.insert(name.into(), value);
+            check(&claims, expected)
+        };
+        assert_eq!(check(&good(), &strong), Err(ClaimError::Strength), "saying nothing is no proof");
+        for (acr, outcome) in [
+            (json!("mfa"), Ok(())),
+            (json!("phrh"), Ok(())),
+            (json!("pwd"), Err(ClaimError::Strength)),
+            (json!("mfa phrh"), Err(ClaimError::Strength)),
+            (json!(["mfa"]), Err(ClaimError::Strength)),
+        ] {
+            assert_eq!(asked(&strong, "acr", acr.clone()), outcome, "{acr}");
+        }
+        assert_eq!(check(&good(), &fresh), Err(ClaimError::Age));
+        for (auth_time, outcome) in [
+            (json!(NOW), Ok(())),
+            (json!(NOW - 300 - limits::OAUTH_CLOCK_SKEW_S), Ok(())),
+            (json!(NOW - 301 - limits::OAUTH_CLOCK_SKEW_S), Err(ClaimError::Age)),
+            (json!(NOW + 1 + limits::OAUTH_CLOCK_SKEW_S), Err(ClaimError::Age)),
+            (json!("now"), Err(ClaimError::Age)),
+        ] {
+            assert_eq!(asked(&fresh, "auth_time", auth_time.clone()), outcome, "{auth_time}");
+        }
     }
 
     proptest! {

@@ -165,6 +165,8 @@ impl From<id_token::ClaimError> for OAuthError {
             Claim::NotYet => "the token is not valid yet",
             Claim::Nonce => "the token belongs to another sign-in",
             Claim::Subject => "the token names nobody",
+            Claim::Strength => "the sign-in at the provider was in none of the ways asked for",
+            Claim::Age => "the sign-in at the provider is too old or not dated",
         })
     }
 }
@@ -277,6 +279,12 @@ impl Auth {
             }
             if provider.pkce {
                 query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
+            }
+            if !provider.acr_values.is_empty() {
+                query.append_pair("acr_values", &provider.acr_values.join(" "));
+            }
+            if let Some(seconds) = provider.max_age_s {
+                query.append_pair("max_age", &seconds.to_string());
             }
             query.extend_pairs(provider.parameters);
         }
