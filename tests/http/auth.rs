@@ -290,3 +290,33 @@ async fn a_provider_on_a_private_address_is_not_asked() {
         json!({"provider": "own", "code": "c", "codeVerifier": verifier, "redirectURL": "https://app.example.com/"});
     admin.post("/api/collections/users/auth-with-oauth2", body).await.problem("upstream_failed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_node_has_no_account() {
+    let server = TestServer::start().await;
+    for collection in ["_superusers", "users"] {
+        let listed = server.node().get(&format!("/api/collections/{collection}/records")).await.ok();
+        assert_eq!(listed["totalItems"], 0, "{collection}");
+    }
+    let admin = server.tenant("acme").await;
+    assert_eq!(admin.get("/api/collections/users/records").await.ok()["totalItems"], 0);
+}
+
+/// The answer used to be another one for an address that somebody had.
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_for_another_address_tells_not_whether_somebody_has_it() {
+    let server = TestServer::start().await;
+    let anon = server.anon();
+    register(&anon, "ada@a.test").await;
+    register(&anon, "bob@a.test").await;
+    let ada = bearer(&anon, &login(&anon, "ada@a.test", "").await);
+    let mut shapes = Vec::new();
+    for email in ["bob@a.test", "nobody@a.test"] {
+        let body = json!({"newEmail": email});
+        let answer = ada.post("/api/collections/users/request-email-change", body).await;
+        let named: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
+        shapes.push((answer.status, answer.body, named));
+    }
+    assert_eq!(shapes[0], shapes[1]);
+    assert_eq!(shapes[0].0, 204);
+}

@@ -149,7 +149,7 @@ impl Auth {
         Ok(())
     }
 
-    /// Sends a link to the new address of the logged-in account.
+    /// Sends a link to the new address of the logged-in account, unless somebody has that address.
     pub async fn request_email_change(
         &self,
         scope: &AuthScope,
@@ -166,15 +166,18 @@ impl Auth {
         if !account::is_email(new_email) || new_email == account::email(account) {
             return Err(AuthError::field("newEmail", "validation_is_email", "Must be another valid e-mail address."));
         }
-        if find_address(db, &collection, new_email).await?.is_some() {
-            return Err(AuthError::field("newEmail", "validation_invalid_new_email", "The address cannot be used."));
-        }
         let mut claims = self.mail_claims(db, &collection, account, TokenKind::EmailChange);
         claims.email = Some(account::email(account).to_owned());
         claims.new_email = Some(new_email.to_owned());
         let asked = self.ask_mail(scope, db, new_email)?;
         let (auth, db_, account, to) = (self.clone(), db.clone(), Arc::clone(account), new_email.to_owned());
-        self.defer(db, async move { auth.mail_token(&db_, &collection, &account, &claims, &to, asked).await });
+        self.defer(db, async move {
+            // Whether somebody has the address already is nothing that the answer tells.
+            match find_address(&db_, &collection, &to).await? {
+                Some(_) => Ok(()),
+                None => auth.mail_token(&db_, &collection, &account, &claims, &to, asked).await,
+            }
+        });
         Ok(())
     }
 
