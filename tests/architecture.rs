@@ -222,6 +222,7 @@ const SERVICES: &[&str] = &[
     "blueprints",
     "tenants",
     "settings",
+    "passwords",
     "mail",
     "purging",
     "collections",
@@ -377,10 +378,41 @@ const ASVS: &[(&str, &[u8])] = &[
     ("8.4", &[1]),
     ("9.1", &[1, 2, 3]),
     ("9.2", &[1, 2, 3, 4]),
+    ("10.1", &[1, 2]),
+    ("10.2", &[1, 2]),
+    ("10.5", &[1, 2, 3, 4, 5]),
     ("16.2", &[1, 2, 3, 4, 5]),
     ("16.3", &[1, 2, 3, 4]),
     ("16.4", &[1, 2, 3]),
 ];
+
+/// What SECURITY.md calls the way in behind each route that lets somebody in.
+const WAYS_IN: &[(&str, &str)] = &[
+    ("auth-refresh", "refresh"),
+    ("auth-with-oauth2", "OAuth2/OIDC"),
+    ("auth-with-otp", "one-time code by mail"),
+    ("auth-with-passkey", "passkey"),
+    ("auth-with-password", "password"),
+    ("auth-with-recovery-code", "recovery code"),
+    ("auth-with-totp", "authenticator app"),
+];
+
+#[test]
+fn the_ways_to_log_in_are_those_that_security_md_names() {
+    let routes: BTreeSet<&str> = tenantry::http::routes::TABLE
+        .iter()
+        .flat_map(|(path, _)| path.split('/'))
+        .filter(|part| part.starts_with("auth-") && !["auth-methods", "auth-logout"].contains(part))
+        .collect();
+    let named: BTreeSet<&str> = WAYS_IN.iter().map(|(route, _)| *route).collect();
+    assert_eq!(routes, named, "a new way in is named in SECURITY.md and here");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("SECURITY.md")).unwrap();
+    let (_, section) = text.split_once("\nWays to log in: ").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    for (route, words) in WAYS_IN {
+        assert!(section.contains(words), "SECURITY.md does not name {words:?}, the way in by {route}");
+    }
+}
 
 #[test]
 fn every_test_that_security_md_names_exists() {
