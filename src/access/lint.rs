@@ -5,9 +5,12 @@
 
 use crate::access::{Action, CollectionRules, Rule};
 use crate::kernel::ident::CollectionName;
+use crate::query::ast::{Comparison, Expr, Operator, Resolved};
 use crate::query::request::CallerClass;
 use crate::query::resolve::Lens;
-use crate::query::resolved::Visibility;
+use crate::query::resolved::{Operand, ROOT, Slot, Visibility};
+use crate::query::value;
+use crate::schema::field::Storage;
 use crate::schema::{Collection, Schema};
 use std::sync::Arc;
 
@@ -114,33 +117,54 @@ fn lint_rule(
     } else if action.is_write() && compiled.first() == Some(&Rule::Known(true)) {
         add(Severity::Warning, "It holds for strangers. Add @request.auth.id != ''.".to_owned());
     }
-    if action != Action::Create && is_open_to_empty_owner(text) {
+    // Strangers are the first class.
+    if action != Action::Create && compiled.first().is_some_and(|rule| is_open_to_empty_owner(rule, text)) {
         add(
             Severity::Warning,
-            "It compares a field with @request.auth.id, which is empty for strangers: records with an empty field are \
-             open to everyone. Add @request.auth.id != ''."
+            "It compares a field with @request.auth, which is empty for strangers: records with an empty field are open \
+             to everyone. Add @request.auth.id != '' to that comparison."
                 .to_owned(),
         );
     }
 }
 
-/// `owner = @request.auth.id` alone: a stranger's id is empty and equals an empty owner.
-fn is_open_to_empty_owner(text: &str) -> bool {
-    use crate::query::ast::{Operator, TermKind};
-    let Ok(Some(parsed)) = crate::query::parse_rule(text) else { return false };
-    let is_auth_id = |kind: &TermKind| matches!(kind, TermKind::Name(name) if &**name == "@request.auth.id");
-    // The record id and ids of rows are never empty.
-    let can_be_empty =
-        |kind: &TermKind| matches!(kind, TermKind::Name(name) if !name.starts_with('@') && &**name != "id");
-    let (mut compares, mut asks_for_login) = (false, false);
-    parsed.for_each_comparison(&mut |comparison| {
-        let (left, right) = (&comparison.left.kind, &comparison.right.kind);
-        compares |= comparison.operator == Operator::Equal
-            && (is_auth_id(left) && can_be_empty(right) || is_auth_id(right) && can_be_empty(left));
-        asks_for_login |= comparison.operator == Operator::NotEqual && (is_auth_id(left) || is_auth_id(right))
-            || matches!(left, TermKind::Name(name) if name.starts_with("@request.auth.") && !is_auth_id(left));
+/// Whether what is left of a rule for strangers compares a field with `@request.auth…`, which is empty for them and
+/// equals every empty field: `owner = @request.auth.id` alone, or in a branch that asks for no login.
+fn is_open_to_empty_owner(for_strangers: &Rule, text: &str) -> bool {
+    let Rule::Conditional(predicate) = for_strangers else { return false };
+    let of_caller = |operand: &Operand| matches!(operand, Operand::Constant(value) if value::is_empty(value));
+    let mut open = false;
+    for_each_comparison(&predicate.expr, &mut |comparison| {
+        let (left, right) = (&comparison.left, &comparison.right);
+        open |= comparison.operator == Operator::Equal
+            && (of_caller(left) && can_be_empty(right) || of_caller(right) && can_be_empty(left))
+            && comparison.span.of(text).contains("@request.auth.");
     });
-    compares && !asks_for_login
+    open
+}
+
+/// Numbers and booleans are never empty, nor is the id of the record itself; what another row holds is, where there is none.
+fn can_be_empty(operand: &Operand) -> bool {
+    match operand {
+        Operand::Column(column) => match column.slot {
+            Slot::Field(_, storage) => matches!(storage, Storage::Text | Storage::Json),
+            Slot::Element => true,
+            Slot::Id => column.node != ROOT,
+            Slot::RowNumber => false,
+        },
+        Operand::Json(..) => true,
+        Operand::Lower(inner) => can_be_empty(inner),
+        _ => false,
+    }
+}
+
+fn for_each_comparison(expr: &Expr<Resolved>, each: &mut dyn FnMut(&Comparison<Resolved>)) {
+    match expr {
+        Expr::Constant(_) => {}
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().for_each(|part| for_each_comparison(part, each)),
+        Expr::Compare(comparison) => each(comparison),
+        Expr::Over(_, inner) => for_each_comparison(inner, each),
+    }
 }
 
 fn lint_fields(schema: &Schema, classes: &[CallerClass], collection: &Arc<Collection>, findings: &mut Vec<Finding>) {

@@ -127,11 +127,25 @@ fn the_linter_finds_rules_that_are_open_by_mistake() {
         ("deleteRule", "1 = 1", Severity::Warning),
         ("createRule", "@request.auth.id = ''", Severity::Warning),
         ("updateRule", "author = @request.auth.id", Severity::Warning),
+        // A login is asked for, but not where the field is compared.
+        ("updateRule", "title = 'x' && @request.auth.id != '' || author = @request.auth.id", Severity::Warning),
+        ("updateRule", "author = @request.auth.id && (@request.auth.id != '' || title = 'x')", Severity::Warning),
+        ("updateRule", "title = @request.auth.name", Severity::Warning),
+        ("updateRule", "@collection.users.name ?= @request.auth.name", Severity::Warning),
         ("updateRule", "1 = 2", Severity::Warning),
     ] {
         let mut rules = json!({"listRule": "@request.auth.id != ''", "viewRule": "@request.auth.id != ''"});
         rules[name] = json!(rule);
         assert_eq!(linted(rules), [(severity, name.to_owned())], "{name} {rule}");
+    }
+    for rule in [
+        "author = @request.auth.id && @request.auth.id != ''",
+        "@request.auth.role = 'admin' || author = @request.auth.id && @request.auth.id != ''",
+        "(title = 'x' || author = @request.auth.id) && @request.auth.verified = true",
+        "id = @request.auth.id",
+    ] {
+        let rules = json!({"listRule": rule, "viewRule": rule, "updateRule": rule});
+        assert_eq!(linted(rules), [], "{rule}");
     }
     let open_list = json!({"listRule": "", "viewRule": "@request.auth.id != ''"});
     assert!(linted(open_list).contains(&(Severity::Warning, "listRule".to_owned())));
