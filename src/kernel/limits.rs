@@ -65,6 +65,10 @@ pub const CACHE_TAIL_BYTES_MAX: usize = 1024 * 1024;
 pub const AUDIT_SCAN_MAX: usize = 10_000;
 /// Requests in a batch at most.
 pub const BATCH_LEN_MAX: usize = 500;
+/// Records of one collection whose comparisons an explanation shows; the verdict looks at all.
+pub const EXPLAIN_SCAN_MAX: usize = 10_000;
+/// Passwords that one batch may set; each costs a hash before the batch can run.
+pub const BATCH_HASHES_MAX: usize = 50;
 /// Records of a back-relation that one expand shows per record (PocketBase: 1,000).
 pub const EXPAND_BACK_LEN_MAX: usize = 1_000;
 /// Records that one expand may load over all its levels.

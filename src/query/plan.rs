@@ -19,8 +19,10 @@ use crate::query::search;
 use crate::query::select::{ExpandTree, Selection};
 use crate::query::sql::{Condition, Fragment};
 use crate::query::statement::{Builder, ROOT_ALIAS, RowShape, Statement, write_text};
+use crate::query::value::default_of;
 use crate::schema::Collection;
-use crate::schema::field::{FieldKind, Storage};
+use crate::schema::field::{Field, FieldKind, Storage};
+use crate::schema::record::RecordImage;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -216,6 +218,33 @@ pub fn check(lens: Lens<'_>, predicate: &Predicate) -> Statement {
     builder.restrict_sql(Condition::Sql(id_is_argument()));
     builder.restrict(predicate);
     builder.finish().0
+}
+
+/// Compiles whether a predicate holds for a record that is not stored, as if it stood beside (or in the place of) those that
+/// are. Arguments: its id, then its values in the order of the collection's fields.
+pub fn check_would_be(lens: Lens<'_>, predicate: &Predicate) -> Statement {
+    let Statement { sql, binds } = check(lens, predicate);
+    let (table, fields) = (predicate.root.table(), plain_fields(&predicate.root));
+    let columns: String = fields.iter().map(|field| format!(", {}", field.column())).collect();
+    // The name of the table means the union from here on; with the schema before it, the table itself.
+    let with = format!(
+        "WITH \"{table}\" (_r, id{columns}) AS NOT MATERIALIZED (SELECT NULL, ?{} UNION ALL \
+         SELECT _r, id{columns} FROM main.\"{table}\" WHERE id <> ?) {sql}",
+        ", ?".repeat(fields.len())
+    );
+    let values = (0..=fields.len()).map(Bind::Argument);
+    let binds = values.chain([Bind::Argument(0)]).chain(binds).collect();
+    Statement { sql: Arc::from(with), binds }
+}
+
+/// The arguments of [`check_would_be`].
+pub fn would_be_arguments(collection: &Collection, record: &RecordImage) -> Vec<Stored> {
+    let value = |field: &Field| record.get(field.number).cloned().unwrap_or_else(|| default_of(field.kind.storage()));
+    std::iter::once(Stored::text(&record.id)).chain(plain_fields(collection).into_iter().map(value)).collect()
+}
+
+fn plain_fields(collection: &Collection) -> Vec<&Field> {
+    collection.fields.iter().filter(|field| field.number.0 != 0).collect()
 }
 
 /// Compiles the ids of all records for which a predicate holds, in no order. No arguments.

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod view;
 pub mod volatile;
 pub mod value_check;
+pub mod body;
 pub mod json;
 pub mod blueprint;
 pub mod cache_policy;

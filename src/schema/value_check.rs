@@ -81,6 +81,11 @@ pub fn check_value(
     checked.map_err(|refusal| Detail::new(field.name.as_str(), refusal.code, refusal.message))
 }
 
+/// What `value` makes of `current`, whatever the options of the field say about it; `None` where the field cannot hold it.
+pub fn combine(field: &Field, value: &Value, modifier: Modifier, current: &Stored) -> Option<Stored> {
+    cast(field, value).and_then(|given| apply(field, modifier, given, Some(current))).ok()
+}
+
 /// Checks a stored value again, as it is: defaults on create, generated texts, results of an increment.
 pub fn check_stored(field: &Field, stored: &Stored, context: ValueContext<'_>) -> Result<(), Detail> {
     check_options(field, stored.clone(), context)

@@ -89,6 +89,32 @@ async fn a_full_queue_refuses_and_forgets_nobody_whom_it_took() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn twins_in_flight_are_one_write() {
+    let (server, gate) = gated("", FaultPoint::BeforeCommit).await;
+    let admin = server.tenant("acme").await;
+    admin.post("/api/collections", notes()).await.created();
+    let keyed = admin.clone().with_header("idempotency-key", "once");
+    gate.set_closed(true);
+    let mut twins = JoinSet::new();
+    for _ in 0..8 {
+        let keyed = keyed.clone();
+        twins.spawn(async move { keyed.post(NOTES, json!({ "text": "mine" })).await });
+    }
+    // None of them can be durable before the others are on their way.
+    gate.reached().await;
+    gate.set_closed(false);
+    let (mut records, mut replays) = (Vec::new(), 0);
+    while let Some(answer) = twins.join_next().await {
+        let answer = answer.unwrap();
+        replays += usize::from(answer.header("idempotent-replayed").is_some());
+        records.push(answer.created());
+    }
+    assert_eq!((records.len(), replays), (8, 7));
+    assert!(records.iter().all(|record| *record == records[0]), "{records:?}");
+    assert_eq!(admin.get(NOTES).await.ok()["totalItems"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_administrative_operation_at_a_time() {
     let (server, gate) = gated("", FaultPoint::BeforeRename).await;
     server.tenant("acme").await;
@@ -143,7 +169,11 @@ async fn an_expand_beyond_its_bound_is_refused_with_the_way_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_logins_than_can_wait_are_told_to_come_back() {
     let server = TestServer::start().await;
-    let guest = server.tenant("acme").await.without_authorization();
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await;
+    let rules = json!({ "createRule": "@request.auth.id != ''", "updateRule": "id = @request.auth.id" });
+    admin.patch("/api/collections/users", rules).await.ok();
+    let guest = admin.without_authorization();
     let mut logins = JoinSet::new();
     for number in 0..150 {
         let guest = guest.clone();
@@ -158,6 +188,13 @@ async fn more_logins_than_can_wait_are_told_to_come_back() {
             break;
         }
     }
+    // Whom a rule refuses waits for no hash, and costs the others none.
+    let account =
+        json!({ "email": "new@example.com", "password": "some password", "passwordConfirm": "some password" });
+    const USERS: &str = "/api/collections/users/records";
+    guest.post(USERS, account.clone()).await.problem("create_refused");
+    guest.patch(&format!("{USERS}/{}", ada.id), account.clone()).await.problem("record_not_found");
+    guest.post("/api/collections/_superusers/records", account).await.problem("superuser_required");
     // Those that still wait give up, and their turns with them.
     logins.shutdown().await;
 }

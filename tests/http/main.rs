@@ -19,6 +19,7 @@ mod remembered;
 mod values;
 mod batch;
 mod access;
+mod rules;
 mod auth;
 mod keys;
 mod passwords;

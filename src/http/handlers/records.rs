@@ -116,11 +116,12 @@ fn plain_tags(header: &str) -> String {
         .fold(header.to_owned(), |tags, coding| tags.replace(&format!("{coding}\""), "\""))
 }
 
-fn idempotency(visitor: &Visitor, scope: &Scope, raw: &[u8]) -> Result<Option<Idempotency>, RecordError> {
+/// What `Idempotency-Key` ties this request to; `raw` is its body.
+pub(crate) fn idempotency(visitor: &Visitor, scope: &Scope, raw: &[u8]) -> Result<Option<Idempotency>, RecordError> {
     let Some(key) = visitor.header("idempotency-key") else { return Ok(None) };
     let request = visitor.request();
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    Idempotency::new(key, &scope.caller_text(), request.method().as_str(), target, raw).map(Some)
+    Idempotency::new(key, &scope.key_owner(), request.method().as_str(), target, raw).map(Some)
 }
 
 /// `POST /api/batch`

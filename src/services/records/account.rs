@@ -75,7 +75,12 @@ pub(super) async fn prepare(
 
 /// Whether `body` sets a password, so that preparing it costs a hash.
 pub(super) fn sets_password(collection: &Collection, body: &Map<String, Value>) -> bool {
-    passwords(collection).any(|field| body.contains_key(field.name.as_str()))
+    passwords_in(collection, body) > 0
+}
+
+/// How many passwords `body` sets.
+pub(super) fn passwords_in(collection: &Collection, body: &Map<String, Value>) -> usize {
+    passwords(collection).filter(|field| body.contains_key(field.name.as_str())).count()
 }
 
 /// The field that holds the login password of an auth collection.
@@ -96,7 +101,7 @@ pub(super) enum Standing {
     Plain,
 }
 
-/// Checks the members of `body` that only auth collections have; `current` is the record before an update.
+/// Checks the members of `body`, as rules see it, that only auth collections have; `current` is the record before an update.
 pub(super) fn check(
     collection: &Collection,
     body: &Map<String, Value>,
@@ -149,21 +154,12 @@ fn check_plain(collection: &Collection, body: &Map<String, Value>, current: Opti
         details.push(Detail::new("email", "validation_values_mismatch", message));
     }
     if let Some(verified) = body.get("verified")
-        && is_true(verified) != (stored("verified") == Some(&Stored::bool(true)))
+        && (*verified == Value::Bool(true)) != (stored("verified") == Some(&Stored::bool(true)))
     {
         let message = "Only a manager of the accounts can set verified.";
         details.push(Detail::new("verified", "validation_values_mismatch", message));
     }
     details
-}
-
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Bool(flag) => *flag,
-        Value::String(text) => matches!(text.as_str(), "true" | "1"),
-        Value::Number(number) => number.as_f64() == Some(1.0),
-        _ => false,
-    }
 }
 
 /// The token key to store with `changes`: new for a new account, and when the password or the e-mail changes.

@@ -4,7 +4,7 @@
 //! all; in a partial batch an item's failure is its own. Answers keep the order of the requests.
 //! Does not do: nested batches, other tenants.
 
-use super::account::Prepared;
+use super::account::{self, Prepared};
 use super::batch_request::{BatchRequest, Item, Verb};
 use super::idempotency::Idempotency;
 use super::read::{self, ListRequest, View};
@@ -12,10 +12,9 @@ use super::write::{self, Done, Effect, WriteRequest, WriteSource, WriteVerb};
 use super::{Answer, RecordError, Scope, uploads};
 use crate::kernel::error::{Code, Detail, Fault, Kind};
 use crate::kernel::ident::RecordId;
-use crate::query::request::RequestContext;
+use crate::kernel::limits;
 use crate::store::{FileRef, Reader, WriteToken, WriteTx};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// What became of one request of a batch.
 #[derive(Debug)]
@@ -50,14 +49,27 @@ pub struct BatchOptions {
 
 /// Runs a batch.
 pub async fn run(scope: &Scope, batch: BatchRequest, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
-    // Rules see each item's own body.
-    let request = RequestContext { body: serde_json::Map::new(), ..(*scope.request).clone() };
-    let scope = &Scope { request: Arc::new(request), ..scope.clone() };
     let mut items = Vec::with_capacity(batch.items.len());
     for (index, request) in batch.items.into_iter().enumerate() {
         items.push(request.into_item().map_err(|reason| malformed(index, reason))?);
     }
+    check_hashes(scope, &items)?;
     if batch.transactional { run_together(scope, items, options).await } else { run_apart(scope, items, options).await }
+}
+
+/// Hashes are what a request costs most, so one batch makes only so many.
+fn check_hashes(scope: &Scope, items: &[Item]) -> Result<(), RecordError> {
+    let schema = scope.tenant.schema();
+    let mut wanted = 0;
+    for (index, item) in items.iter().enumerate().filter(|(_, item)| item.sets_members()) {
+        wanted += schema.find(&item.collection).map_or(0, |found| account::passwords_in(found, &item.body));
+        if wanted > limits::BATCH_HASHES_MAX {
+            let message = format!("A batch sets at most {} passwords; send more batches.", limits::BATCH_HASHES_MAX);
+            let detail = Detail::new(format!("requests.{index}.body.password"), "validation_length_too_long", message);
+            return Err(RecordError::Invalid(vec![detail]));
+        }
+    }
+    Ok(())
 }
 
 fn malformed(index: usize, reason: String) -> RecordError {
@@ -170,11 +182,16 @@ fn apply_item(tx: &mut WriteTx<'_>, scope: &Scope, item: Item, prepared: &Prepar
     if item.is_read() {
         return read_item(tx, scope, &item);
     }
-    write::apply(tx, scope, &write_request(item)?, prepared)
+    write::apply(tx, &scope_of(scope, &item), &write_request(item)?, prepared)
+}
+
+/// Rules see the item, not the batch that it came in.
+fn scope_of(scope: &Scope, item: &Item) -> Scope {
+    scope.with_request(item.seen_by_rules(&scope.request))
 }
 
 fn read_item(reader: &Reader<'_>, scope: &Scope, item: &Item) -> Result<Done, RecordError> {
-    let scope = scope.reading(&item.parameters);
+    let scope = scope_of(scope, item);
     let answer = match &item.record {
         None => {
             let request = ListRequest::from_pairs(&item.parameters)?;
@@ -218,14 +235,15 @@ async fn run_one(
     options: &BatchOptions,
     batch: &mut BatchAnswer,
 ) -> Result<Done, RecordError> {
+    let scope = &scope_of(scope, &item);
     let answer = match item.verb {
         Verb::List => {
             let parameters = ListRequest::from_pairs(&item.parameters)?;
-            read::list(&scope.reading(&item.parameters), &item.collection, &parameters).await?
+            read::list(scope, &item.collection, &parameters).await?
         }
         Verb::Get => {
             let (view, id) = (View::from_pairs(&item.parameters)?, item.record.as_deref().unwrap_or_default());
-            read::get(&scope.reading(&item.parameters), &item.collection, id, &view).await?
+            read::get(scope, &item.collection, id, &view).await?
         }
         _ => {
             let request = WriteRequest { dry_run: options.dry_run, ..write_request(item)? };
@@ -242,9 +260,9 @@ async fn run_one(
 }
 
 async fn prepare(scope: &Scope, item: &Item) -> Result<Prepared, RecordError> {
-    match item.verb {
-        Verb::List | Verb::Get | Verb::Delete => Ok(Prepared::default()),
-        _ => write::prepare(scope, &write_request(item.clone())?).await,
+    match item.sets_members() {
+        true => write::prepare(&scope_of(scope, item), &write_request(item.clone())?).await,
+        false => Ok(Prepared::default()),
     }
 }
 
@@ -255,6 +273,7 @@ fn write_request(item: Item) -> Result<WriteRequest, RecordError> {
         Verb::Update => WriteVerb::Update,
         Verb::Delete => WriteVerb::Delete,
     };
+    let if_match = item.if_match().map(str::to_owned);
     Ok(WriteRequest {
         verb,
         collection: item.collection,
@@ -262,7 +281,7 @@ fn write_request(item: Item) -> Result<WriteRequest, RecordError> {
         id: item.record.filter(|id| RecordId::parse(id).is_ok()),
         body: item.body,
         uploads: item.uploads,
-        if_match: item.if_match,
+        if_match,
         view: View::from_pairs(&item.parameters)?,
         dry_run: false,
         source: WriteSource::Caller,

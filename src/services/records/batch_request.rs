@@ -7,11 +7,13 @@
 use super::{references, uploads};
 use crate::kernel::error::Detail;
 use crate::kernel::limits;
+use crate::query::request::RequestContext;
 use crate::services::files::Upload;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A batch as it came in.
 #[derive(Debug, Clone)]
@@ -29,7 +31,7 @@ pub struct ItemRequest {
     pub method: String,
     /// A path under `/api/collections/` with its query string; segments may be references such as `$0.id`.
     pub url: String,
-    /// Headers; `If-Match` is the one that counts.
+    /// Headers: `If-Match`, and what rules read of them.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The record members.
@@ -63,9 +65,23 @@ pub(super) struct Item {
     /// The record's segment, possibly a reference.
     pub(super) record: Option<String>,
     pub(super) parameters: Vec<(String, String)>,
-    pub(super) if_match: Option<String>,
+    /// Names in lower case with `_` for `-`, as rules name them.
+    pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Map<String, Value>,
     pub(super) uploads: Vec<Upload>,
+}
+
+impl Verb {
+    /// The HTTP method that rules see.
+    fn method(self) -> &'static str {
+        match self {
+            Self::List | Self::Get => "GET",
+            // What an upsert turns out to be is known when it is written.
+            Self::Create | Self::Upsert => "POST",
+            Self::Update => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 impl BatchRequest {
@@ -135,9 +151,9 @@ impl ItemRequest {
             _ => return Err(format!("{} {} is not possible in a batch", self.method, self.url)),
         };
         let parameters = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let if_match =
-            self.headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("if-match")).map(|(_, value)| value);
-        Ok(Item { verb, collection, record, parameters, if_match, body: self.body, uploads: self.uploads })
+        let named = |(name, value): (String, String)| (name.to_ascii_lowercase().replace('-', "_"), value);
+        let headers = self.headers.into_iter().map(named).collect();
+        Ok(Item { verb, collection, record, parameters, headers, body: self.body, uploads: self.uploads })
     }
 }
 
@@ -147,10 +163,42 @@ impl Item {
         matches!(self.verb, Verb::List | Verb::Get)
     }
 
+    /// Whether the body says what is stored.
+    pub(super) fn sets_members(&self) -> bool {
+        matches!(self.verb, Verb::Create | Verb::Upsert | Verb::Update)
+    }
+
+    /// The value of `If-Match`.
+    pub(super) fn if_match(&self) -> Option<&str> {
+        self.headers.get("if_match").map(String::as_str)
+    }
+
+    /// The request as rules see it: `outer` is the batch, whose headers an item cannot replace.
+    pub(super) fn seen_by_rules(&self, outer: &RequestContext) -> RequestContext {
+        let mut headers = self.headers.clone();
+        headers.extend(outer.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        RequestContext {
+            method: Arc::from(self.verb.method()),
+            query: self.parameters.iter().cloned().collect(),
+            headers,
+            body: Map::new(),
+            ..outer.clone()
+        }
+    }
+
     /// Puts the answers of earlier items in the place of references.
     pub(super) fn resolve(&mut self, answers: &[Option<Value>]) -> Result<(), Detail> {
         if let Some(record) = &mut self.record {
             *record = references::resolve_segment(record, answers)?;
+        }
+        if let Some(tag) = self.headers.get_mut("if_match") {
+            *tag = references::resolve_segment(tag, answers)?;
+        }
+        for (name, value) in &mut self.parameters {
+            *value = match name.as_str() {
+                "filter" => references::resolve_filter(value, answers)?,
+                _ => references::resolve_segment(value, answers)?,
+            };
         }
         self.body.values_mut().try_for_each(|member| references::resolve_body(member, answers))
     }
@@ -204,7 +252,7 @@ mod tests {
             ("DELETE", "/api/collections/a/records/b", Verb::Delete),
         ] {
             let item = item(method, url).expect("understood");
-            assert_eq!((item.verb, item.collection.as_str(), item.if_match.as_deref()), (verb, "a", Some("\"x\"")));
+            assert_eq!((item.verb, item.collection.as_str(), item.if_match()), (verb, "a", Some("\"x\"")));
         }
         let listed = item("GET", "/api/collections/a/records?page=2&filter=x%3D1").expect("understood");
         assert_eq!(listed.parameters, [("page".into(), "2".into()), ("filter".into(), "x=1".into())]);

@@ -4,7 +4,8 @@
 //! admits, a field's read rule holds for its files, and a hidden field has none; every refusal looks like a file that is
 //! not there. Does not do: bytes on the wire, tokens.
 
-use super::{RecordError, Scope, gate};
+use super::gate::{self, Subject};
+use super::{RecordError, Scope};
 use crate::kernel::ident::{FileName, RecordId};
 use crate::query::request::RequestContext;
 use crate::schema::Collection;
@@ -59,7 +60,7 @@ fn admit(
     let (field, options) =
         files::find_holder(collection, &record, place.name.as_str()).ok_or(RecordError::FileNotFound)?;
     let request = RequestContext { context: Arc::from("protectedFile"), ..(*scope.request).clone() };
-    let admits = |rule| gate::admits(reader, scope, &request, collection, rule, &place.record);
+    let admits = |rule| gate::admits(reader, scope, &request, collection, rule, Subject::Stored(&place.record));
     let hidden = field.hidden && !scope.is_superuser();
     let refused = hidden
         || (options.protected && !admits(&collection.rules.view)?)

@@ -7,7 +7,7 @@
 use super::RecordError;
 use crate::kernel::digest::{hex, sha256};
 use crate::kernel::limits;
-use crate::store::WriteTx;
+use crate::store::{Reader, WriteTx};
 use ring::digest::{Context, SHA256};
 
 /// The version byte of a receipt.
@@ -25,7 +25,7 @@ pub struct Idempotency {
 impl Idempotency {
     /// Ties the caller's `key` (1 to 255 printable ASCII characters) to a request.
     ///
-    /// `caller` is who asks (see `Scope::caller_text`), `target` the path with its query string, `body` the raw body.
+    /// `caller` is who asks (see `Scope::key_owner`), `target` the path with its query string, `body` the raw body.
     pub fn new(key: &str, caller: &str, method: &str, target: &str, body: &[u8]) -> Result<Self, RecordError> {
         let allowed = (1..=limits::IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
             && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
@@ -48,13 +48,18 @@ impl Idempotency {
 
     /// The payload of an earlier run of the same request, if it happened within the age of receipts.
     pub(super) fn find(&self, tx: &WriteTx<'_>) -> Result<Option<Vec<u8>>, RecordError> {
-        let Some(receipt) = tx.find_receipt(&self.key)? else { return Ok(None) };
+        self.find_at(tx, tx.now_ms())
+    }
+
+    /// The same outside of a write.
+    pub(super) fn find_at(&self, reader: &Reader<'_>, now_ms: i64) -> Result<Option<Vec<u8>>, RecordError> {
+        let Some(receipt) = reader.find_receipt(&self.key)? else { return Ok(None) };
         let Some((head, payload)) = receipt.split_at_checked(HEAD_LEN) else { return Ok(None) };
         let (Some(version), Some(digest), Some(time)) = (head.first(), head.get(1..33), head.get(33..)) else {
             return Ok(None);
         };
         let made_ms = <[u8; 8]>::try_from(time).map_or(i64::MIN, i64::from_le_bytes);
-        if *version != RECEIPT_VERSION || tx.now_ms().saturating_sub(made_ms) > limits::RECEIPT_AGE_MS {
+        if *version != RECEIPT_VERSION || now_ms.saturating_sub(made_ms) > limits::RECEIPT_AGE_MS {
             return Ok(None);
         }
         if digest != self.digest {

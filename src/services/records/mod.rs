@@ -164,8 +164,8 @@ pub struct Scope {
     pub reach: Reach,
     /// Whom the log names, where that is more than the caller: a key, somebody who acts through the account.
     pub by: Option<Actor>,
-    /// The request as rules see it; its `auth` is that of the principal. Its `body` is that of a single write; where it
-    /// is empty, rules see the body of the [`write::WriteRequest`].
+    /// The request as rules see it; its `auth` is that of the principal. In place of its `body`, rules on a write see what
+    /// that write understands the body of its [`write::WriteRequest`] to be.
     pub request: Arc<RequestContext>,
     /// What the node shares.
     pub tools: Arc<RecordTools>,
@@ -197,6 +197,15 @@ impl Scope {
         self.actor().to_string()
     }
 
+    /// Whose idempotency keys these are: as [`Self::caller_text`], and a stranger by address, so that one stranger's key is
+    /// never another's.
+    pub fn key_owner(&self) -> String {
+        match (&self.principal, &self.by, &self.ip) {
+            (Principal::Anonymous, None, Some(ip)) => format!("anonymous@{ip}"),
+            _ => self.caller_text(),
+        }
+    }
+
     fn actor(&self) -> Actor {
         if let Some(by) = &self.by {
             return by.clone();
@@ -215,14 +224,8 @@ impl Scope {
         WriteMeta { actor: self.actor(), request_id: Arc::clone(&self.request_id), ip: self.ip.clone() }
     }
 
-    /// The scope of a read inside a batch: rules see the item's own query parameters.
-    fn reading(&self, parameters: &[(String, String)]) -> Self {
-        let request = RequestContext {
-            method: Arc::from("GET"),
-            query: parameters.iter().cloned().collect(),
-            body: serde_json::Map::new(),
-            ..(*self.request).clone()
-        };
+    /// The same caller with another request for rules to see.
+    fn with_request(&self, request: RequestContext) -> Self {
         Self { request: Arc::new(request), ..self.clone() }
     }
 }

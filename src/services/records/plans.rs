@@ -107,8 +107,19 @@ pub(super) enum RuleWork {
     Everyone,
     /// It holds for none.
     Nobody,
-    /// This statement gives a row where it holds.
-    Check(Statement),
+    /// It depends on the record or on the request.
+    Check(RuleCheck),
+}
+
+/// A rule that has to be asked.
+#[derive(Debug)]
+pub(super) struct RuleCheck {
+    /// Gives a row where it holds for a record that is stored.
+    pub(super) stored: Statement,
+    /// Gives a row where it would hold for a record that is not.
+    pub(super) would_be: Statement,
+    /// The rule itself, for what it decides without a record.
+    pub(super) predicate: Arc<Predicate>,
 }
 
 impl Plans {
@@ -209,7 +220,11 @@ impl Plans {
             let work = match lens.under_rule(collection, Some(rule)) {
                 Visibility::Always => RuleWork::Everyone,
                 Visibility::Never => RuleWork::Nobody,
-                Visibility::When(predicate) => RuleWork::Check(plan::check(lens, &predicate)),
+                Visibility::When(predicate) => RuleWork::Check(RuleCheck {
+                    stored: plan::check(lens, &predicate),
+                    would_be: plan::check_would_be(lens, &predicate),
+                    predicate,
+                }),
             };
             Ok::<_, RecordError>(Made::Rule(Arc::new(work)))
         })?;

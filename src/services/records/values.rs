@@ -11,6 +11,7 @@ use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
+use crate::schema::body;
 use crate::schema::field::{Field, FieldKind};
 use crate::schema::record::RecordImage;
 use crate::schema::value_check::{self, Modifier, Occasion, ValueContext};
@@ -29,13 +30,8 @@ pub(super) struct Build<'a> {
     pub(super) now_ms: i64,
     /// Stored names of the files that came along.
     pub(super) uploaded: Vec<Arc<str>>,
-    /// The body has members such as `field+`; see [`has_modifiers`].
+    /// The body has members such as `field+`; see [`body::has_modifiers`].
     pub(super) modified: bool,
-}
-
-/// Whether some member of the body is more than a field's name.
-pub(super) fn has_modifiers(body: &Map<String, Value>) -> bool {
-    body.keys().any(|key| value_check::split_modifier(key).1 != Modifier::Set)
 }
 
 /// One field's value, and by how much it moved where the body said `field+` or `field-` on a number.
@@ -90,9 +86,13 @@ impl Build<'_> {
     fn is_open(&self, field: &Field) -> bool {
         match &field.kind {
             FieldKind::Autodate(_) => self.keep_autodates,
-            FieldKind::Password(_) => true,
-            _ => !field.hidden || self.superuser,
+            _ => self.superuser || body::is_settable(field),
         }
+    }
+
+    /// The body as rules read it; `current` is the record before an update.
+    pub(super) fn seen_by_rules(&self, current: Option<&RecordImage>) -> Map<String, Value> {
+        body::interpret(self.collection, self.body, current, |field| self.is_open(field))
     }
 
     fn new_id(&self) -> Result<RecordId, Detail> {
@@ -204,15 +204,9 @@ impl Build<'_> {
 
     /// What the body says about `field`, assignments first.
     fn operations(&self, field: &Field) -> Vec<(Modifier, &Value)> {
-        let name = field.name.as_str();
-        let set = self.body.get(name).map(|given| (Modifier::Set, given));
-        if !self.modified {
-            return set.into_iter().collect();
+        if self.modified {
+            return body::operations(field, self.body);
         }
-        let others = self.body.iter().filter_map(|(key, given)| match value_check::split_modifier(key) {
-            (_, Modifier::Set) => None,
-            (of, modifier) => (of == name).then_some((modifier, given)),
-        });
-        set.into_iter().chain(others).collect()
+        self.body.get(field.name.as_str()).map(|given| (Modifier::Set, given)).into_iter().collect()
     }
 }

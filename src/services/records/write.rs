@@ -5,15 +5,18 @@
 //! Does not do: more than one request (that is `batch`), reading (that is `read`), moving files (that is `uploads`).
 
 use super::account::{self, Prepared, Standing, StoredPassword};
+use super::gate::{self, Subject};
 use super::idempotency::Idempotency;
 use super::read::{self, View};
 use super::through::{Through, Written};
-use super::values::{self, Build, Change};
-use super::{Answer, RecordError, Scope, cascade, gate, uploads};
-use crate::kernel::error::Detail;
+use super::values::{Build, Change};
+use super::{Answer, RecordError, Scope, cascade, uploads};
+use crate::access::Action;
+use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::{CollectionId, FieldNumber, RecordId};
 use crate::kernel::value::Stored;
 use crate::query::request::RequestContext;
+use crate::schema::body;
 use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind, Schema};
@@ -124,7 +127,7 @@ pub async fn write(
     request: WriteRequest,
     idempotency: Option<Idempotency>,
 ) -> Result<WriteAnswer, RecordError> {
-    let mut prepared = prepare(scope, &request).await?;
+    let mut prepared = prepare_alone(scope, &request).await?;
     let kept = uploads::keep(scope, &request, &mut prepared).await?;
     let done = run(scope, request, prepared, idempotency).await;
     uploads::settle(&scope.tenant, kept).await;
@@ -179,7 +182,7 @@ pub async fn create_and<E>(
 where
     E: From<RecordError> + From<StoreError> + Send + 'static,
 {
-    let prepared = prepare(scope, &request).await?;
+    let prepared = prepare_alone(scope, &request).await?;
     let run = scope.clone();
     let written = scope.tenant.write(scope.write_meta(), move |tx| {
         apply(tx, &run, &request, &prepared)?;
@@ -189,11 +192,56 @@ where
     Ok(())
 }
 
+/// Prepares a write whose body is final: what the rules refuse to this very body costs no hash.
+async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
+    let schema = scope.tenant.schema();
+    let sets_password = |collection: &&Arc<Collection>| account::sets_password(collection, &request.body);
+    match schema.find(&request.collection).filter(sets_password) {
+        Some(collection) if !is_admitted(scope, collection, request).await? => Ok(Prepared::default()),
+        _ => prepare(scope, request).await,
+    }
+}
+
+/// Whether the rule lets the write through as things are now; its transaction asks again.
+async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
+    match (request.verb, &request.id) {
+        (WriteVerb::Create, _) if !scope.is_superuser() => {
+            let seen = seen_by_rules(scope, collection, &request.body, None);
+            let schema = scope.tenant.schema();
+            Ok(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?)
+        }
+        (WriteVerb::Update, Some(id)) if !scope.is_superuser() => {
+            let (run, collection, body) = (scope.clone(), Arc::clone(collection), request.body.clone());
+            let Ok(id) = RecordId::parse(id) else { return Ok(false) };
+            let asked = scope.tenant.read(move |reader| {
+                let Some(current) = reader.find_record(&collection, id.as_str())? else { return Ok(false) };
+                let seen = seen_by_rules(&run, &collection, &body, Some(&current));
+                gate::admits(reader, &run, &seen, &collection, &collection.rules.update, Subject::Stored(&id))
+            });
+            asked.await
+        }
+        _ => Ok(true),
+    }
+}
+
+fn seen_by_rules(
+    scope: &Scope,
+    collection: &Collection,
+    body: &Map<String, Value>,
+    current: Option<&RecordImage>,
+) -> RequestContext {
+    let body = body::interpret(collection, body, current, body::is_settable);
+    RequestContext { body, ..(*scope.request).clone() }
+}
+
 /// Does what is slow and needs no transaction: hashing passwords, checking the old one.
 pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
     let schema = scope.tenant.schema();
     let Some(collection) = schema.find(&request.collection) else { return Ok(Prepared::default()) };
     if request.verb == WriteVerb::Delete || !account::sets_password(collection, &request.body) {
+        return Ok(Prepared::default());
+    }
+    if !may_pass(scope, &schema, collection, request)? {
         return Ok(Prepared::default());
     }
     let id = request.id.clone().or_else(|| request.body.get("id").and_then(Value::as_str).map(str::to_owned));
@@ -213,6 +261,23 @@ async fn refused_password(scope: &Scope, collection: &Collection, body: &Map<Str
     let email = if text("email").is_empty() { own } else { text("email") };
     let (registry, password) = (scope.tools.registry.as_ref(), Secret::new(text("password")));
     passwords::refusal(registry, &scope.tenant, collection, email, &password).await
+}
+
+/// Whether the rules let the write through as far as can be told before its transaction; where they do not, no hash is made.
+fn may_pass(
+    scope: &Scope,
+    schema: &Arc<Schema>,
+    collection: &Arc<Collection>,
+    request: &WriteRequest,
+) -> Result<bool, RecordError> {
+    let refused = |rule| gate::refuses_all(scope, schema, collection, rule, None);
+    let rules = &collection.rules;
+    Ok(match request.verb {
+        WriteVerb::Create => !refused(&rules.create)?,
+        WriteVerb::Update => !refused(&rules.update)?,
+        WriteVerb::Upsert => !refused(&rules.create)? || !refused(&rules.update)?,
+        WriteVerb::Delete => false,
+    })
 }
 
 async fn stored_password(
@@ -259,7 +324,11 @@ pub(super) fn apply(
         WriteVerb::Upsert => {
             let id = request.id.as_deref().or_else(|| request.body.get("id").and_then(Value::as_str));
             match id.and_then(|id| RecordId::parse(id).ok()) {
-                Some(id) if tx.find_record(collection, id.as_str())?.is_some() => job.update(tx, &id),
+                Some(id) if tx.find_record(collection, id.as_str())?.is_some() => match job.update(tx, &id) {
+                    // Whoever may not change it is answered as if it were not there.
+                    Err(RecordError::NotFound | RecordError::SuperuserOnly { .. }) => job.anew().create(tx),
+                    done => done,
+                },
                 _ => job.create(tx),
             }
         }
@@ -276,14 +345,33 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The request as rules see it: `@request.body` is the body of this write.
+    /// The same, nothing understood yet.
+    fn anew(&self) -> Self {
+        Self { context: OnceCell::new(), ..*self }
+    }
+
+    /// The request as rules see it, after [`Self::understand`].
     fn context(&self) -> &RequestContext {
-        // A single write's scope holds its body already; a batch has one body per item.
-        let given = !self.scope.request.body.is_empty() || self.request.body.is_empty();
-        if given || self.scope.is_superuser() {
-            return &self.scope.request;
+        self.context.get().unwrap_or(&self.scope.request)
+    }
+
+    /// The body as rules see it; as it came where no rule is asked.
+    fn body(&self) -> &Map<String, Value> {
+        self.context.get().map_or(&self.request.body, |context| &context.body)
+    }
+
+    /// Lets rules see what the write would store instead of how the caller spelled it, and an upsert as what it is.
+    fn understand(&self, build: &Build<'_>, current: Option<&RecordImage>) {
+        if self.scope.is_superuser() {
+            return;
         }
-        self.context.get_or_init(|| RequestContext { body: self.request.body.clone(), ..(*self.scope.request).clone() })
+        let method = match (self.request.verb, current) {
+            (WriteVerb::Upsert, None) => Arc::from("POST"),
+            (WriteVerb::Upsert, Some(_)) => Arc::from("PATCH"),
+            _ => Arc::clone(&self.scope.request.method),
+        };
+        let body = build.seen_by_rules(current);
+        self.context.get_or_init(|| RequestContext { method, body, ..(*self.scope.request).clone() });
     }
 
     fn create(&self, tx: &mut WriteTx<'_>) -> Result<Done, RecordError> {
@@ -293,33 +381,49 @@ impl Job<'_> {
             return Err(RecordError::PreconditionFailed);
         }
         let build = self.build(tx);
+        self.understand(&build, None);
+        // What the rule refuses without looking at data is not looked at any further.
+        if gate::refuses_all(self.scope, tx.schema(), self.collection, rule, Some(self.context()))? {
+            return Err(RecordError::CreateRefused(self.collection.name.clone()));
+        }
         let mut record = build.new_record().map_err(RecordError::Invalid)?;
         if let Some((field, key)) =
             account::renewed_token_key(self.collection, None, record.values(), self.scope.tools.random.as_ref())
         {
             record.set(field, key);
         }
-        self.check_references(tx, record.values())?;
-        tx.insert(self.collection, &record)?;
-        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, &record.id)? {
+        let references = self.check_references(tx, record.values());
+        let stored = references.and_then(|()| Ok(tx.insert(self.collection, &record)?));
+        let (subject, refusal) = match stored {
+            Ok(()) => (Subject::Stored(&record.id), None),
+            // That a value is taken or an id unknown is data, so it is told to those only who could have stored the record.
+            Err(error) if error.code() == Code::ValidationFailed => (Subject::WouldBe(&record), Some(error)),
+            Err(error) => return Err(error),
+        };
+        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, subject)? {
             return Err(RecordError::CreateRefused(self.collection.name.clone()));
         }
-        self.check_account(tx, None, &record.id)?;
-        self.check_field_rules(tx, &build, &record.id)?;
-        self.done(tx, Effect::Created, &record.id)
+        self.check_account(tx, None, subject)?;
+        self.check_field_rules(tx, &build, subject)?;
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => self.done(tx, Effect::Created, &record.id),
+        }
     }
 
     fn update(&self, tx: &mut WriteTx<'_>, id: &RecordId) -> Result<Done, RecordError> {
         let rule = &self.collection.rules.update;
         gate::require_unlocked(self.scope, self.collection, rule, "update")?;
         let current = tx.find_record(self.collection, id.as_str())?.ok_or(RecordError::NotFound)?;
-        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, id)? {
+        let build = self.build(tx);
+        self.understand(&build, Some(&current));
+        let subject = Subject::Stored(id);
+        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, subject)? {
             return Err(RecordError::NotFound);
         }
         self.check_precondition(tx, id)?;
-        self.check_account(tx, Some(&current), id)?;
-        let build = self.build(tx);
-        self.check_field_rules(tx, &build, id)?;
+        self.check_account(tx, Some(&current), subject)?;
+        self.check_field_rules(tx, &build, subject)?;
         let changes = build.changes(&current).map_err(RecordError::Invalid)?;
         self.store_changes(tx, &current, changes)?;
         self.done(tx, Effect::Updated, id)
@@ -363,7 +467,7 @@ impl Job<'_> {
         let rule = &self.collection.rules.delete;
         gate::require_unlocked(self.scope, self.collection, rule, "delete")?;
         if tx.find_record(self.collection, id.as_str())?.is_none()
-            || !gate::admits(tx, self.scope, self.context(), self.collection, rule, id)?
+            || !gate::admits(tx, self.scope, self.context(), self.collection, rule, Subject::Stored(id))?
         {
             return Err(RecordError::NotFound);
         }
@@ -383,7 +487,7 @@ impl Job<'_> {
             random: self.scope.tools.random.as_ref(),
             now_ms: tx.now_ms(),
             uploaded: self.request.uploads.iter().map(|upload| Arc::from(upload.name().as_str())).collect(),
-            modified: values::has_modifiers(&self.request.body),
+            modified: body::has_modifiers(&self.request.body),
         }
     }
 
@@ -403,27 +507,32 @@ impl Job<'_> {
         Err(RecordError::PreconditionFailed)
     }
 
-    fn check_account(&self, tx: &WriteTx<'_>, current: Option<&RecordImage>, id: &RecordId) -> Result<(), RecordError> {
+    fn check_account(
+        &self,
+        tx: &WriteTx<'_>,
+        current: Option<&RecordImage>,
+        subject: Subject<'_>,
+    ) -> Result<(), RecordError> {
         if !self.collection.is_auth() || self.request.source == WriteSource::Import {
             return Ok(());
         }
-        let standing =
-            match gate::admits(tx, self.scope, self.context(), self.collection, &self.collection.rules.manage, id)? {
-                true => Standing::Manager,
-                false => Standing::Plain,
-            };
-        let details = account::check(self.collection, &self.request.body, current, standing, self.prepared);
+        let rule = Action::Manage.rule_text(self.collection).cloned();
+        let standing = match gate::admits(tx, self.scope, self.context(), self.collection, &rule, subject)? {
+            true => Standing::Manager,
+            false => Standing::Plain,
+        };
+        let details = account::check(self.collection, self.body(), current, standing, self.prepared);
         if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
     }
 
     /// The write rules of the fields that the body names.
-    fn check_field_rules(&self, tx: &WriteTx<'_>, build: &Build<'_>, id: &RecordId) -> Result<(), RecordError> {
+    fn check_field_rules(&self, tx: &WriteTx<'_>, build: &Build<'_>, subject: Subject<'_>) -> Result<(), RecordError> {
         if self.scope.is_superuser() {
             return Ok(());
         }
         let mut details = Vec::new();
         for field in build.named_fields().filter(|field| field.write_rule.is_some()) {
-            if !gate::admits(tx, self.scope, self.context(), self.collection, &field.write_rule, id)? {
+            if !gate::admits(tx, self.scope, self.context(), self.collection, &field.write_rule, subject)? {
                 let message = "You are not allowed to set this field.";
                 details.push(Detail::new(field.name.as_str(), "validation_not_allowed", message));
             }

@@ -246,7 +246,7 @@ impl Caller {
 }
 
 fn key(text: &str, caller: &Caller, body: &str) -> Idempotency {
-    Idempotency::new(text, &caller.0.caller_text(), "POST", "/x", body.as_bytes()).unwrap()
+    Idempotency::new(text, &caller.0.key_owner(), "POST", "/x", body.as_bytes()).unwrap()
 }
 
 /// Authors and posts that everybody may do everything with.
