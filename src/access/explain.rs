@@ -7,6 +7,7 @@ use crate::kernel::value::Stored;
 use crate::query::eval::{self, Dataset};
 use crate::query::request::RequestContext;
 use crate::query::resolve::Lens;
+use crate::schema::field::Field;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use std::sync::Arc;
@@ -47,7 +48,44 @@ pub fn explain(
     record: &Arc<RecordImage>,
     data: &dyn Dataset,
 ) -> Explanation {
-    let rule = action.rule_text(collection).cloned();
+    explain_rule(schema, collection, action.rule_text(collection), principal, request, record, data)
+}
+
+/// Explains what `principal` may do with one field of `record`: the field's own rule, as if that of the record held.
+///
+/// `rule` is the field's read or write rule; without one the field is as open as its record, unless it is hidden.
+pub fn explain_field(
+    schema: &Schema,
+    (collection, field): (&Arc<Collection>, &Field),
+    rule: Option<&Arc<str>>,
+    principal: &Principal,
+    request: &RequestContext,
+    record: &Arc<RecordImage>,
+    data: &dyn Dataset,
+) -> Explanation {
+    let answer =
+        |allowed, reason: &str| Explanation { allowed, rule: None, reason: reason.to_owned(), comparisons: Vec::new() };
+    if principal.is_superuser() {
+        answer(true, "Superusers may do everything; the rule is not asked.")
+    } else if field.hidden {
+        answer(false, "The field is hidden, so it is there for superusers only.")
+    } else if rule.is_none() {
+        answer(true, "The field has no rule of its own; the rule of its record decides.")
+    } else {
+        explain_rule(schema, collection, rule, principal, request, record, data)
+    }
+}
+
+fn explain_rule(
+    schema: &Schema,
+    collection: &Arc<Collection>,
+    rule: Option<&Arc<str>>,
+    principal: &Principal,
+    request: &RequestContext,
+    record: &Arc<RecordImage>,
+    data: &dyn Dataset,
+) -> Explanation {
+    let rule = rule.cloned();
     let answer = |allowed, reason: &str, comparisons| Explanation {
         allowed,
         rule: rule.clone(),

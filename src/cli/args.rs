@@ -332,12 +332,12 @@ pub(super) enum BlueprintCommand {
 pub(super) enum RulesCommand {
     /// Say why somebody may or may not do something to a record
     #[command(
-        after_help = "Examples:\n  tenantry rules explain posts RECORD view --tenant acme --as users/USER\n  tenantry rules explain posts RECORD delete"
+        after_help = "Examples:\n  tenantry rules explain posts RECORD view --tenant acme --as users/USER\n  tenantry rules explain posts RECORD update --field salary --body '{\"salary+\": 5}'\n  tenantry rules explain posts - create --body '{\"title\": \"new\"}'"
     )]
     Explain {
         /// Name of the collection
         collection: String,
-        /// Id of the record
+        /// Id of the record; - for a creation
         record: String,
         /// list, view, create, update, delete, manage or auth
         action: String,
@@ -347,12 +347,23 @@ pub(super) enum RulesCommand {
         /// Who: collection/id; without it, somebody who is not logged in
         #[arg(long = "as", value_name = "COLLECTION/ID")]
         caller: Option<String>,
+        /// A field whose own rule is asked: for reading with list and view, for writing with create and update
+        #[arg(long)]
+        field: Option<String>,
+        /// The body that would be sent, as JSON
+        #[arg(long, value_name = "JSON")]
+        body: Option<String>,
     },
     /// Run the promises that a blueprint makes about its rules
-    #[command(after_help = "Examples:\n  tenantry rules test tournament")]
+    #[command(
+        after_help = "Examples:\n  tenantry rules test tournament\n  tenantry rules test tournament --tenant acme"
+    )]
     Test {
         /// Name of the blueprint
         blueprint: String,
+        /// Slug or id of a tenant whose present rules are tried, with the records of the promises only; nothing changes
+        #[arg(long)]
+        tenant: Option<String>,
     },
     /// List rules that look like mistakes
     Lint {
@@ -418,7 +429,7 @@ pub(super) enum RecordsCommand {
     },
     /// Read records from a file; a row with the id of a record changes it
     #[command(
-        after_help = "Examples:\n  tenantry records import notes --from notes.ndjson --tenant acme\n  tenantry records import notes --from notes.csv --dry-run"
+        after_help = "Examples:\n  tenantry records import notes --from notes.ndjson --tenant acme\n  tenantry records import notes --from notes.csv --dry-run\n  tenantry records import notes --from notes.ndjson --key monday"
     )]
     Import {
         /// Name of the collection
@@ -438,6 +449,9 @@ pub(super) enum RecordsCommand {
         /// Pass over rows up to this line, to go on after an interruption
         #[arg(long, default_value_t = 0)]
         skip_lines: u64,
+        /// A word of your own for this import; given again, the import goes on where it was cut
+        #[arg(long)]
+        key: Option<String>,
     },
 }
 

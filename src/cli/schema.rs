@@ -8,7 +8,7 @@ use super::client::Client;
 use super::commands::segment;
 use super::outcome::Failure;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -72,8 +72,14 @@ pub(super) async fn blueprint(client: &Client, command: BlueprintCommand) -> Res
 
 pub(super) async fn rules(client: &Client, command: RulesCommand) -> Result<(), Failure> {
     match command {
-        RulesCommand::Explain { collection, record, action, tenant, caller } => {
-            let mut body = json!({ "collection": collection, "record": record, "action": action });
+        RulesCommand::Explain { collection, record, action, tenant, caller, field, body: sent } => {
+            let record = Some(record).filter(|record| record != "-");
+            let mut body = json!({ "collection": collection, "record": record, "action": action, "field": field });
+            if let Some(sent) = sent {
+                let sent = serde_json::from_str::<Map<String, Value>>(&sent);
+                body["body"] =
+                    sent.map_err(|error| Failure::Usage(format!("--body wants a JSON object: {error}")))?.into();
+            }
             if let Some(caller) = caller {
                 let (of, id) = caller
                     .split_once('/')
@@ -83,8 +89,9 @@ pub(super) async fn rules(client: &Client, command: RulesCommand) -> Result<(), 
             print(&client.send(Method::POST, &format!("/t/{}/api/rules/explain", segment(&tenant)), &body).await?);
             Ok(())
         }
-        RulesCommand::Test { blueprint } => {
-            let path = format!("/api/blueprints/{}/test", segment(&blueprint));
+        RulesCommand::Test { blueprint, tenant } => {
+            let under = tenant.map(|tenant| format!("?tenant={}", segment(&tenant))).unwrap_or_default();
+            let path = format!("/api/blueprints/{}/test{under}", segment(&blueprint));
             let outcome = client.send_empty(Method::POST, &path).await?;
             for item in items(&outcome) {
                 let kept = item["kept"] == json!(true);

@@ -53,6 +53,12 @@ pub enum RuleAction {
     Update,
     /// The record can be deleted.
     Delete,
+    /// The record can be managed as an account.
+    Manage,
+    /// A field of the record is shown to whoever reads it.
+    ReadField,
+    /// A field of the record can be set by whoever writes it.
+    WriteField,
 }
 
 /// One promised decision: `as` may (or may not) `do` this to a record with these values.
@@ -66,9 +72,11 @@ pub struct RuleTest {
     pub action: RuleAction,
     /// The collection's name.
     pub collection: String,
+    /// The field, for an action on one.
+    pub field: String,
     /// Values of the record, by field name; what is missing is blank.
     pub record: Map<String, Value>,
-    /// The body of an update, by field name.
+    /// The body of an update, a management or the writing of a field, as it would be sent.
     pub body: Map<String, Value>,
     /// Records that exist beside it, such as memberships.
     pub given: Vec<GivenRecord>,
@@ -214,8 +222,15 @@ fn read_rule_test(item: &Value) -> Result<RuleTest, BadMember> {
         "create" => RuleAction::Create,
         "update" => RuleAction::Update,
         "delete" => RuleAction::Delete,
-        _ => return Err(("do", "Must be list, view, create, update or delete.")),
+        "manage" => RuleAction::Manage,
+        "read" => RuleAction::ReadField,
+        "write" => RuleAction::WriteField,
+        _ => return Err(("do", "Must be list, view, create, update, delete, manage, or read or write of a field.")),
     };
+    let on_field = matches!(action, RuleAction::ReadField | RuleAction::WriteField);
+    if on_field == text("field").is_empty() {
+        return Err(("field", "Must name the field that is read or written, and stand with no other action."));
+    }
     let allowed = match text("expect").as_str() {
         "allow" => true,
         "deny" => false,
@@ -247,6 +262,7 @@ fn read_rule_test(item: &Value) -> Result<RuleTest, BadMember> {
         caller,
         action,
         collection: text("collection"),
+        field: text("field"),
         record: map("record"),
         body: map("body"),
         given,
@@ -293,10 +309,18 @@ mod tests {
     #[test]
     fn all_problems_of_a_blueprint_come_together() {
         let broken = json!({"name": "Bad Name", "version": 0, "collections": [{"name": "a", "fields": [{"name": "x", "type": "txt"}]}],
-            "ruleTests": [{"do": "read", "expect": "allow"}, {"do": "list", "expect": "deny", "collection": "b"}]});
+            "ruleTests": [{"do": "fly", "expect": "allow"}, {"do": "list", "expect": "deny", "collection": "b"},
+                {"do": "read", "expect": "allow", "collection": "a"}]});
         let details = Blueprint::parse(&broken).unwrap_err().details();
         let fields: Vec<_> = details.iter().map(|detail| detail.field.as_str()).collect();
-        for field in ["name", "version", "ruleTests.0.do", "collections.0.fields.0.type", "ruleTests.1.collection"] {
+        for field in [
+            "name",
+            "version",
+            "ruleTests.0.do",
+            "ruleTests.2.field",
+            "collections.0.fields.0.type",
+            "ruleTests.1.collection",
+        ] {
             assert!(fields.contains(&field), "{field} is missing in {fields:?}");
         }
     }

@@ -8,7 +8,7 @@
 use super::collections::{self, CollectionError};
 use super::sample::{self, SampleRequest};
 use super::tenants::{BlueprintRef, Contents, Fill, Registry, TenantEntry, TenantError, TenantQuery};
-use crate::access::explain::{Explanation, explain};
+use crate::access::explain::{Explanation, explain, explain_field};
 use crate::access::{Action, Principal};
 use crate::kernel::clock::Clock;
 use crate::kernel::datetime;
@@ -20,6 +20,7 @@ use crate::kernel::value::{Cell, Stored};
 use crate::query::eval::Dataset;
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::blueprint::{self, Blueprint, RuleAction, RuleTest};
+use crate::schema::body;
 use crate::schema::error::SchemaError;
 use crate::schema::oauth::SEALED;
 use crate::schema::plan::{self, Plan, PlanContext, Unmentioned};
@@ -434,7 +435,14 @@ pub fn run_rule_tests(
     now_ms: i64,
 ) -> Result<Vec<RuleOutcome>, BlueprintError> {
     let schema = preview(&Arc::new(Schema::default()), blueprint, random, now_ms)?.next;
-    Ok(blueprint.rule_tests.iter().map(|test| run_rule_test(&schema, test, now_ms)).collect())
+    Ok(run_rule_tests_on(&schema, blueprint, now_ms))
+}
+
+/// Runs the rule tests of a blueprint under the rules of `schema`, such as that of a tenant as it is now.
+///
+/// There are no records but those that a test names, so nothing of the tenant is read and nothing changes.
+pub fn run_rule_tests_on(schema: &Schema, blueprint: &Blueprint, now_ms: i64) -> Vec<RuleOutcome> {
+    blueprint.rule_tests.iter().map(|test| run_rule_test(schema, test, now_ms)).collect()
 }
 
 fn run_rule_test(schema: &Schema, test: &RuleTest, now_ms: i64) -> RuleOutcome {
@@ -469,15 +477,23 @@ fn decide(schema: &Schema, test: &RuleTest, now_ms: i64) -> Result<Explanation, 
     let collection = find(&test.collection)?;
     let record = Arc::new(record_of(collection, &test.record)?);
     given.add(collection, record.clone());
+    let seen = |given: &Map<String, Value>, current| body::interpret(collection, given, current, body::is_settable);
     let (action, method, body) = match test.action {
         RuleAction::List => (Action::List, "GET", Map::new()),
-        RuleAction::View => (Action::View, "GET", Map::new()),
-        RuleAction::Create => (Action::Create, "POST", test.record.clone()),
-        RuleAction::Update => (Action::Update, "PATCH", test.body.clone()),
+        RuleAction::View | RuleAction::ReadField => (Action::View, "GET", Map::new()),
+        RuleAction::Create => (Action::Create, "POST", seen(&test.record, None)),
+        RuleAction::Update | RuleAction::WriteField => (Action::Update, "PATCH", seen(&test.body, Some(&record))),
+        RuleAction::Manage => (Action::Manage, "PATCH", seen(&test.body, Some(&record))),
         RuleAction::Delete => (Action::Delete, "DELETE", Map::new()),
     };
     let request = RequestContext { method: method.into(), body, auth, now_ms, ..RequestContext::default() };
-    Ok(explain(schema, collection, action, &principal, &request, &record, &given))
+    if test.field.is_empty() {
+        return Ok(explain(schema, collection, action, &principal, &request, &record, &given));
+    }
+    let no_field = || format!("{} has no field {:?}", collection.name, test.field);
+    let field = collection.find_field(&test.field).ok_or_else(no_field)?;
+    let rule = if test.action == RuleAction::ReadField { &field.read_rule } else { &field.write_rule };
+    Ok(explain_field(schema, (collection, field), rule.as_ref(), &principal, &request, &record, &given))
 }
 
 /// A record of a rule test: what is not given holds its default, and no field is required.
@@ -525,6 +541,39 @@ impl Dataset for Given {
 mod tests {
     use super::*;
     use crate::kernel::random::SeededRandom;
+
+    #[test]
+    fn promises_speak_of_fields_and_of_accounts_too() {
+        let ada = json!({"collection": "users", "id": "ada", "role": "boss"});
+        let case = |name: &str, caller: &Value, action: Value, expect: &str| {
+            let mut test =
+                json!({"name": name, "as": caller, "collection": "users", "record": {"id": "bob"}, "expect": expect});
+            test.as_object_mut().unwrap().extend(action.as_object().unwrap().clone());
+            test
+        };
+        let nobody = Value::Null;
+        let tests = [
+            case("manage", &ada, json!({"do": "manage"}), "allow"),
+            case("manage as nobody", &nobody, json!({"do": "manage"}), "deny"),
+            case("read", &ada, json!({"do": "read", "field": "salary"}), "allow"),
+            case("read as nobody", &nobody, json!({"do": "read", "field": "salary"}), "deny"),
+            case("write", &ada, json!({"do": "write", "field": "salary", "body": {"salary+": 5}}), "allow"),
+            case("write too much", &ada, json!({"do": "write", "field": "salary", "body": {"salary+": 50}}), "deny"),
+            case("a field without a rule", &nobody, json!({"do": "read", "field": "role"}), "allow"),
+            case("a broken promise", &nobody, json!({"do": "read", "field": "salary"}), "allow"),
+            case("no such field", &nobody, json!({"do": "read", "field": "wage"}), "deny"),
+        ];
+        let blueprint = json!({"name": "staff", "version": 1, "ruleTests": tests, "collections": [{
+            "name": "users", "type": "auth", "manageRule": "@request.auth.role = 'boss'", "fields": [
+                {"name": "role", "type": "text"},
+                {"name": "salary", "type": "number", "readRule": "@request.auth.id != ''",
+                    "writeRule": "@request.body.salary <= 10"}]}]});
+        let blueprint = Blueprint::parse(&blueprint).unwrap();
+        let outcomes = run_rule_tests(&blueprint, &SeededRandom::new(1), 1_780_000_000_000).unwrap();
+        let broken: Vec<_> =
+            outcomes.iter().filter(|outcome| !outcome.kept).map(|outcome| &*outcome.test.name).collect();
+        assert_eq!(broken, ["a broken promise", "no such field"], "{outcomes:?}");
+    }
 
     #[test]
     fn shipped_blueprints_keep_their_promises() {

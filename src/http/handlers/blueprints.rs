@@ -59,14 +59,21 @@ pub(crate) async fn get_blueprint(
     Ok(respond::json(&blueprints::shown(&part.catalog.find(&name, version).await?)))
 }
 
-/// `POST /api/blueprints/{name}/test`: the promises about rules, each with how it held.
+/// `POST /api/blueprints/{name}/test?tenant=`: the promises about rules, each with how it held in a new tenant, or under the
+/// rules that a tenant has now.
 pub(crate) async fn test_blueprint(
-    _: NodeVisitor,
+    visitor: NodeVisitor,
     part: web::Data<BlueprintsPart>,
     name: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     let blueprint = part.catalog.find(&name, None).await?;
-    let outcomes = blueprints::run_rule_tests(&blueprint, part.random.as_ref(), part.clock.now_ms())?;
+    let (tenant, now_ms) = (visitor.0.text("tenant"), part.clock.now_ms());
+    let outcomes = if tenant.is_empty() {
+        blueprints::run_rule_tests(&blueprint, part.random.as_ref(), now_ms)?
+    } else {
+        let db = part.registry.open_any(&part.registry.find(&tenant)?.id).await?;
+        blueprints::run_rule_tests_on(&db.schema(), &blueprint, now_ms)
+    };
     let items: Vec<Value> = outcomes
         .iter()
         .map(|outcome| {

@@ -13,15 +13,22 @@ use crate::services::records::explain::{self, ExplainRequest};
 use actix_web::HttpResponse;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
-/// The body of a question: `{collection, record, action, caller: {collection, id}?, body?}`.
+/// The body of a question: `{collection, record, action, field?, caller: {collection, id}?, query?, headers?, body?}`; a
+/// creation needs no record.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExplainBody {
     collection: String,
-    record: String,
+    record: Option<String>,
     action: String,
+    field: Option<String>,
     caller: Option<CallerBody>,
+    #[serde(default)]
+    query: BTreeMap<String, String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
     #[serde(default)]
     body: Map<String, Value>,
 }
@@ -43,7 +50,17 @@ pub(crate) async fn explain_rule(visitor: Visitor, Json(body): Json<ExplainBody>
         Problem::new(Code::ParameterInvalid, message)
     })?;
     let caller = body.caller.map(|caller| (caller.collection, caller.id));
-    let request = ExplainRequest { collection: body.collection, record: body.record, action, caller, body: body.body };
+    let named = |(name, value): (String, String)| (name.to_ascii_lowercase().replace('-', "_"), value);
+    let request = ExplainRequest {
+        collection: body.collection,
+        record: body.record,
+        action,
+        field: body.field,
+        caller,
+        query: body.query,
+        headers: body.headers.into_iter().map(named).collect(),
+        body: body.body,
+    };
     let answer = explain::explain_access(&visitor.scope(Map::new()), request).await?;
     Ok(respond::json_bytes(answer.body))
 }
