@@ -15,7 +15,8 @@ use crate::config::{Config, LogFormat};
 use crate::kernel::random::SystemRandom;
 use crate::secrets::{Secret, opaque};
 use crate::telemetry::{self, LogOptions};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
+use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -136,8 +137,23 @@ async fn tenant(client: &Client, command: TenantCommand) -> Result<(), Failure> 
 }
 
 async fn stream_file(path: &Path) -> Result<reqwest::Body, Failure> {
+    stream_file_under(path, ProgressBar::hidden()).await
+}
+
+/// The file, while `bar` shows how much of it is sent.
+async fn stream_file_under(path: &Path, bar: ProgressBar) -> Result<reqwest::Body, Failure> {
     let file = tokio::fs::File::open(path).await?;
-    Ok(reqwest::Body::wrap_stream(futures_util::stream::try_unfold(file, next_chunk)))
+    let pieces = futures_util::stream::try_unfold(file, next_chunk);
+    Ok(reqwest::Body::wrap_stream(pieces.inspect_ok(move |piece| bar.inc(piece.len() as u64))))
+}
+
+/// A bar over `len` bytes; it shows on a terminal only.
+fn sending(len: u64) -> ProgressBar {
+    let bar = ProgressBar::new(len);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 async fn next_chunk(mut file: tokio::fs::File) -> std::io::Result<Option<(bytes::Bytes, tokio::fs::File)>> {
@@ -247,7 +263,7 @@ async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure
             }
             Ok(out.flush()?)
         }
-        RecordsCommand::Import { collection, from, tenant, format, dry_run, skip_lines } => {
+        RecordsCommand::Import { collection, from, tenant, format, dry_run, skip_lines, key } => {
             let is_csv = from.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
             let format = format.unwrap_or_else(|| if is_csv { "csv" } else { "ndjson" }.to_owned());
             let path = format!(
@@ -255,8 +271,12 @@ async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure
                 records_path(&tenant, &collection),
                 segment(&format)
             );
-            let request = client.request(Method::POST, &path).body(stream_file(&from).await?);
-            let report: Value = accepted(request.send().await?).await?.json().await?;
+            let bar = sending(tokio::fs::metadata(&from).await?.len());
+            let request = client.request(Method::POST, &path).body(stream_file_under(&from, bar.clone()).await?);
+            let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+            let answer = accepted(request.send().await?).await;
+            bar.finish_and_clear();
+            let report: Value = answer?.json().await?;
             say!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
             match report.get("refused").and_then(Value::as_u64) {
                 Some(0) | None => Ok(()),

@@ -19,7 +19,7 @@ pub struct Problem {
     code: Code,
     message: Box<str>,
     details: Vec<Detail>,
-    members: Box<[(&'static str, String)]>,
+    members: Box<[(&'static str, Value)]>,
     retry_after_s: Option<u32>,
     /// What of a file there would have been.
     content_range: Option<Box<str>>,
@@ -86,6 +86,15 @@ impl Problem {
     #[must_use]
     pub fn with_failed_request(mut self, index: usize, inner: Problem) -> Self {
         self.inner = Some(Box::new((index, inner)));
+        self
+    }
+
+    /// Adds a member to the body, beside those that every failure has.
+    #[must_use]
+    pub fn with_member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        let mut members = std::mem::take(&mut self.members).into_vec();
+        members.push((name, value.into()));
+        self.members = members.into_boxed_slice();
         self
     }
 
@@ -160,8 +169,8 @@ impl Problem {
             "message": self.message,
             "data": nested(&self.details),
         });
-        for (name, text) in &self.members {
-            body[*name] = json!(text);
+        for (name, value) in &self.members {
+            body[*name] = value.clone();
         }
         if let Some((index, inner)) = self.inner.as_deref() {
             body["data"]["requests"][index.to_string()]["response"] = inner.to_response();
@@ -216,7 +225,7 @@ impl Problem {
             code,
             message: fault.public().into(),
             details: fault.details(),
-            members: fault.members().into_boxed_slice(),
+            members: fault.members().into_iter().map(|(name, text)| (name, Value::from(text))).collect(),
             retry_after_s: fault.retry_after_s(),
             content_range: None,
             inner: None,

@@ -276,3 +276,30 @@ async fn the_log_tells_what_happened_and_to_whom() {
     assert!(items.iter().any(|item| item["requestId"] == "the-change-1"));
     admin.get("/api/changes?since=soon").await.problem("parameter_invalid");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_with_a_key_is_done_once() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let keyed = admin.clone().with_header("idempotency-key", "monday");
+    let import = async |rows: &str| {
+        Answer::of(keyed.request(Method::POST, "/api/collections/notes/import").body(rows.to_owned())).await
+    };
+    let rows = "{\"title\":\"one\"}\n{\"title\":\"\"}\n{\"title\":\"three\"}\n";
+    let first = import(rows).await.ok();
+    assert_eq!(
+        (&first["created"], &first["refused"], &first["lastLine"]),
+        (&json!(2), &json!(1), &json!(3)),
+        "{first}"
+    );
+    let again = import(rows).await.ok();
+    let members =
+        |report: &Value| ["created", "updated", "refused", "refusals", "lastLine"].map(|name| report[name].clone());
+    assert_eq!((members(&again), &again["skipped"]), (members(&first), &json!(3)));
+    let longer = import(&format!("{rows}{{\"title\":\"four\"}}\n")).await.ok();
+    assert_eq!((&longer["created"], &longer["lastLine"]), (&json!(3), &json!(4)), "{longer}");
+    // A failure says how far the import had come.
+    let other = import("{\"title\":\"other\"}\n").await.has_status(422).problem("idempotency_mismatch");
+    assert_eq!(other["lastLine"], 4, "{other}");
+    assert_eq!(admin.get(NOTES).await.ok()["totalItems"], 3);
+}

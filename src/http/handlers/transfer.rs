@@ -5,6 +5,7 @@
 
 use crate::http::body::BodyLimits;
 use crate::http::extract::Visitor;
+use crate::http::handlers::records::idempotency;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Code;
@@ -42,15 +43,42 @@ pub(crate) async fn export_records(visitor: Visitor, collection: web::Path<Strin
 }
 
 /// `POST /api/collections/{collection}/import?format=ndjson|csv&dryRun=&skipLines=`: the body is the rows.
+///
+/// With an `Idempotency-Key`, an import that was cut goes on where it stopped. A failure says in `lastLine` how far it came.
 pub(crate) async fn import_records(
     visitor: Visitor,
     collection: web::Path<String>,
     limits: web::Data<BodyLimits>,
-    mut payload: web::Payload,
+    payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let skip_lines = visitor.number("skipLines")? as u64;
     let options = ImportOptions { format: format_of(&visitor)?, dry_run: visitor.flag("dryRun"), skip_lines };
-    let mut importer = Importer::new(visitor.scope(Map::new()), &collection, options)?;
+    let scope = visitor.scope(Map::new());
+    // The rows are not known yet, so the receipt itself tells whether they are the same.
+    let key = idempotency(&visitor, &scope, b"")?;
+    let mut importer = Importer::new(scope, &collection, options)?;
+    if let Some(key) = key {
+        importer = importer.keyed(key).await?;
+    }
+    let read = read_rows(&visitor, &limits, payload, &mut importer).await;
+    let report = importer.report();
+    if let Err(problem) = read {
+        return Err(problem.with_member("lastLine", report.last_line));
+    }
+    let refusals: Vec<_> =
+        report.refusals.iter().map(|refusal| json!({ "line": refusal.line, "reason": refusal.reason })).collect();
+    Ok(respond::json(&json!({
+        "created": report.created, "updated": report.updated, "skipped": report.skipped, "refused": report.refused,
+        "refusals": refusals, "lastLine": report.last_line, "dryRun": options.dry_run,
+    })))
+}
+
+async fn read_rows(
+    visitor: &Visitor,
+    limits: &BodyLimits,
+    mut payload: web::Payload,
+    importer: &mut Importer,
+) -> Result<(), Problem> {
     // The bound is on silence, not on the whole: an import may take as long as it keeps sending.
     let late = |_| Problem::bare(Code::RequestTimeout);
     while let Some(piece) = tokio::time::timeout(limits.timeout, payload.next()).await.map_err(late)? {
@@ -59,13 +87,7 @@ pub(crate) async fn import_records(
         importer.push(&piece.map_err(damaged)?).await?;
     }
     visitor.check_standing().await?;
-    let report = importer.finish().await?;
-    let refusals: Vec<_> =
-        report.refusals.iter().map(|refusal| json!({ "line": refusal.line, "reason": refusal.reason })).collect();
-    Ok(respond::json(&json!({
-        "created": report.created, "updated": report.updated, "skipped": report.skipped, "refused": report.refused,
-        "refusals": refusals, "lastLine": report.last_line, "dryRun": options.dry_run,
-    })))
+    Ok(importer.finish().await?)
 }
 
 /// `format=`, or what `Content-Type` says; NDJSON if neither does.

@@ -10,7 +10,8 @@ async fn import(caller: &Caller, collection: &str, format: Format, text: &str, s
     for piece in text.as_bytes().chunks(1_000) {
         importer.push(piece).await.unwrap();
     }
-    importer.finish().await.unwrap()
+    importer.finish().await.unwrap();
+    importer.report().clone()
 }
 
 async fn export(caller: &Caller, collection: &str, format: Format, parameters: &[(&str, &str)]) -> String {
@@ -132,5 +133,70 @@ async fn changes_tell_everything_but_secrets() {
     assert_eq!(code(changes::list_changes(&world.guest().0, 0, None).await), Code::SuperuserRequired);
     let page = parsed(&changes::list_changes(&admin.0, start, Some(1)).await.unwrap());
     assert_eq!((page["items"].as_array().unwrap().len(), page["next"].as_i64()), (1, Some(start + 1)));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_import_with_a_key_goes_on_where_it_was_cut() {
+    let world = World::new(&library()).await;
+    let admin = world.admin();
+    let long = "x".repeat(60);
+    let line = |n: usize| if n == 7 { "{broken\n".to_owned() } else { format!("{{\"name\":\"N{n}{long}\"}}\n") };
+    let text: String = (1..=3_500).map(line).collect();
+    let options = ImportOptions { format: Format::Ndjson, dry_run: false, skip_lines: 0 };
+    let start = async || {
+        let importer = Importer::new(admin.0.clone(), "authors", options).unwrap();
+        importer.keyed(key("monday", &admin, "")).await
+    };
+    let upto = |line: usize| text.lines().take(line).map(|line| line.len() + 1).sum::<usize>();
+
+    // Cut in the middle of the third thousand: two are done, the rest of what came is not.
+    let mut cut = start().await.unwrap();
+    for piece in text.as_bytes()[..upto(2_600)].chunks(70_000) {
+        cut.push(piece).await.unwrap();
+    }
+    let done = cut.report().last_line;
+    assert!((1_000..=2_600).contains(&done) && done % 1_000 == 0, "{done}");
+    drop(cut);
+
+    // Other rows under the same key are refused before any of them is written.
+    let other = text.replace("\"N5x", "\"Otherx");
+    let mut wrong = start().await.unwrap();
+    let refused = match wrong.push(other.as_bytes()).await {
+        Ok(()) => wrong.finish().await,
+        refused => refused,
+    };
+    assert_eq!(code(refused), Code::IdempotencyMismatch);
+    let mut short = start().await.unwrap();
+    short.push(b"{\"name\":\"N1\"}\n").await.unwrap();
+    assert_eq!(code(short.finish().await), Code::IdempotencyMismatch);
+    assert_eq!(admin.list("authors", &[("perPage", "1")]).await["totalItems"], done - 1);
+
+    // The same rows again: what is done is passed over, and the report is about the whole.
+    for skipped in [done, 3_500] {
+        let mut again = start().await.unwrap();
+        for piece in text.as_bytes().chunks(70_000) {
+            again.push(piece).await.unwrap();
+        }
+        again.finish().await.unwrap();
+        let report = again.report();
+        assert_eq!((report.created, report.refused, report.last_line), (3_499, 1, 3_500));
+        assert_eq!((report.skipped, report.refusals[0].line), (skipped, 7));
+        assert_eq!(admin.list("authors", &[("perPage", "1")]).await["totalItems"], 3_499);
+    }
+
+    // A twin that runs beside the first one stops instead of writing everything twice.
+    let monday = || key("tuesday", &admin, "");
+    let [mut one, mut two] = [
+        Importer::new(admin.0.clone(), "authors", options).unwrap().keyed(monday()).await.unwrap(),
+        Importer::new(admin.0.clone(), "authors", options).unwrap().keyed(monday()).await.unwrap(),
+    ];
+    let rows: String = (0..1_000).map(|n| format!("{{\"name\":\"T{n}\"}}\n")).collect();
+    for importer in [&mut one, &mut two] {
+        importer.push(rows.as_bytes()).await.unwrap();
+    }
+    one.finish().await.unwrap();
+    assert_eq!(code(two.finish().await), Code::IdempotencyMismatch);
+    assert_eq!(admin.list("authors", &[("perPage", "1")]).await["totalItems"], 4_499);
     world.stop().await;
 }

@@ -1,17 +1,19 @@
 //! Importing records: a stream of rows, written a thousand to a transaction.
 //!
 //! Keeps true: a row that is refused changes nothing and is reported with its line, the rows beside it go on; an import
-//! can be run again, because rows with an id replace what they made before, and `skip_lines` starts after what is done.
+//! can be run again, because rows with an id replace what they made before, `skip_lines` starts after what is done, and
+//! with a key it goes on by itself where it was cut.
 //! Does not do: access rules. Only superusers import; field checks, uniqueness and references hold for them too.
 
 use super::Format;
+use super::progress::Progress;
 use super::rows::{Row, Splitter};
 use crate::kernel::error::Fault;
 use crate::kernel::limits;
 use crate::services::records::account::{self, Prepared};
 use crate::services::records::read::View;
 use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
-use crate::services::records::{RecordError, Scope};
+use crate::services::records::{Idempotency, RecordError, Scope};
 use serde_json::{Map, Value};
 
 /// How an import is done.
@@ -41,14 +43,23 @@ pub struct ImportReport {
     pub created: u64,
     /// Records changed.
     pub updated: u64,
-    /// Rows passed over by `skip_lines`.
+    /// Rows passed over by `skip_lines`, or because an import with the same key has done them.
     pub skipped: u64,
     /// Rows refused.
     pub refused: u64,
     /// The first refusals, `limits::IMPORT_ERRORS_MAX` at most.
     pub refusals: Vec<ImportRefusal>,
-    /// The last line whose row is durable or refused; the `skip_lines` of a resumed import.
+    /// The last line whose row is durable or refused; the `skip_lines` of a resumed import without a key.
     pub last_line: u64,
+}
+
+impl ImportReport {
+    fn refuse(&mut self, line: u64, reason: String) {
+        self.refused += 1;
+        if self.refusals.len() < limits::IMPORT_ERRORS_MAX {
+            self.refusals.push(ImportRefusal { line, reason });
+        }
+    }
 }
 
 /// An import under way: feed it pieces, then finish it.
@@ -60,6 +71,7 @@ pub struct Importer {
     splitter: Splitter,
     rows: Vec<Row>,
     report: ImportReport,
+    progress: Option<Progress>,
 }
 
 /// Bytes of whole rows that are worth cutting out of the stream.
@@ -78,7 +90,26 @@ impl Importer {
         }
         let collection = found.id.to_string();
         let splitter = Splitter::new(options.format);
-        Ok(Self { scope, collection, options, splitter, rows: Vec::new(), report: ImportReport::default() })
+        Ok(Self {
+            scope,
+            collection,
+            options,
+            splitter,
+            rows: Vec::new(),
+            report: ImportReport::default(),
+            progress: None,
+        })
+    }
+
+    /// Goes on where an import with the same key stopped, and notes with every chunk how far it is. A dry run notes nothing.
+    pub async fn keyed(mut self, key: Idempotency) -> Result<Self, RecordError> {
+        if !self.options.dry_run {
+            let now_ms = self.scope.request.now_ms;
+            let progress = self.scope.tenant.read(move |reader| Progress::find(reader, key.clone(), now_ms)).await?;
+            self.report = progress.report();
+            self.progress = Some(progress);
+        }
+        Ok(self)
     }
 
     /// How far it has come.
@@ -91,7 +122,7 @@ impl Importer {
         self.splitter.push(piece).map_err(RecordError::Body)?;
         if self.splitter.waiting() >= PARSE_BYTES {
             let rows = self.splitter.take();
-            self.keep(rows);
+            self.keep(rows)?;
         }
         while self.rows.len() >= limits::IMPORT_CHUNK_LEN {
             let rest = self.rows.split_off(limits::IMPORT_CHUNK_LEN);
@@ -102,41 +133,53 @@ impl Importer {
     }
 
     /// Writes what is left.
-    pub async fn finish(mut self) -> Result<ImportReport, RecordError> {
+    pub async fn finish(&mut self) -> Result<(), RecordError> {
         let rows = self.splitter.finish();
-        self.keep(rows);
+        self.keep(rows)?;
+        if let Some(progress) = &mut self.progress {
+            progress.prove()?;
+        }
         while !self.rows.is_empty() {
             let rest = self.rows.split_off(self.rows.len().min(limits::IMPORT_CHUNK_LEN));
             let chunk = std::mem::replace(&mut self.rows, rest);
             self.write(chunk).await?;
         }
-        Ok(self.report)
+        Ok(())
     }
 
-    fn keep(&mut self, rows: Vec<Row>) {
+    fn keep(&mut self, rows: Vec<Row>) -> Result<(), RecordError> {
+        let done = self.progress.as_ref().map_or(0, Progress::line).max(self.options.skip_lines);
         for row in rows {
-            if row.line <= self.options.skip_lines {
+            if row.line <= done {
+                if let Some(progress) = &mut self.progress {
+                    progress.see(&row)?;
+                }
                 self.report.skipped += 1;
             } else {
                 self.rows.push(row);
             }
         }
+        Ok(())
     }
 
     async fn write(&mut self, chunk: Vec<Row>) -> Result<(), RecordError> {
-        let last_line = chunk.last().map_or(self.report.last_line, |row| row.line);
+        let mut report = self.report.clone();
+        report.last_line = chunk.last().map_or(report.last_line, |row| row.line);
         let (mut ready, mut refused) = (Vec::with_capacity(chunk.len()), Vec::new());
-        for Row { line, members } in chunk {
-            match members {
+        for row in chunk {
+            if let Some(progress) = &mut self.progress {
+                progress.see(&row)?;
+            }
+            match row.members {
                 Ok(body) => {
                     let request = self.request(body);
                     let prepared = self.prepare(&request).await?;
-                    ready.push((line, request, prepared));
+                    ready.push((row.line, request, prepared));
                 }
-                Err(reason) => refused.push((line, reason)),
+                Err(reason) => refused.push((row.line, reason)),
             }
         }
-        let (scope, dry_run) = (self.scope.clone(), self.options.dry_run);
+        let (scope, dry_run, progress) = (self.scope.clone(), self.options.dry_run, self.progress.clone());
         let written = self
             .scope
             .tenant
@@ -144,25 +187,24 @@ impl Importer {
                 if dry_run {
                     tx.dry_run();
                 }
-                let mut outcomes = Vec::with_capacity(ready.len());
                 for (line, request, prepared) in &ready {
-                    outcomes.push((*line, outcome(write::apply(tx, &scope, request, prepared))?));
+                    match outcome(write::apply(tx, &scope, request, prepared))? {
+                        Ok(Effect::Created) => report.created += 1,
+                        Ok(_) => report.updated += 1,
+                        Err(reason) => refused.push((*line, reason)),
+                    }
                 }
-                Ok::<_, RecordError>(outcomes)
+                refused.sort_by_key(|(line, _)| *line);
+                refused.into_iter().for_each(|(line, reason)| report.refuse(line, reason));
+                let note = progress.map(|progress| progress.note(tx, &report)).transpose()?;
+                Ok::<_, RecordError>((report, note))
             })
             .await?;
-        for (line, outcome) in written.value {
-            match outcome {
-                Ok(Effect::Created) => self.report.created += 1,
-                Ok(_) => self.report.updated += 1,
-                Err(reason) => refused.push((line, reason)),
-            }
+        let (report, note) = written.value;
+        self.report = report;
+        if let (Some(progress), Some(note)) = (&mut self.progress, note) {
+            progress.advance(&note)?;
         }
-        refused.sort_by_key(|(line, _)| *line);
-        for (line, reason) in refused {
-            self.refuse(line, reason);
-        }
-        self.report.last_line = last_line;
         Ok(())
     }
 
@@ -192,13 +234,6 @@ impl Importer {
                 write::prepare(&self.scope, request).await
             }
             _ => Ok(Prepared::default()),
-        }
-    }
-
-    fn refuse(&mut self, line: u64, reason: String) {
-        self.report.refused += 1;
-        if self.report.refusals.len() < limits::IMPORT_ERRORS_MAX {
-            self.report.refusals.push(ImportRefusal { line, reason });
         }
     }
 }

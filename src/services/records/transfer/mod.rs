@@ -1,6 +1,7 @@
 //! Bringing records in and out in bulk.
 
 mod rows;
+mod progress;
 mod import;
 mod export;
 
