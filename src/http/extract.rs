@@ -37,6 +37,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::future::{Ready, ready};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -118,6 +119,19 @@ impl FromRequest for NodeVisitor {
             visitor.require_superuser()?;
             Ok(Self(visitor))
         })
+    }
+}
+
+/// Proof that the address names no tenant: the node's own health has none.
+pub(crate) struct AtNode;
+
+impl FromRequest for AtNode {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let named = request.extensions().get::<TenantPrefix>().is_some();
+        ready(if named { Err(Problem::bare(Code::RouteNotFound)) } else { Ok(Self) })
     }
 }
 
@@ -434,6 +448,14 @@ fn names_superusers(request: &HttpRequest, part: &VisitPart) -> bool {
 
 /// The tenant that path, host name and header agree on; `main` if none of them names one.
 pub(crate) fn find_tenant(request: &HttpRequest, part: &VisitPart) -> Result<TenantId, Problem> {
+    match find_named_tenant(request, part)? {
+        Some(id) => Ok(id),
+        None => Ok(part.registry.resolve_slug(MAIN)?),
+    }
+}
+
+/// The tenant that path, host name and header agree on, if one of them names any; it answers requests.
+pub(crate) fn find_named_tenant(request: &HttpRequest, part: &VisitPart) -> Result<Option<TenantId>, Problem> {
     let mut found = None;
     if let Some(TenantPrefix(slug)) = request.extensions().get::<TenantPrefix>() {
         agree(&mut found, part.registry.resolve_slug(slug.as_str())?)?;
@@ -445,10 +467,7 @@ pub(crate) fn find_tenant(request: &HttpRequest, part: &VisitPart) -> Result<Ten
     if let Some(id) = tenant_of_host(request, part)? {
         agree(&mut found, id)?;
     }
-    match found {
-        Some(id) => Ok(id),
-        None => Ok(part.registry.resolve_slug(MAIN)?),
-    }
+    Ok(found)
 }
 
 fn agree(found: &mut Option<TenantId>, named: TenantId) -> Result<(), Problem> {

@@ -216,8 +216,14 @@ async fn pages_of_other_origins_meet_the_tenants_own_list() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_carries_the_security_headers() {
     let server = TestServer::start().await;
-    for path in ["/api/health", "/api/nothing", "/api/collections/users/records", "/livez", "/t/nobody/api/health"] {
-        let answer = server.anon().get(path).await;
+    for (path, status) in [
+        ("/api/health", 200),
+        ("/api/nothing", 404),
+        ("/api/collections/users/records", 200),
+        ("/livez", 200),
+        ("/t/nobody/api/health", 404),
+    ] {
+        let answer = server.anon().get(path).await.has_status(status);
         for (name, value) in
             [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("referrer-policy", "no-referrer")]
         {

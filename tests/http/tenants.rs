@@ -151,3 +151,22 @@ async fn a_copy_starts_without_receipts_and_half_finished_logins() {
     once(&admin).post(path, json!({ "text": "a" })).await.created();
     assert_eq!(admin.get(path).await.ok()["totalItems"], 1, "the original remembers");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_of_the_tenant_that_is_named_and_the_nodes_own_routes_name_none() {
+    let server = TestServer::start().await;
+    let acme = server.tenant("acme").await.without_authorization();
+    assert_eq!(acme.get("/api/health").await.ok()["code"], 200);
+    let nobody = server.anon().at("nobody");
+    nobody.get("/api/health").await.has_status(404).problem("tenant_not_found");
+    let by_header = server.anon().with_header("x-tenant", "nobody");
+    by_header.get("/api/health").await.has_status(404).problem("tenant_not_found");
+    for path in ["/health", "/livez", "/readyz", "/metrics"] {
+        server.anon().get(path).await.has_status(200);
+        acme.get(path).await.has_status(404).problem("route_not_found");
+        nobody.get(path).await.has_status(404).problem("route_not_found");
+    }
+    server.node().post("/api/tenants/acme/suspend", json!({})).await.ok();
+    acme.get("/api/health").await.has_status(403).problem("tenant_suspended");
+    server.anon().get("/api/health").await.ok();
+}

@@ -1,10 +1,10 @@
 //! Operations: health, liveness, readiness, metrics.
 //!
-//! Keeps true: these answer without touching a tenant, so they work when everything else is busy; metrics, which name
-//! tenants, are for the machine itself, for superusers, or for whoever has the token of the configuration.
-//! Does not do: deciding health; each part says that itself.
+//! Keeps true: these answer without opening a tenant, so they work when everything else is busy; whoever names a tenant
+//! hears whether it answers; metrics, which name tenants, are for the machine itself, for superusers, or for whoever has the
+//! token of the configuration. Does not do: deciding health; each part says that itself.
 
-use crate::http::extract::{NodeVisitor, is_local};
+use crate::http::extract::{AtNode, NodeVisitor, VisitPart, find_named_tenant, is_local};
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::clock::Clock;
@@ -31,7 +31,7 @@ pub(crate) struct OpsPart {
 }
 
 /// `GET /health`: every part's own word.
-pub(crate) async fn get_health(part: web::Data<OpsPart>) -> HttpResponse {
+pub(crate) async fn get_health(_: AtNode, part: web::Data<OpsPart>) -> HttpResponse {
     let mut checks = Map::new();
     let mut well = true;
     for source in &part.health {
@@ -45,18 +45,19 @@ pub(crate) async fn get_health(part: web::Data<OpsPart>) -> HttpResponse {
     respond::json(&json!({ "status": status, "timestamp": timestamp, "checks": Value::Object(checks) }))
 }
 
-/// `GET /api/health`, in the form PocketBase clients read.
-pub(crate) async fn get_api_health() -> HttpResponse {
-    respond::json(&json!({ "status": 200, "code": 200, "message": "API is healthy.", "data": {} }))
+/// `GET /api/health`, in the form PocketBase clients read; of the tenant that is named, or of the node.
+pub(crate) async fn get_api_health(request: HttpRequest, visit: web::Data<VisitPart>) -> Result<HttpResponse, Problem> {
+    find_named_tenant(&request, &visit)?;
+    Ok(respond::json(&json!({ "status": 200, "code": 200, "message": "API is healthy.", "data": {} })))
 }
 
 /// `GET /livez`: the process answers.
-pub(crate) async fn get_livez() -> HttpResponse {
+pub(crate) async fn get_livez(_: AtNode) -> HttpResponse {
     respond::json(&json!({ "status": "ok" }))
 }
 
 /// `GET /readyz`: whether new requests are welcome.
-pub(crate) async fn get_readyz(part: web::Data<OpsPart>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn get_readyz(_: AtNode, part: web::Data<OpsPart>) -> Result<HttpResponse, Problem> {
     if part.draining.load(Ordering::Relaxed) {
         return Err(Problem::bare(Code::ShuttingDown));
     }
@@ -64,7 +65,11 @@ pub(crate) async fn get_readyz(part: web::Data<OpsPart>) -> Result<HttpResponse,
 }
 
 /// `GET /metrics` in the Prometheus text format.
-pub(crate) async fn get_metrics(request: HttpRequest, part: web::Data<OpsPart>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn get_metrics(
+    _: AtNode,
+    request: HttpRequest,
+    part: web::Data<OpsPart>,
+) -> Result<HttpResponse, Problem> {
     match &part.metrics_token {
         Some(token) => check_token(&request, token)?,
         None => check_reader(&request).await?,
