@@ -6,6 +6,7 @@
 mod demo;
 mod engines;
 mod error;
+mod examine;
 mod folder;
 mod metering;
 mod observe;
@@ -15,6 +16,7 @@ mod warming;
 
 pub use demo::{DEMO_EMAIL, DEMO_TENANT, Progress};
 pub use error::StartError;
+pub use examine::{Examined, examine};
 pub use folder::{FolderError, keep_to_owner, load_or_create_key};
 
 use crate::config::Config;
@@ -127,7 +129,10 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     let (server, handle) =
         http::serve(listener, secure.as_ref().map(Secure::certificates), handlers, &serve_options(&config))?;
     let served = tokio::spawn(server);
-    lock.announce(&url_of(addr, secure.is_some()))?;
+    if let Err(error) = lock.announce(&url_of(addr, secure.is_some())) {
+        // On a full disk. The node serves all the same; the command line finds it by its address alone.
+        tracing::warn!(%error, "the address could not be written to node.lock; the command line will not find this node");
+    }
     tracing::info!({ http.listen = %addr }, "listening on {addr}");
     Ok(RunningNode { addr, draining, server: handle, served, secure, engines, lock })
 }
@@ -154,6 +159,7 @@ fn serve_options(config: &Config) -> ServeOptions {
         drain_timeout: Duration::from_secs(http.drain_timeout_s),
         json_bytes_max: http.body_bytes_max,
         multipart_bytes_max: http.multipart_bytes_max,
+        tenant_import_bytes_max: http.tenant_import_bytes_max,
         access_log: config.log.access,
         cors_origins: http.cors_origins.clone(),
         hsts_s: config.tls.hsts_s,

@@ -221,6 +221,7 @@ const SERVICES: &[&str] = &[
     "budget",
     "blueprints",
     "tenants",
+    "doctor",
     "settings",
     "passwords",
     "mail",

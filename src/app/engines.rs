@@ -160,8 +160,14 @@ impl Engines {
         kv.restore().await;
         let node_key = folder::load_or_create_key(&config.data.dir, random.as_ref())?;
         let tools = Arc::new(tools);
-        let tidying =
-            Upkeep::new(Arc::clone(&store), auth.clone(), Arc::clone(&tools), Arc::clone(&clock), &config.data);
+        let tidying = Upkeep::new(
+            Arc::clone(&store),
+            auth.clone(),
+            Arc::clone(&tools),
+            Arc::clone(&budgets),
+            Arc::clone(&clock),
+            &config.data,
+        );
         let sweeper = tokio::spawn(sweep(tidying));
         let scales = Scales {
             store: Arc::clone(&store),

@@ -28,6 +28,12 @@ pub enum FolderError {
         /// Where that node answers, once it does.
         url: Option<String>,
     },
+    /// No node ever used it.
+    #[error("{} holds no control.db, so it is no data folder; check --data-dir", folder.display())]
+    NotOne {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The machine refused.
     #[error("the data folder {} cannot be used: {source}", folder.display())]
     Io {
@@ -52,6 +58,15 @@ pub fn keep_to_owner() {
 pub(super) struct FolderLock(File);
 
 impl FolderLock {
+    /// Takes the lock on a folder that a node has used, or says who has it; makes nothing but the lock's file.
+    pub(super) fn take_existing(folder: &Path) -> Result<Self, FolderError> {
+        if folder.join("control.db").is_file() {
+            Self::take(folder)
+        } else {
+            Err(FolderError::NotOne { folder: folder.to_owned() })
+        }
+    }
+
     /// Makes the folder if it is not there and takes the lock, or says who has it.
     pub(super) fn take(folder: &Path) -> Result<Self, FolderError> {
         let refused = |source| FolderError::Io { folder: folder.to_owned(), source };

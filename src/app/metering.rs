@@ -10,7 +10,7 @@ use crate::services::tenants::Registry;
 use crate::services::tenants::system::AUTH_EVENTS_ID;
 use crate::store::{self, Commit, CommitObserver, ReadMeter, ReadMeters};
 use crate::telemetry::metrics::{Exposition, MetricSource};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,19 +74,24 @@ impl Scales {
 
     async fn look(&mut self) {
         let now_ms = self.clock.now_ms();
-        let open = self.store.list_open();
-        self.uploads.retain(|id, _| open.iter().any(|tenant| tenant.id() == id));
-        for tenant in open {
-            let usage = self.budgets.usage(tenant.id());
-            let known = self.uploads.get(tenant.id()).copied();
+        let open: HashSet<TenantId> = self.store.list_open().into_iter().collect();
+        self.uploads.retain(|id, _| open.contains(id));
+        for id in open {
+            let usage = self.budgets.usage(&id);
+            let known = self.uploads.get(&id).copied();
             if !usage.take_changed() && known.is_some() {
                 continue;
             }
+            // One handle at a time, so that the others can close meanwhile; a tenant that closed is looked at next time.
+            let Some(tenant) = self.store.find_open(&id) else {
+                usage.note_changed();
+                continue;
+            };
             let uploads = match known {
                 Some((bytes, counted_ms)) if now_ms - counted_ms < FILES_BELIEVED_MS => bytes,
                 _ => {
                     let bytes = tenant.upload_bytes().await;
-                    self.uploads.insert(tenant.id().clone(), (bytes, now_ms));
+                    self.uploads.insert(id, (bytes, now_ms));
                     bytes
                 }
             };

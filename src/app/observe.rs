@@ -52,7 +52,7 @@ impl HealthSource for StoreWatch {
 impl MetricSource for StoreWatch {
     fn collect(&self, out: &mut Exposition) {
         let stats = self.0.stats();
-        let rows: [(&str, &str, &str, u64); 12] = [
+        let rows: [(&str, &str, &str, u64); 13] = [
             ("tenantry_store_commits_total", "counter", "Group commits.", stats.commits),
             ("tenantry_store_commit_failures_total", "counter", "Group commits that failed.", stats.commit_failures),
             ("tenantry_store_commit_microseconds_total", "counter", "Time in COMMIT.", stats.commit_micros),
@@ -76,6 +76,7 @@ impl MetricSource for StoreWatch {
                 stats.reads_pooled,
             ),
             ("tenantry_store_reads_refused_total", "counter", "Reads past their budget.", stats.reads_too_expensive),
+            ("tenantry_store_reads_cancelled_total", "counter", "Reads nobody waited for.", stats.reads_cancelled),
             ("tenantry_store_checkpoints_total", "counter", "Checkpoints run.", stats.checkpoints),
             ("tenantry_store_wal_frames_max", "gauge", "Largest write-ahead log seen.", stats.wal_frames_max),
             ("tenantry_store_open_tenants", "gauge", "Tenants with an open handle.", stats.open_tenants),

@@ -42,7 +42,7 @@ impl Warming {
         let mut ticks = tokio::time::interval(ROUND_EVERY);
         loop {
             ticks.tick().await;
-            let open: HashSet<TenantId> = self.store.list_open().iter().map(|tenant| tenant.id().clone()).collect();
+            let open: HashSet<TenantId> = self.store.list_open().into_iter().collect();
             let mut keys = self.cache.hot_keys();
             keys.retain(|hot| hot.score >= SCORE_MIN && open.contains(&hot.tenant));
             keys.truncate(ROUND_LEN_MAX);

@@ -146,11 +146,12 @@ sections! {
         connections_max: usize = limits::CONNECTIONS_MAX, within(8, 1_000_000), "Open connections per worker; more wait unaccepted.";
         connections_per_ip_max: u32 = limits::CONNECTIONS_PER_ADDRESS_MAX, within(0, 1_000_000), "Open connections from one address (IPv6: from one /64), trusted proxies not counted; one more is closed at once. 0 is no limit.";
         head_timeout_ms: u64 = limits::REQUEST_HEAD_TIMEOUT_MS, within(100, 600_000), "Time a client has to send the head of a request.";
-        body_timeout_ms: u64 = 30_000, within(100, 3_600_000), "Time a client has to send a JSON body.";
+        body_timeout_ms: u64 = 30_000, within(100, 3_600_000), "Time a client has to send a JSON body, and between two pieces of an import.";
         keep_alive_s: u64 = 75, within(1, 3_600), "Idle time after which a kept-alive connection is closed.";
         drain_timeout_s: u64 = 20, within(0, 3_600), "Time that requests under way get when the node stops.";
         body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1_024, 1 << 30), "Largest JSON body.";
         multipart_bytes_max: usize = limits::MULTIPART_BYTES_MAX, within(1_024, 1 << 34), "Largest multipart body.";
+        tenant_import_bytes_max: u64 = limits::TENANT_IMPORT_BYTES_MAX, within(1 << 20, 1 << 44), "Largest exported tenant that an import takes.";
         tenant_domains: Vec<String> = vec!["localhost".to_owned()], host_names, "Domains under which a first label names the tenant: `{tenant}.example.com`.";
         cors_origins: Vec<String> = vec!["*".to_owned()], any, "Origins whose pages may call, such as `https://app.example.com`; `*` is every one.";
         trusted_proxies: Vec<Cidr> = Vec::new(), any, "Peers whose `X-Forwarded-For` is believed.";

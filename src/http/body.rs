@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::fmt::Display;
 use std::time::Duration;
 
 /// The bounds of bodies, from the configuration.
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub(crate) struct BodyLimits {
     pub(crate) json_bytes_max: usize,
     pub(crate) multipart_bytes_max: usize,
+    pub(crate) tenant_import_bytes_max: u64,
     pub(crate) timeout: Duration,
 }
 
@@ -90,7 +92,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
 pub(crate) async fn read_all(request: &HttpRequest, payload: Payload) -> Result<Bytes, Problem> {
     let limits = request.app_data::<web::Data<BodyLimits>>().ok_or_else(|| Problem::bare(Code::Internal))?;
     let max = limits.json_bytes_max;
-    refuse_announced(request, max)?;
+    refuse_announced(request, max as u64)?;
     let read = collect(payload, max);
     let late = |_| {
         let seconds = limits.timeout.as_secs_f32();
@@ -100,15 +102,15 @@ pub(crate) async fn read_all(request: &HttpRequest, payload: Payload) -> Result<
 }
 
 /// Refuses a body whose announced length is past the bound, before a byte of it is read.
-pub(crate) fn refuse_announced(request: &HttpRequest, max: usize) -> Result<(), Problem> {
+pub(crate) fn refuse_announced(request: &HttpRequest, max: u64) -> Result<(), Problem> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     match announced.and_then(|text| text.parse::<u64>().ok()) {
-        Some(length) if length > max as u64 => Err(too_large(max)),
+        Some(length) if length > max => Err(too_large(max)),
         _ => Ok(()),
     }
 }
 
-pub(crate) fn too_large(max: usize) -> Problem {
+pub(crate) fn too_large(max: impl Display) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("The body is larger than {max} bytes."))
 }
 

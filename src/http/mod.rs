@@ -66,6 +66,8 @@ pub struct ServeOptions {
     pub json_bytes_max: usize,
     /// Largest multipart body.
     pub multipart_bytes_max: usize,
+    /// Largest exported tenant that an import takes.
+    pub tenant_import_bytes_max: u64,
     /// Whether each request is logged.
     pub access_log: bool,
     /// Origins whose pages may call; `*` is every one.
@@ -109,6 +111,7 @@ pub(crate) fn serve(
     let limits = web::Data::new(body::BodyLimits {
         json_bytes_max: options.json_bytes_max,
         multipart_bytes_max: options.multipart_bytes_max,
+        tenant_import_bytes_max: options.tenant_import_bytes_max,
         timeout: options.body_timeout,
     });
     let visit = web::Data::new(parts.visit);
@@ -149,6 +152,9 @@ pub(crate) fn serve(
     .client_disconnect_timeout(Duration::from_secs(2))
     .tls_handshake_timeout(options.head_timeout)
     .keep_alive(KeepAlive::Timeout(options.keep_alive))
+    // A client that closed its side is taken as gone: its request ends and what it read stops. The price is that somebody
+    // who half-closes and still wants the answer (`nc -N`) gets none; HTTP clients keep their side open (RFC 9112, 9.6).
+    .h1_allow_half_closed(false)
     .shutdown_timeout(options.drain_timeout.as_secs())
     .disable_signals();
     let server = match tls {

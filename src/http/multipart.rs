@@ -37,7 +37,7 @@ pub(crate) enum Target<'a> {
 pub(crate) async fn read(visitor: &Visitor, target: Target<'_>, payload: Payload) -> Result<RecordBody, Problem> {
     let request = visitor.request();
     let limits = request.app_data::<web::Data<BodyLimits>>().ok_or_else(|| Problem::bare(Code::Internal))?.clone();
-    body::refuse_announced(request, limits.multipart_bytes_max)?;
+    body::refuse_announced(request, limits.multipart_bytes_max as u64)?;
     let mut parts = Multipart::new(request.headers(), payload);
     let mut form = Form {
         visitor,

@@ -3,10 +3,11 @@
 //! Keeps true: a file here is gone when its request is, whatever became of it, and what a crash leaves is removed at the
 //! next start. Does not do: knowing what is in them.
 
+use crate::http::body::{self, BodyLimits};
 use crate::http::problem::Problem;
 use crate::kernel::error::Code;
 use crate::kernel::random::{self, Random};
-use actix_web::web;
+use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::io;
@@ -57,12 +58,22 @@ impl TransitFile {
         &self.0
     }
 
-    /// Writes a request's body here.
-    pub(crate) async fn receive(&self, mut payload: web::Payload) -> Result<(), Problem> {
+    /// Writes a request's body here. It may take as long as it keeps arriving; its size is bounded.
+    pub(crate) async fn receive(
+        &self,
+        request: &HttpRequest,
+        limits: &BodyLimits,
+        mut payload: web::Payload,
+    ) -> Result<(), Problem> {
+        let max = limits.tenant_import_bytes_max;
+        body::refuse_announced(request, max)?;
         let mut file = File::create_new(&self.0).await.map_err(failed)?;
-        while let Some(chunk) = payload.next().await {
+        let mut left = max;
+        let late = |_| Problem::bare(Code::RequestTimeout);
+        while let Some(chunk) = tokio::time::timeout(limits.timeout, payload.next()).await.map_err(late)? {
             let chunk =
                 chunk.map_err(|error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}.")))?;
+            left = left.checked_sub(chunk.len() as u64).ok_or_else(|| body::too_large(max))?;
             file.write_all(&chunk).await.map_err(failed)?;
         }
         file.sync_all().await.map_err(failed)
@@ -80,7 +91,7 @@ impl TransitFile {
 }
 
 fn failed(error: io::Error) -> Problem {
-    if error.kind() == io::ErrorKind::StorageFull {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         return Problem::bare(Code::StorageFull);
     }
     Problem::internal(&error)

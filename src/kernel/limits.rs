@@ -9,6 +9,11 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const MULTIPART_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest uploaded file when its field names no `maxSize`, bytes (PocketBase: 5 MiB).
 pub const FILE_BYTES_DEFAULT: u64 = 5 * 1024 * 1024;
+/// Largest exported tenant that an import takes, bytes.
+pub const TENANT_IMPORT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Milliseconds by which the stamps of an imported file may be ahead of this node's clock; every later write is stamped
+/// after them.
+pub const IMPORT_CLOCK_AHEAD_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Files in one multipart body.
 pub const UPLOADS_PER_BODY_MAX: usize = 100;
 /// Bytes at the beginning of a file by which its media type is told.
@@ -108,6 +113,8 @@ pub const TEXT_CHARS_DEFAULT: usize = 5_000;
 /// Default ceiling of a JSON or editor field, bytes.
 pub const JSON_BYTES_DEFAULT: usize = 1024 * 1024;
 
+/// Bytes for which there must be room, or a failure of the disk is one of space.
+pub const SPACE_PROBE_BYTES: usize = 64 * 1024;
 /// Requests waiting for the writer of one tenant.
 pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
 /// Requests that share one commit.
@@ -124,8 +131,16 @@ pub const TENANT_ORIGINS_MAX: usize = 50;
 pub const TENANT_HOSTS_MAX: usize = 20;
 /// Tenants with an open database handle.
 pub const OPEN_TENANTS_DEFAULT: usize = 512;
+/// Handles beyond that bound while all of them are in use.
+pub const OPEN_TENANTS_HEADROOM: usize = 16;
+/// Milliseconds an opening waits while even that is used up.
+pub const OPEN_WAIT_MS: u64 = 2_000;
 /// Read connections per tenant.
 pub const READERS_PER_TENANT_MAX: u32 = 4;
+/// Reads of one tenant that wait for a read connection.
+pub const READERS_WAITING_MAX: usize = 256;
+/// Milliseconds a read waits for one.
+pub const READER_WAIT_MS: u64 = 5_000;
 /// Milliseconds a read statement may take.
 pub const READ_DEADLINE_MS: u64 = 10_000;
 /// Virtual-machine steps of the first try on the request's own thread.
@@ -138,7 +153,15 @@ pub const STATEMENT_CACHE_LEN: usize = 1_024;
 pub const PLAN_CACHE_LEN: usize = 1_024;
 
 /// Log records that one step of cutting the log takes; writers wait for one step at most.
-pub const LOG_CUT_LEN_MAX: u64 = 20_000;
+pub const LOG_CUT_LEN_MAX: i64 = 20_000;
+/// Log records whose sizes one read adds up.
+pub const LOG_SCAN_LEN_MAX: i64 = 100_000;
+/// Free pages that a file keeps for the next writes (1 MiB).
+pub const FREE_PAGES_KEPT: u64 = 256;
+/// Pages that one step of shrinking gives back; writers wait for one step at most.
+pub const SHRINK_STEP_PAGES: u64 = 256;
+/// Steps of shrinking in one upkeep.
+pub const SHRINK_STEPS_MAX: usize = 512;
 /// Bytes of application values and locks of all tenants when nothing else is configured.
 pub const VALUES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one tenant's application values and locks when nothing else is configured.
@@ -149,7 +172,6 @@ pub const VALUES_PER_TENANT_MAX: usize = 10_000;
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 /// Locks that one tenant's applications hold at the same time.
 pub const LOCKS_PER_TENANT_MAX: usize = 1_000;
-
 /// Days the log is kept when nothing else is configured.
 pub const LOG_KEEP_DAYS: u32 = 30;
 /// Bytes of log a tenant keeps when nothing else is configured.

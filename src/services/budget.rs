@@ -280,6 +280,11 @@ impl TenantUsage {
         self.changed.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that what lies on disk changed without a record changing.
+    pub fn note_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
     /// Whether something was written since this was last asked.
     pub fn take_changed(&self) -> bool {
         self.changed.swap(false, Ordering::Relaxed)

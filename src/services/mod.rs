@@ -4,6 +4,7 @@ pub mod login_guard;
 pub mod throttle;
 pub mod budget;
 pub mod tenants;
+pub mod doctor;
 pub mod settings;
 pub mod passwords;
 pub mod mail;

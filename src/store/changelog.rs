@@ -313,6 +313,16 @@ fn ends(last: &[u8], seq: i64, chain: &[u8]) -> bool {
     record_codec::decode_frame(last).is_ok_and(|frame| frame.seq == seq && after(&frame) == chain)
 }
 
+/// The largest stamp of the file, as milliseconds since the Unix epoch.
+pub(super) fn latest_ms(connection: &Connection) -> Result<i64, StoreError> {
+    let largest: i64 = connection.query_row(
+        "SELECT max(coalesce((SELECT max(hlc) FROM _tn_origin), 0), coalesce((SELECT max(hlc) FROM _tn_tx), 0))",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(largest >> 16)
+}
+
 /// Walks the whole log and lists what does not hold: frames, sequence numbers, stamps, chains. Returns the count too.
 pub(super) fn verify(connection: &Connection) -> Result<(u64, Vec<String>), StoreError> {
     let mut origins: HashMap<OriginUid, (i64, [u8; 32])> = HashMap::new();
@@ -396,39 +406,64 @@ fn verify_one(body: &[u8], lines: &mut HashMap<OriginUid, Line>) -> Result<Frame
     Ok(frame)
 }
 
-/// Cuts the oldest records: those stamped before `before_ms`, and as many as bring the bodies below `bytes_max`.
-///
-/// The newest record always stays, and one call cuts `limits::LOG_CUT_LEN_MAX` at most. Returns how many were cut. Runs inside the caller's transaction.
-pub(super) fn truncate(connection: &Connection, before_ms: i64, bytes_max: u64) -> Result<u64, StoreError> {
-    let last: i64 = connection.query_row("SELECT coalesce(max(lsn), 0) FROM _tn_tx", [], |row| row.get(0))?;
-    let stamp = before_ms.max(0).saturating_mul(1 << 16);
-    // The first record that is young enough; everything before it goes.
-    let by_age: i64 = connection.query_row(
-        "SELECT coalesce((SELECT lsn FROM _tn_tx WHERE hlc >= ?1 ORDER BY lsn LIMIT 1), ?2)",
-        params![stamp, last],
-        |row| row.get(0),
-    )?;
-    let mut kept = 0_u64;
-    let mut by_size = last;
-    {
-        let mut statement = connection.prepare("SELECT lsn, length(body) FROM _tn_tx ORDER BY lsn DESC")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            kept += u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
-            if kept > bytes_max {
-                break;
-            }
-            by_size = row.get(0)?;
+/// How far a walk from the newest record back has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SizeWalk {
+    /// Records at or after this position were counted.
+    pub(super) before: i64,
+    /// Bytes of their bodies.
+    pub(super) bytes: u64,
+}
+
+/// Goes on with `walk` for `limits::LOG_SCAN_LEN_MAX` records at most. The second value is the answer, once there is one:
+/// the position from which the bodies take `bytes_max` at most, or 0 if all of them do.
+pub(super) fn walk_back(
+    connection: &Connection,
+    mut walk: SizeWalk,
+    bytes_max: u64,
+) -> Result<(SizeWalk, Option<i64>), StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT lsn, length(body) FROM _tn_tx WHERE lsn < ?1 ORDER BY lsn DESC LIMIT ?2")?;
+    let mut rows = statement.query(params![walk.before, limits::LOG_SCAN_LEN_MAX])?;
+    let mut seen = 0;
+    while let Some(row) = rows.next()? {
+        walk.bytes += u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+        if walk.bytes > bytes_max {
+            return Ok((walk, Some(walk.before)));
         }
+        walk.before = row.get(0)?;
+        seen += 1;
     }
-    let first: i64 = connection.query_row("SELECT coalesce(min(lsn), 0) FROM _tn_tx", [], |row| row.get(0))?;
-    let step_end = first.saturating_add(i64::try_from(limits::LOG_CUT_LEN_MAX).unwrap_or(i64::MAX));
-    let keep_from = by_age.max(by_size).min(last).min(step_end);
+    let all = (seen < limits::LOG_SCAN_LEN_MAX).then_some(0);
+    Ok((walk, all))
+}
+
+/// The position before which the next step cuts: records stamped before `before_ms` and those before `by_size`, at most
+/// `limits::LOG_CUT_LEN_MAX` of them and never the newest. `None`: there is nothing to cut.
+pub(super) fn next_cut(connection: &Connection, before_ms: i64, by_size: i64) -> Result<Option<i64>, StoreError> {
+    let ends = "SELECT (SELECT min(lsn) FROM _tn_tx), (SELECT max(lsn) FROM _tn_tx)";
+    let (first, last): (Option<i64>, Option<i64>) =
+        connection.prepare_cached(ends)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
+    let step_end = first.saturating_add(limits::LOG_CUT_LEN_MAX).min(last);
+    // The first record that is young enough; everything before it goes.
+    let young = "SELECT lsn FROM _tn_tx WHERE lsn < ?2 AND hlc >= ?1 ORDER BY lsn LIMIT 1";
+    let stamp = before_ms.max(0).saturating_mul(1 << 16);
+    let by_age: Option<i64> =
+        connection.prepare_cached(young)?.query_row(params![stamp, step_end], |row| row.get(0)).optional()?;
+    let keep_from = by_age.unwrap_or(step_end).max(by_size).min(step_end);
+    Ok((keep_from > first).then_some(keep_from))
+}
+
+/// Cuts the records before `keep_from`, but never the newest; returns how many. Runs inside the caller's transaction.
+pub(super) fn cut(connection: &Connection, keep_from: i64) -> Result<u64, StoreError> {
+    let last: i64 = connection.query_row("SELECT coalesce(max(lsn), 0) FROM _tn_tx", [], |row| row.get(0))?;
+    let keep_from = keep_from.min(last);
     connection.execute(
         "UPDATE _tn_origin SET floor = max(floor, coalesce(
            (SELECT max(seq) FROM _tn_tx WHERE _tn_tx.oid = _tn_origin.oid AND lsn < ?1), 0))",
         [keep_from],
     )?;
-    let cut = connection.execute("DELETE FROM _tn_tx WHERE lsn < ?1", [keep_from])?;
-    Ok(u64::try_from(cut).unwrap_or(0))
+    let gone = connection.execute("DELETE FROM _tn_tx WHERE lsn < ?1", [keep_from])?;
+    Ok(u64::try_from(gone).unwrap_or(0))
 }

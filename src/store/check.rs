@@ -7,7 +7,7 @@ use super::changelog;
 use super::connection;
 use super::files;
 use super::migrate;
-use super::readers;
+use super::readers::{self, Reader};
 use super::stats::Counters;
 use super::tenant::Shared;
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
@@ -15,6 +15,7 @@ use crate::kernel::value::Stored;
 use crate::schema::CollectionKind;
 use rusqlite::Connection;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a look at one tenant file found.
@@ -45,16 +46,37 @@ impl CheckReport {
     }
 }
 
-/// Looks at the file of `tenant` under `data_dir`; it may be in use meanwhile. Blocks for time proportional to the file.
-pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, StoreError> {
-    let path = super::tenant::file_path(data_dir, tenant);
+/// Reads the file of a tenant that nobody serves, whatever its format; nothing is brought up to date or written.
+pub fn read_file<T, E: From<StoreError>>(
+    data_dir: &Path,
+    tenant: &TenantId,
+    read: impl FnOnce(&Reader<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let connection = open_file(data_dir, tenant)?;
+    let schema = Arc::new(readers::load_schema(&connection)?);
+    read(&Reader { connection: &connection, schema, lsn: 0, tenant, slow: None, meter: None, system: None })
+}
+
+/// Opens an existing file to read one snapshot of it.
+fn open_file(data_dir: &Path, tenant: &TenantId) -> Result<Connection, StoreError> {
+    let path = super::table::file_path(data_dir, tenant);
     if !path.is_file() {
         return Err(StoreError::TenantMissing(tenant.clone()));
     }
-    let connection = Connection::open_with_flags(&path, connection::read_flags())?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    // One snapshot for everything that follows.
-    connection.execute_batch("PRAGMA trusted_schema=OFF; BEGIN")?;
+    let open = || -> Result<Connection, rusqlite::Error> {
+        let connection = Connection::open_with_flags(&path, connection::read_flags())?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        // One snapshot for everything that follows.
+        connection.execute_batch("PRAGMA trusted_schema=OFF; BEGIN")?;
+        Ok(connection)
+    };
+    Ok(open()?)
+}
+
+/// Looks at the file of `tenant` under `data_dir`; it may be in use meanwhile. Blocks for time proportional to the file.
+pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, StoreError> {
+    let path = super::table::file_path(data_dir, tenant);
+    let connection = open_file(data_dir, tenant)?;
     let mut report = CheckReport {
         tenant: tenant.clone(),
         problems: Vec::new(),

@@ -95,6 +95,14 @@ pub(super) fn configure(connection: &Connection, options: &StoreOptions) -> Resu
     functions::register(connection, &options.functions)
 }
 
+/// Gives up to `pages` free pages at the end of the file back. The pragma frees one page per row that is asked of it.
+pub(super) fn give_back(connection: &Connection, pages: u64) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
 /// Guards a read connection. While `system` is set the store runs its own statements.
 pub(super) fn guard(connection: &Connection, system: Arc<AtomicBool>) -> Result<(), StoreError> {
     connection.authorizer(Some(move |context: AuthContext<'_>| {
@@ -152,7 +160,10 @@ fn allowed(action: &AuthAction<'_>, system: bool) -> bool {
         AuthAction::Select | AuthAction::Recursive => true,
         AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),
         // FTS5 asks for this inside its own statements; it changes nothing.
-        AuthAction::Pragma { pragma_name, pragma_value: None } => pragma_name.eq_ignore_ascii_case("data_version"),
+        AuthAction::Pragma { pragma_name, pragma_value: None } => {
+            pragma_name.eq_ignore_ascii_case("data_version")
+                || (system && pragma_name.eq_ignore_ascii_case("freelist_count"))
+        }
         AuthAction::Transaction { .. } => system,
         AuthAction::Read { table_name, column_name } => {
             let system_table = table_name.starts_with("_tn_") || table_name.starts_with("sqlite_");

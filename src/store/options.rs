@@ -36,6 +36,10 @@ pub struct StoreOptions {
     pub group_time_max: Duration,
     /// Read connections per tenant.
     pub readers_max: u32,
+    /// Time an opening waits while handles in use leave it no place.
+    pub open_wait: Duration,
+    /// Time a read waits for its turn.
+    pub reader_wait: Duration,
     /// Budgets of one read.
     pub read_inline_steps: u64,
     /// Virtual-machine steps of a read on the blocking pool.
@@ -76,6 +80,8 @@ impl StoreOptions {
             writer_threads: 4,
             group_time_max: Duration::from_millis(limits::GROUP_COMMIT_MS_MAX),
             readers_max: limits::READERS_PER_TENANT_MAX,
+            open_wait: Duration::from_millis(limits::OPEN_WAIT_MS),
+            reader_wait: Duration::from_millis(limits::READER_WAIT_MS),
             read_inline_steps: limits::READ_INLINE_STEPS,
             read_steps_max: limits::READ_STEPS_MAX,
             read_deadline: Duration::from_millis(limits::READ_DEADLINE_MS),

@@ -399,7 +399,7 @@ impl ReadPool {
             .test_on_check_out(false)
             .max_lifetime(None)
             .idle_timeout(None)
-            .connection_timeout(Duration::from_secs(5))
+            .connection_timeout(options.reader_wait)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::clone(openers))
             .build_unchecked(Manager { inner });

@@ -4,13 +4,17 @@
 //! folder), with its uploaded files; a file that came from elsewhere gets a new lineage. Does not do: registry rows.
 
 use super::StoreError;
+use super::changelog;
 use super::connection;
 use super::faults::FaultPoint;
 use super::files;
 use super::migrate;
 use super::options::StoreOptions;
-use super::tenant::{TenantDb, Tenants, file_path};
+use super::space;
+use super::table::{Tenants, file_path};
+use super::tenant::TenantDb;
 use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
 use crate::kernel::random::{self, Random};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
@@ -69,10 +73,11 @@ impl Tenants {
             let copied = copy_online(&from, &temp)
                 .and_then(|()| files::pack(&from.files_root(), &temp))
                 .and_then(|()| finish(&options, &temp, &destination));
-            if copied.is_err() {
+            copied.map_err(|error| {
+                let error = space::explain(error, &temp);
                 remove_database(&temp);
-            }
-            copied
+                error
+            })
         })
         .await
     }
@@ -94,7 +99,7 @@ impl Tenants {
             blocking(move || {
                 place(&options, &id, how, |temp| {
                     copy_file(&source, temp)?;
-                    validate(temp)?;
+                    validate(temp, options.clock.now_ms())?;
                     files::unpack(temp, &files::root_of(temp))?;
                     adopt(temp)
                 })
@@ -113,22 +118,24 @@ impl Tenants {
 
     /// The ids of all tenants that have a file, without the control database.
     pub async fn list_files(&self) -> Result<Vec<TenantId>, StoreError> {
-        let folder = self.shared.options.data_dir.join("tenants");
-        blocking(move || {
-            let mut ids = Vec::new();
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                if let Ok(id) = TenantId::parse(&entry.file_name().to_string_lossy())
-                    && entry.path().join("data.db").is_file()
-                {
-                    ids.push(id);
-                }
-            }
-            ids.sort();
-            Ok(ids)
-        })
-        .await
+        let data_dir = self.shared.options.data_dir.clone();
+        blocking(move || list_files(&data_dir)).await
     }
+}
+
+/// The ids of all tenants that have a file under `data_dir`, without the control database.
+pub fn list_files(data_dir: &Path) -> Result<Vec<TenantId>, StoreError> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(data_dir.join("tenants"))? {
+        let entry = entry?;
+        if let Ok(id) = TenantId::parse(&entry.file_name().to_string_lossy())
+            && entry.path().join("data.db").is_file()
+        {
+            ids.push(id);
+        }
+    }
+    ids.sort();
+    Ok(ids)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -180,6 +187,7 @@ fn place(
         Ok(()) if new_folder => sync_dir(parent(folder)?),
         Ok(()) => Ok(()),
         Err(error) => {
+            let error = space::explain(error, &temp);
             remove_database(&temp);
             if new_folder {
                 let _ = fs::remove_dir_all(files::root_of(&target));
@@ -242,8 +250,8 @@ fn into_wal(connection: &Connection) -> Result<(), StoreError> {
     if mode == "wal" { Ok(()) } else { Err(StoreError::damaged("the file refuses write-ahead logging")) }
 }
 
-/// Refuses a file that is not a healthy tenant of a known format.
-fn validate(path: &Path) -> Result<(), StoreError> {
+/// Refuses a file that is not a healthy tenant of a known format, or that would carry the clock of its writer away.
+fn validate(path: &Path, now_ms: i64) -> Result<(), StoreError> {
     let connection = Connection::open_with_flags(path, connection::write_flags())?;
     // The file is foreign: nothing in its schema may run while it is looked at.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -256,8 +264,23 @@ fn validate(path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::NotATenant(Arc::from(format!("it is damaged: {verdict}"))));
     }
     super::readers::load_schema(&connection)?;
+    validate_log(&connection, now_ms)?;
     connection.close().map_err(|(_, error)| error)?;
     Ok(())
+}
+
+/// The log must hold, and its stamps must not be far ahead: whatever is written next is stamped after them, so one forged
+/// stamp would stop the clock of the tenant for good.
+fn validate_log(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
+    let foreign = |why: String| StoreError::NotATenant(Arc::from(why));
+    let ahead_ms = changelog::latest_ms(connection)?.saturating_sub(now_ms);
+    if ahead_ms > limits::IMPORT_CLOCK_AHEAD_MS {
+        return Err(foreign(format!("its newest entry is {} hours in the future", ahead_ms / 3_600_000)));
+    }
+    match changelog::verify(connection)?.1.first() {
+        Some(problem) => Err(foreign(format!("its log does not hold: {problem}"))),
+        None => Ok(()),
+    }
 }
 
 fn copy_file(source: &Path, temp: &Path) -> Result<(), StoreError> {

@@ -50,6 +50,7 @@ counters! {
     reads_inline: "Reads answered on the calling thread.",
     reads_pooled: "Reads answered on the blocking pool.",
     reads_too_expensive: "Reads that used up their budget.",
+    reads_cancelled: "Reads stopped because nobody waited for them any more.",
     snapshots_renewed: "Read snapshots begun.",
     checkpoints: "Checkpoints run.",
     wal_frames_max: "Largest write-ahead log seen, frames.",

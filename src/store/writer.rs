@@ -16,6 +16,7 @@ use super::migrate;
 use super::options::{Commit, Touch, WriteMeta, WriteToken, Written};
 use super::readers::{Reader, partition_key};
 use super::rowclock::Clock2;
+use super::space;
 use super::stats::Counters;
 use super::tenant::{TenantDb, TenantInner};
 use super::writetx::WriteTx;
@@ -133,6 +134,8 @@ pub(super) struct WriteState {
     pub(super) budget: Arc<Budget>,
     pub(super) log: LogHead,
     pub(super) turns: u32,
+    /// Pages were freed at the end of the file since the last checkpoint that cut it.
+    pub(super) shrunk: bool,
 }
 
 /// Queues a request and waits for its acknowledgement.
@@ -337,6 +340,7 @@ impl<'a> Group<'a> {
 
     fn run(mut self, jobs: &mut VecDeque<Box<dyn Job>>) {
         if let Err(error) = execute(&self.state.connection, "BEGIN IMMEDIATE") {
+            let error = space::explain(error, self.inner.path());
             jobs.drain(..).for_each(|job| job.settle(Err(error.clone())));
             return;
         }
@@ -346,6 +350,7 @@ impl<'a> Group<'a> {
                 continue;
             }
             if let Err((error, job)) = self.request(job) {
+                let error = space::explain(error, self.inner.path());
                 job.settle(Err(error.clone()));
                 return self.fail(error);
             }
@@ -355,7 +360,10 @@ impl<'a> Group<'a> {
         }
         match self.commit() {
             Ok(()) => self.acknowledge(),
-            Err(error) => self.fail(error),
+            Err(error) => {
+                let error = space::explain(error, self.inner.path());
+                self.fail(error);
+            }
         }
     }
 
@@ -431,6 +439,7 @@ impl<'a> Group<'a> {
         self.touches.extend(touches);
         self.released.extend(released);
         self.stored |= outcome.stored;
+        self.state.shrunk |= outcome.shrunk;
         if schema_changed {
             self.schema = schema;
             self.schema_changed = true;
@@ -575,13 +584,14 @@ fn maintain(inner: &TenantInner, state: &mut WriteState) {
     }
     let Ok(frames) = checkpoint(&state.connection, "PRAGMA wal_checkpoint(NOOP)") else { return };
     Counters::raise(&inner.counters().wal_frames_max, u64::try_from(frames.0).unwrap_or(0));
-    if frames.0 < CHECKPOINT_FRAMES || frames.0 == frames.1 {
+    let shrunk = std::mem::take(&mut state.shrunk);
+    if !shrunk && (frames.0 < CHECKPOINT_FRAMES || frames.0 == frames.1) {
         return;
     }
     inner.readers().release_stale(inner.commits());
     Counters::add(&inner.counters().checkpoints, 1);
     let _ = checkpoint(&state.connection, "PRAGMA wal_checkpoint(PASSIVE)");
-    if frames.0 > TRUNCATE_FRAMES {
+    if shrunk || frames.0 > TRUNCATE_FRAMES {
         let _ = state.connection.busy_timeout(Duration::from_millis(20));
         let _ = checkpoint(&state.connection, "PRAGMA wal_checkpoint(TRUNCATE)");
         let _ = state.connection.busy_timeout(Duration::from_secs(5));

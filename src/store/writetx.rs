@@ -4,12 +4,12 @@
 //! logged. The request sees its own writes. Does not do: BEGIN, COMMIT, savepoints; those are `writer`.
 
 use super::changelog::SchemaChange;
-use super::connection::Budget;
+use super::connection::{self, Budget};
 use super::ops::OpSet;
 use super::options::SchemaSealer;
 use super::readers::{self, Reader};
 use super::rowclock::{Clock2, RowClock};
-use super::{StoreError, migrate, rows};
+use super::{StoreError, migrate, rows, space};
 use crate::kernel::ident::{CollectionId, FieldNumber, RecordId};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
@@ -19,6 +19,7 @@ use crate::schema::{Collection, Schema};
 use rusqlite::params;
 use std::cell::RefCell;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 
 /// One request inside a group commit.
@@ -39,6 +40,8 @@ pub struct WriteTx<'a> {
 pub(super) struct Outcome {
     /// Something unlogged was stored (a receipt).
     pub(super) stored: bool,
+    /// Pages were freed at the end of the file.
+    pub(super) shrunk: bool,
     /// Everything is to be rolled back though the request succeeds.
     pub(super) dry_run: bool,
 }
@@ -221,10 +224,20 @@ impl<'a> WriteTx<'a> {
         Ok(u64::try_from(gone).unwrap_or(0))
     }
 
-    /// Cuts the log, see [`super::TenantDb::truncate_log`].
-    pub(super) fn truncate_log(&mut self, before_ms: i64, bytes_max: u64) -> Result<u64, StoreError> {
+    /// Cuts one step of the log, see [`super::TenantDb::truncate_log`].
+    pub(super) fn cut_log(&mut self, keep_from: i64) -> Result<u64, StoreError> {
         self.outcome.stored = true;
-        self.paused(|tx| super::changelog::truncate(tx.reader.connection, before_ms, bytes_max))
+        self.paused(|tx| super::changelog::cut(tx.reader.connection, keep_from))
+    }
+
+    /// Frees up to `pages` at the end of the file; returns how many. The file is cut at the checkpoint that follows.
+    pub(super) fn shrink(&mut self, pages: u64) -> Result<u64, StoreError> {
+        (self.outcome.stored, self.outcome.shrunk) = (true, true);
+        self.paused(|tx| {
+            let before = tx.reader.free_pages()?;
+            connection::give_back(tx.reader.connection, pages)?;
+            Ok(before.saturating_sub(tx.reader.free_pages()?))
+        })
     }
 
     /// Rolls this request back when it ends, though its result is returned.
@@ -239,7 +252,8 @@ impl<'a> WriteTx<'a> {
     /// Runs a changing statement without the read budget: interrupting one would undo the whole group.
     fn paused<T>(&self, run: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.budget.pause();
-        let result = run(self);
+        let path = self.reader.connection.path().map(Path::new);
+        let result = run(self).map_err(|error| path.map_or(error.clone(), |path| space::explain(error, path)));
         self.budget.resume();
         if let Err(error) = &result
             && error.is_storage()

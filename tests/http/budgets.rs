@@ -241,3 +241,34 @@ async fn one_address_has_so_many_connections_and_no_more() {
     let metrics = String::from_utf8(server.anon().get("/metrics").await.has_status(200).body).unwrap();
     assert!(metrics.contains("\ntenantry_http_connections_refused_total "), "{metrics}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_that_deletions_made_counts_once_their_log_is_over() {
+    let (server, clock) = start("").await;
+    let (_, guest) = open(&server, "acme").await;
+    limit(&server, "acme", json!({ "storageBytes": 4_000_000 })).await;
+    let post = async || guest.post(NOTES, json!({ "text": "x".repeat(90_000) })).await;
+    let mut made = Vec::new();
+    let filled = async {
+        loop {
+            let answer = post().await;
+            if answer.status == 507 {
+                break;
+            }
+            made.push(answer.created()["id"].as_str().unwrap().to_owned());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), filled).await.expect("the storage is noticed");
+    for id in &made {
+        guest.delete(&format!("{NOTES}/{id}")).await.gone();
+    }
+    // Until then history and audit hold what the records were.
+    clock.advance_ms(31 * 86_400_000);
+    let emptied = async {
+        while post().await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), emptied).await.expect("the room is given back");
+}

@@ -22,6 +22,7 @@ async fn a_head_that_never_ends_is_cut_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_silent_connections_do_not_slow_the_others() {
     let server = TestServer::start().await;
+    let admin = notes(&server).await;
     let mut silent = Vec::new();
     for _ in 0..1_000 {
         silent.push(RawConnection::open(&server.url()).await);
@@ -29,6 +30,8 @@ async fn a_thousand_silent_connections_do_not_slow_the_others() {
     let others = async {
         for _ in 0..20 {
             server.anon().get("/livez").await.ok();
+            admin.post(NOTES, json!({ "text": "meanwhile" })).await.created();
+            admin.get(NOTES).await.ok();
         }
     };
     // Not a measure of speed: only that the silent ones hold nobody up for good.
@@ -258,4 +261,72 @@ async fn wrong_passwords_from_one_address_do_not_keep_the_owner_out() {
     }
     login("10.0.0.66", PASSWORD).await.has_status(429).problem("rate_limited");
     login("10.0.0.1", PASSWORD).await.ok();
+}
+
+/// One figure of the node's metrics.
+async fn metric(server: &TestServer, name: &str) -> u64 {
+    let text = String::from_utf8(server.anon().get("/metrics").await.body).unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// A connection that its client had closed was served to the end: the read behind it went on for up to ten seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_takes_its_read_along() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let body = json!({ "name": "notes", "type": "base",
+        "fields": [{ "name": "n", "type": "number" }, { "name": "m", "type": "number" }] });
+    admin.post("/api/collections", body).await.created();
+    // Compares every note with every other and finds none.
+    let rule = json!({ "listRule": "@collection.notes:a.n ?> @collection.notes:b.m" });
+    admin.patch("/api/collections/notes", rule).await.ok();
+    let lines: String = (0..12_000).map(|n| format!("{{\"n\":{n},\"m\":{}}}\n", n + 100_000)).collect();
+    admin.send_raw(Method::POST, "/api/collections/notes/import?format=ndjson", lines).await.ok();
+    let request = format!("GET /t/acme{NOTES} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let usage = async || {
+        let usage = server.node().get("/api/admin/usage?tenant=acme").await.ok();
+        usage["items"][0]["used"]["concurrentRequests"].as_u64().unwrap()
+    };
+    let left = async {
+        // Whoever leaves before the read has begun leaves nothing to stop; then once more.
+        while metric(&server, "tenantry_store_reads_cancelled_total").await == 0 {
+            let mut client = RawConnection::open(&server.url()).await;
+            client.send(request.as_bytes()).await;
+            while usage().await == 0 {
+                tokio::task::yield_now().await;
+            }
+            drop(client);
+            while usage().await > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, left).await.expect("the read ends with its client");
+    assert_eq!(metric(&server, "tenantry_store_reads_refused_total").await, 0, "none had to end by its budget");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_brought_in_is_bounded_in_size_and_in_silence() {
+    let toml = "[http]\nbody_timeout_ms = 300\ntenant_import_bytes_max = 1048576";
+    let server = TestServer::start_with(toml, Arc::new(SystemClock)).await;
+    let token = format!("Node {}", std::fs::read_to_string(server.folder().join("node.key")).unwrap());
+    let head = format!("POST /api/tenants/import?slug=acme HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n");
+    let mut silent = RawConnection::open(&server.url()).await;
+    silent.send(format!("{head}Content-Length: 1000\r\n\r\nSQLite").as_bytes()).await;
+    let said = silent.read_until(|_| false).await;
+    assert!(said.starts_with("HTTP/1.1 408") && said.contains("request_timeout"), "{said}");
+    let mut announced = RawConnection::open(&server.url()).await;
+    announced.send(format!("{head}Content-Length: 1048577\r\n\r\n").as_bytes()).await;
+    let said = announced.read_until(|_| false).await;
+    assert!(said.starts_with("HTTP/1.1 413") && said.contains("body_too_large"), "{said}");
+    let mut endless = RawConnection::open(&server.url()).await;
+    endless.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
+    for _ in 0..2 {
+        endless.send(format!("100000\r\n{}\r\n", "x".repeat(0x10_0000)).as_bytes()).await;
+    }
+    let said = endless.read_until(|_| false).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 413"), "{said}");
+    let transit = std::fs::read_dir(server.folder().join("transit")).unwrap().count();
+    assert_eq!(transit, 0, "what was refused is gone");
 }

@@ -1,19 +1,15 @@
-//! The doctor: is every file sound, does every log hold, how much room is left.
+//! The doctor of a running node.
 //!
-//! Keeps true: looking changes nothing and one ill tenant does not hide the next. Does not do: repair.
+//! Keeps true: looking changes nothing and one ill tenant does not hide the next. Does not do: looking; `services` does.
 
 use crate::http::extract::NodeVisitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
-use crate::kernel::ident::TenantId;
-use crate::services::tenants::{Registry, TenantQuery};
-use crate::store;
+use crate::services::doctor::{self, Finding};
+use crate::services::tenants::{Registry, TenantEntry, TenantState};
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-
-/// Free space below which the doctor complains, bytes.
-const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
 
 /// What the doctor needs.
 pub(crate) struct DoctorPart {
@@ -23,32 +19,36 @@ pub(crate) struct DoctorPart {
 
 /// `GET /api/admin/doctor`: `{checks:[{what, result, …}]}`; a result other than `ok` says what is wrong.
 pub(crate) async fn get_doctor(_: NodeVisitor, part: web::Data<DoctorPart>) -> Result<HttpResponse, Problem> {
-    let mut checks = vec![space(&part.folder)];
-    checks.push(check("the control database".to_owned(), part.folder.clone(), TenantId::control()).await);
-    let query = TenantQuery { per_page: usize::MAX, ..TenantQuery::default() };
-    for entry in part.registry.list(&query).items {
-        checks.push(check(format!("tenant {}", entry.slug), part.folder.clone(), entry.id.clone()).await);
+    let mut checks = vec![show(&doctor::check_space(&part.folder))];
+    let folder = part.folder.clone();
+    checks.push(look("the control database", move || doctor::check_control(&folder)).await);
+    for entry in part.registry.entries().into_iter().filter(|entry| has_file(entry)) {
+        let (folder, what) = (part.folder.clone(), format!("tenant {}", entry.slug));
+        let named = what.clone();
+        checks.push(look(&named, move || doctor::check_tenant(&folder, &entry.id, what)).await);
     }
     Ok(respond::json(&json!({ "checks": checks })))
 }
 
-fn space(folder: &std::path::Path) -> Value {
-    let result = match store::free_bytes(folder) {
-        Ok(free) if free >= FREE_BYTES_MIN => "ok".to_owned(),
-        Ok(free) => format!("{} MiB free", free / (1024 * 1024)),
-        Err(error) => error.to_string(),
-    };
-    json!({ "what": "free space", "result": result })
+/// Whether the tenant is neither coming nor going.
+fn has_file(entry: &TenantEntry) -> bool {
+    matches!(entry.state, TenantState::Active | TenantState::Suspended)
 }
 
-async fn check(what: String, folder: PathBuf, tenant: TenantId) -> Value {
-    match web::block(move || store::check_file(&folder, &tenant)).await {
-        Ok(Ok(report)) if report.is_healthy() => json!({
-            "what": what, "result": "ok", "bytes": report.bytes, "transactions": report.log_len, "files": report.files,
-            "records": report.records.iter().map(|(_, _, count)| count).sum::<u64>(),
-        }),
-        Ok(Ok(report)) => json!({ "what": what, "result": report.problems.join("; ") }),
-        Ok(Err(error)) => json!({ "what": what, "result": error.to_string() }),
+async fn look(what: &str, look: impl FnOnce() -> Finding + Send + 'static) -> Value {
+    match web::block(look).await {
+        Ok(finding) => show(&finding),
         Err(error) => json!({ "what": what, "result": error.to_string() }),
+    }
+}
+
+fn show(finding: &Finding) -> Value {
+    match &finding.result {
+        Ok(Some(report)) => json!({
+            "what": finding.what, "result": "ok", "bytes": report.bytes, "transactions": report.log_len,
+            "files": report.files, "records": report.records.iter().map(|(_, _, count)| count).sum::<u64>(),
+        }),
+        Ok(None) => json!({ "what": finding.what, "result": "ok" }),
+        Err(problem) => json!({ "what": finding.what, "result": problem }),
     }
 }

@@ -3,7 +3,7 @@
 //! Keeps true: every route here asks for a superuser before it looks at anything. Does not do: lifecycle, files.
 
 use crate::cache::kv::Kv;
-use crate::http::body::{self, Json};
+use crate::http::body::{self, BodyLimits, Json};
 use crate::http::extract::NodeVisitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
@@ -280,13 +280,14 @@ pub(crate) async fn export_tenant(
 pub(crate) async fn import_tenant(
     visitor: NodeVisitor,
     part: web::Data<TenantsPart>,
+    limits: web::Data<BodyLimits>,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let parameters = visitor.0.parameters();
     let text = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let (slug, name) = (slug_of(text("slug").as_deref(), "")?, text("name").unwrap_or_default());
     let transit = part.transit.fresh();
-    transit.receive(payload).await?;
+    visitor.0.outlast(transit.receive(visitor.0.request(), &limits, payload)).await?;
     let entry = part.registry.import(visitor.0.write_meta(), transit.path().to_owned(), slug, &name).await?;
     Ok(respond::json(&to_wire(&entry)))
 }

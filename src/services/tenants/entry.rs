@@ -12,7 +12,8 @@ use crate::kernel::value::Stored;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use crate::services::budget::TenantLimits;
-use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
+use crate::store::{self, Reader, StoreError, TenantDb, WriteMeta, WriteTx};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How an entry is to be written.
@@ -73,24 +74,29 @@ pub(super) async fn remove(control: &TenantDb, meta: WriteMeta, id: &TenantId) -
 
 /// Reads every entry.
 pub(super) async fn load_all(control: &TenantDb) -> Result<Vec<TenantEntry>, TenantError> {
-    control
-        .read(|reader| {
-            let collection = collection(reader.schema())?;
-            let mut ids = Vec::new();
-            let sql = format!("SELECT id FROM \"{}\"", collection.table());
-            reader.for_each(&sql, &[], &mut |row| {
-                ids.push(row.stored(0)?);
-                Ok(())
-            })?;
-            let mut entries = Vec::with_capacity(ids.len());
-            for id in ids.iter().filter_map(Stored::as_text) {
-                if let Some(image) = reader.find_record(&collection, id)? {
-                    entries.push(from_image(&collection, &image)?);
-                }
-            }
-            Ok(entries)
-        })
-        .await
+    control.read(|reader| read_all(reader)).await
+}
+
+/// Reads every entry of a folder that no node serves; changes nothing.
+pub fn read_entries(folder: &Path) -> Result<Vec<TenantEntry>, TenantError> {
+    store::read_file(folder, &TenantId::control(), read_all)
+}
+
+fn read_all(reader: &Reader<'_>) -> Result<Vec<TenantEntry>, TenantError> {
+    let collection = collection(reader.schema())?;
+    let mut ids = Vec::new();
+    let sql = format!("SELECT id FROM \"{}\"", collection.table());
+    reader.for_each(&sql, &[], &mut |row| {
+        ids.push(row.stored(0)?);
+        Ok(())
+    })?;
+    let mut entries = Vec::with_capacity(ids.len());
+    for id in ids.iter().filter_map(Stored::as_text) {
+        if let Some(image) = reader.find_record(&collection, id)? {
+            entries.push(from_image(&collection, &image)?);
+        }
+    }
+    Ok(entries)
 }
 
 fn write(tx: &mut WriteTx<'_>, entry: &TenantEntry, how: Save) -> Result<(), TenantError> {

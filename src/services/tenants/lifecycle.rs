@@ -342,14 +342,17 @@ async fn finish<T: Send + 'static>(
 }
 
 /// Removes what a crash left half made or half removed. Runs at start, before anybody asks.
-pub(super) async fn repair(registry: &Registry) -> Result<(), TenantError> {
+pub(super) async fn repair(registry: &Registry) {
     for entry in registry.0.directory.entries() {
         if matches!(entry.state, TenantState::Creating | TenantState::Deleting) {
             tracing::warn!(tenant.id = %entry.id, tenant.slug = %entry.slug, state = entry.state.as_str(), "removing a leftover");
-            tear_down(&registry.0, WriteMeta::system("repair"), &entry.id).await?;
+            let torn_down = tear_down(&registry.0, WriteMeta::system("repair"), &entry.id).await;
+            if let Err(error) = torn_down {
+                // On a full disk, say. It answers nobody, and the next start tries again.
+                tracing::warn!(tenant.id = %entry.id, %error, "a leftover could not be removed");
+            }
         }
     }
-    Ok(())
 }
 
 /// Creates the tenant that answers when none is named.

@@ -17,6 +17,7 @@ pub mod system;
 pub(crate) mod tests;
 
 pub use directory::{BlueprintRef, TenantEntry, TenantState};
+pub use entry::read_entries;
 pub use error::TenantError;
 pub use lifecycle::{Contents, CreateTenant, Fill, RenameTenant};
 pub use registry::{MAIN, Registry, RegistryOptions, TenantPage, TenantQuery, TenantReport};

@@ -123,7 +123,7 @@ impl Registry {
         for entry in entry::load_all(&registry.0.control).await? {
             registry.0.directory.put(Arc::new(entry));
         }
-        lifecycle::repair(&registry).await?;
+        lifecycle::repair(&registry).await;
         if registry.0.directory.find_slug(MAIN).is_none() {
             lifecycle::create_main(&registry).await?;
         }

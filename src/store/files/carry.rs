@@ -108,13 +108,17 @@ fn begin_packing(database: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// As many pages as a file can have.
+const ALL_PAGES: u64 = u32::MAX as u64;
+
 /// Takes the files out of the closed database `database` and puts them under `root`.
 pub(in crate::store) fn unpack(database: &Path, root: &Path) -> Result<(), StoreError> {
     let connection = Connection::open_with_flags(database, connection::write_flags())?;
     connection.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA synchronous=OFF; PRAGMA journal_mode=DELETE;")?;
     if connection.query_row(EXISTS, [], |row| row.get::<_, i64>(0))? > 0 {
         write_all(&connection, root)?;
-        connection.execute_batch("DROP TABLE _tn_files; PRAGMA incremental_vacuum;")?;
+        connection.execute_batch("DROP TABLE _tn_files;")?;
+        connection::give_back(&connection, ALL_PAGES)?;
     }
     connection.close().map_err(|(_, error)| error)?;
     Ok(())

@@ -10,7 +10,7 @@ use crate::kernel::value::Stored;
 use crate::schema::Schema;
 use crate::schema::field::FieldKind;
 use crate::store::changelog::LogOp;
-use crate::store::tenant::file_path;
+use crate::store::table::file_path;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs;

@@ -1,6 +1,7 @@
 //! The table of open handles: bounds, sharing, idle close, use.
 
 use super::support::*;
+use crate::kernel::limits;
 use crate::store::{StoreError, Tenants, WriteMeta};
 use std::sync::Arc;
 
@@ -138,4 +139,36 @@ async fn a_closing_store_writes_what_is_queued_and_refuses_the_rest() {
     }
     assert_eq!(count(&tenant, &notes).await, stored);
     assert!(matches!(insert(&tenant, &notes, "late", "late").await, Err(StoreError::Closing)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handles_in_use_are_bounded_too_and_one_more_waits_for_a_place() {
+    const OPEN: usize = 3;
+    let fixture = fixture_with(|options| {
+        options.open_max = OPEN;
+        options.open_wait = std::time::Duration::ZERO;
+    });
+    let names: Vec<_> = (0..=OPEN + limits::OPEN_TENANTS_HEADROOM).map(|number| id(&format!("t{number}"))).collect();
+    for name in &names {
+        drop(fixture.tenants.create(name).await.unwrap());
+    }
+    assert!(fixture.tenants.open_len() <= OPEN + limits::OPEN_TENANTS_HEADROOM, "{}", fixture.tenants.open_len());
+    let (last, others) = names.split_last().unwrap();
+    assert!(fixture.tenants.close(last).await);
+    let mut held = Vec::new();
+    for name in others {
+        held.push(fixture.tenants.open(name).await.unwrap());
+    }
+    for _ in 0..3 {
+        let refused = fixture.tenants.open(last).await;
+        assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    }
+    assert_eq!(fixture.tenants.open_len(), others.len(), "a refused opening leaves nothing");
+    // Whoever asks for names holds nobody open.
+    assert_eq!(fixture.tenants.list_open().len(), others.len());
+    held.pop();
+    fixture.tenants.open(last).await.unwrap();
+    held.clear();
+    fixture.tenants.sweep().await;
+    assert!(fixture.tenants.open_len() <= OPEN);
 }

@@ -309,3 +309,46 @@ async fn a_read_that_panics_has_the_tenant_checked_and_leaves_the_connection_gua
     let _: Result<crate::store::Written<()>, StoreError> = tenant.write(meta(), |_| panic!("on purpose")).await;
     until(|| fixture.tenants.stats().panic_checks == 2).await;
 }
+
+/// Every read that was not quick took a thread of the node's pool and waited there for a connection, so that one busy
+/// tenant left no thread to anybody else: to their reads, to opening their files, to hashing passwords.
+#[test]
+fn one_tenants_slow_reads_leave_the_threads_to_the_others() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).max_blocking_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let fixture = fixture_with(|options| {
+            (options.readers_max, options.read_inline_steps, options.read_steps_max) = (2, 1_000, u64::MAX);
+            (options.read_deadline, options.reader_wait) = (Duration::from_secs(600), Duration::from_secs(600));
+        });
+        let (noisy, _) = tenant_with_notes(&fixture, "noisy").await;
+        let (quiet, _) = tenant_with_notes(&fixture, "quiet").await;
+        tenant_with_notes(&fixture, "cold").await;
+        turn_over(&noisy);
+        let endless = || {
+            let tenant = noisy.clone();
+            Box::pin(async move {
+                tenant.read::<_, StoreError, _>(|reader| reader.find_one(ENDLESS, &[], |row| row.stored(0))).await
+            })
+        };
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut waiting: Vec<_> = (0..2 + limits::READERS_WAITING_MAX).map(|_| endless()).collect();
+        for read in &mut waiting {
+            assert!(read.as_mut().poll(&mut context).is_pending());
+        }
+        let refused = endless().await;
+        assert!(matches!(refused, Err(StoreError::Busy)), "whoever is too many is told at once: {refused:?}");
+        let others = async {
+            let sum =
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 20000) SELECT sum(x) FROM n";
+            let read: Result<_, StoreError> =
+                quiet.read(move |reader| reader.find_one(sum, &[], |row| row.stored(0))).await;
+            assert_eq!(read.unwrap(), Some(Stored::Integer(200_010_000)));
+            assert!(fixture.tenants.close(&id("cold")).await);
+            fixture.tenants.open(&id("cold")).await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(120), others).await.expect("the others are served");
+        drop(waiting);
+        until(|| noisy.stats().readers_busy == 0).await;
+    });
+}

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::kernel::ident::NodeId;
-use crate::store::{StoreError, Tenants, check_file, free_bytes};
+use crate::store::{StoreError, Tenants, WriteTx, check_file, free_bytes};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -210,4 +210,61 @@ async fn a_file_is_neither_opened_nor_swapped_while_its_last_handle_lets_go() {
     assert_eq!(closes(), 1, "the handle before was closed first");
     sweeping.await.unwrap();
     assert_eq!(count(&opened, &notes).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_deleted_records_took_goes_back_to_the_disk() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let long = "x".repeat(100_000);
+    for number in 0..60 {
+        insert(&tenant, &notes, &format!("n{number}"), &format!("{number}{long}")).await.unwrap();
+    }
+    for number in 0..60 {
+        let collection = Arc::clone(&notes);
+        let delete = move |tx: &mut WriteTx<'_>| tx.delete(&collection, &record_id(&format!("n{number}")));
+        tenant.write::<_, StoreError, _>(meta(), delete).await.unwrap();
+    }
+    // The log still holds what they were; it goes when its time is over.
+    tenant.truncate_log(i64::MAX >> 16, u64::MAX).await.unwrap();
+    let held = tenant.database_bytes().await;
+    assert!(held > 10_000_000, "{held}");
+    assert!(tenant.shrink().await.unwrap() > 2_000);
+    turn_over(&tenant);
+    let held = tenant.database_bytes().await;
+    assert!(held < 2_000_000, "{held}");
+    assert_eq!(tenant.shrink().await.unwrap(), 0, "some free pages are kept for the next writes");
+    insert(&tenant, &notes, "a", "goes on").await.unwrap();
+    assert_eq!(count(&tenant, &notes).await, 1);
+}
+
+/// An import looked at the pages alone: a log that was tampered with came in, and a stamp at the end of time stopped the
+/// clock of the tenant for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_log_does_not_hold_or_is_of_the_future_is_not_brought_in() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for name in ["a", "b", "c"] {
+        insert(&tenant, &notes, name, name).await.unwrap();
+    }
+    let export = fixture.folder.path().join("export.tenant");
+    fixture.tenants.export(&id("one"), &export).await.unwrap();
+    for (number, (forgery, said)) in [
+        ("DELETE FROM _tn_tx WHERE lsn = 2", "its log does not hold"),
+        ("UPDATE _tn_tx SET body = (SELECT body FROM _tn_tx WHERE lsn = 1) WHERE lsn = 3", "its log does not hold"),
+        ("UPDATE _tn_origin SET hlc = 9223372036854775807", "in the future"),
+        ("UPDATE _tn_tx SET hlc = 9223372036854775807 WHERE lsn = 4", "in the future"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let forged = fixture.folder.path().join(format!("forged{number}.tenant"));
+        std::fs::copy(&export, &forged).unwrap();
+        rusqlite::Connection::open(&forged).unwrap().execute(forgery, []).unwrap();
+        let refused = fixture.tenants.import(&id("two"), &forged).await;
+        let refused = refused.expect_err(forgery).to_string();
+        assert!(refused.contains(said), "{forgery}: {refused}");
+        assert!(!fixture.tenants.exists(&id("two")));
+    }
+    fixture.tenants.import(&id("two"), &export).await.unwrap();
 }

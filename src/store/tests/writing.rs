@@ -486,3 +486,22 @@ async fn a_page_of_changes_ends_when_its_bytes_are_many() {
     insert(&tenant, &notes, "g", &huge).await.unwrap();
     assert_eq!(tenant.changes(7, 1_000).await.unwrap().len(), 1, "one comes whatever its size");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_cut_to_the_records_that_fit() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for number in 0..200 {
+        insert(&tenant, &notes, &format!("n{number}"), &format!("{number}{}", "x".repeat(1_000))).await.unwrap();
+    }
+    // A file is looked at by its size, without its log of writes.
+    drop(tenant);
+    assert!(fixture.tenants.close(&id("one")).await);
+    let tenant = fixture.tenants.open(&id("one")).await.unwrap();
+    // Each body is 1,000 bytes and a little: 50,000 hold no more than 49 of them.
+    assert!(tenant.truncate_log(0, 50_000).await.unwrap() > 140);
+    let left = tenant.changes(0, 1_000).await.unwrap();
+    assert!((40..50).contains(&left.len()), "{}", left.len());
+    assert_eq!(left.last().unwrap().lsn, 201);
+    assert_eq!(tenant.truncate_log(0, 50_000).await.unwrap(), 0);
+}
