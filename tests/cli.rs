@@ -203,6 +203,114 @@ fn lifecycle(folder: &Path) {
     code(&data(&["doctor"]), 0);
 }
 
+/// Overwrites all of a database but its first pages.
+fn damage(file: &Path, pages: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[pages * 4_096..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// The doctor served the folder for the look, which repaired, made folders that were mistyped, and stopped at a control
+/// database that was damaged.
+#[test]
+fn the_doctor_looks_at_a_folder_that_nobody_serves_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let data = |args: &[&str]| run(folder.path(), &[args, &["--data-dir", "data"]].concat());
+    let said = code(&data(&["doctor"]), 4);
+    assert!(said.contains("control.db") && said.contains("--data-dir"), "{said}");
+    assert!(!folder.path().join("data").exists(), "a mistyped folder is not made");
+    for slug in ["acme", "beta"] {
+        code(&data(&["tenant", "create", slug]), 0);
+    }
+    let said = code(&data(&["doctor"]), 0);
+    assert!(said.contains("ok   tenant acme") && said.contains("ok   the control database"), "{said}");
+    let shown = code(&data(&["tenant", "show", "acme"]), 0);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let id = shown["id"].as_str().unwrap();
+    damage(&folder.path().join("data/tenants").join(id).join("data.db"), 10);
+    let said = code(&data(&["doctor"]), 6);
+    assert!(said.contains("FAIL tenant acme") && said.contains("ok   tenant beta"), "{said}");
+    damage(&folder.path().join("data/control.db"), 1);
+    let said = code(&data(&["doctor"]), 6);
+    assert!(said.contains("FAIL the control database") && said.contains(id), "{said}");
+    assert!(said.matches("ok   tenant").count() >= 2, "what is sound is still told: {said}");
+}
+
+/// The lines of the demo's output that are commands, as a shell would read them.
+fn printed_commands(said: &str) -> Vec<Vec<String>> {
+    let joined = said.replace("\\\n", " ");
+    let commands = joined.lines().filter_map(|line| line.trim().strip_prefix("curl "));
+    commands.map(|line| line.split('\'').skip(1).step_by(2).map(str::to_owned).collect()).collect()
+}
+
+/// Runs one of them.
+fn perform(command: &[String]) -> serde_json::Value {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    runtime.block_on(async {
+        let request = match command {
+            [url] => client.get(url),
+            [url, header, body] => {
+                let (name, value) = header.split_once(": ").unwrap();
+                client.post(url).header(name, value).body(body.clone())
+            }
+            other => panic!("{other:?}"),
+        };
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{command:?}");
+        response.json().await.unwrap()
+    })
+}
+
+/// `serve --demo` with so many players; the standard output is read once it ended.
+fn demo(folder: &Path, players: &str) -> Child {
+    let args = ["serve", "--demo", "--demo-players", players, "--listen", "127.0.0.1:0", "--data-dir", "data"];
+    tenantry(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: &mut Child) -> Option<i32> {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn the_demo_does_what_it_prints_and_can_be_stopped_while_it_fills() {
+    tenantry::tls::install_provider();
+    let folder = TempDir::new().unwrap();
+    let mut child = demo(folder.path(), "2000000");
+    let tenants = folder.path().join("data/tenants");
+    // `main` and the one that is being filled.
+    while std::fs::read_dir(&tenants).map_or(0, Iterator::count) < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    assert_eq!(end(&mut child), Some(0), "a signal while filling");
+
+    for first in [true, false] {
+        let mut child = demo(folder.path(), "300");
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while printed_commands(&said).last().is_none_or(|command| command.len() != 3) {
+            said.push_str(&lines.next().expect("three commands").unwrap());
+            said.push('\n');
+        }
+        assert_eq!(said.contains("(shown this once)"), first, "{said}");
+        let commands = printed_commands(&said);
+        assert_eq!(commands.len(), 3, "{said}");
+        for command in &commands[..2] {
+            assert!(perform(command)["totalItems"].as_u64().unwrap() > 0, "{command:?}");
+        }
+        let export = ["records", "export", "players", "--tenant", "demo-org", "--data-dir", "data"];
+        let players = code(&run(folder.path(), &export), 0);
+        assert_eq!(players.lines().count(), 300, "what was cut off is gone, not counted twice");
+        if first {
+            assert!(perform(&commands[2])["token"].is_string());
+        }
+        assert_eq!(end(&mut child), Some(0));
+    }
+}
+
 #[test]
 fn tenants_live_and_die_without_a_running_node() {
     lifecycle(TempDir::new().unwrap().path());

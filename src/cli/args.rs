@@ -92,6 +92,9 @@ pub(super) struct ServeArgs {
     /// Make a superuser, an empty tenant `main` and a tenant `demo-org` with sample data, if they are not there
     #[arg(long)]
     pub(super) demo: bool,
+    /// Players in the sample data; for tests, which need no 20,000 of them
+    #[arg(long, hide = true, requires = "demo")]
+    pub(super) demo_players: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,8 +7,8 @@ use crate::app::{DEMO_EMAIL, DEMO_TENANT, RunningNode};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
 
-/// Makes what is missing and prints how to go on.
-pub(super) async fn prepare(node: &RunningNode) -> Result<(), Failure> {
+/// Makes what is missing, with so many players if it is said how many, and prints how to go on.
+pub(super) async fn prepare(node: &RunningNode, players: Option<usize>) -> Result<(), Failure> {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("sample data {wide_bar} {pos}/{len} records") {
         bar.set_style(style);
@@ -18,7 +18,7 @@ pub(super) async fn prepare(node: &RunningNode) -> Result<(), Failure> {
         shown.set_length(total as u64);
         shown.set_position(done as u64);
     };
-    let password = node.prepare_demo(Arc::new(progress)).await?;
+    let password = node.prepare_demo(players, Arc::new(progress)).await?;
     bar.finish_and_clear();
     let url = node.url();
     if let Some(password) = &password {

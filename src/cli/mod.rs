@@ -2,7 +2,8 @@
 //!
 //! Keeps true: every command goes through the same HTTP routes as any other client, so nothing can be done here that is
 //! not checked there. If no node serves the folder, one is started on a loopback port for the length of the command;
-//! the folder's lock keeps two apart. Does not do: opening databases.
+//! the folder's lock keeps two apart; only the doctor looks at such a folder itself, because a node that starts repairs.
+//! Does not do: opening databases.
 
 #[macro_use]
 mod say;
@@ -12,6 +13,7 @@ mod cache;
 mod client;
 mod commands;
 mod demo;
+mod doctor;
 mod outcome;
 mod schema;
 mod usage;
