@@ -4,6 +4,7 @@
 //! must be the answer past it. The child is this test's own executable, which runs the real node with a planned failure.
 
 use super::KillAt;
+use super::disk::{SmallDisk, skip};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read as _};
@@ -37,7 +38,7 @@ pub(super) async fn serve(folder: &Path, point: Option<FaultPoint>) {
 }
 
 /// A running child.
-struct Node {
+pub(super) struct Node {
     child: Child,
     input: Option<ChildStdin>,
     url: String,
@@ -46,7 +47,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(folder: &Path, point: &str) -> Self {
+    pub(super) fn start(folder: &Path, point: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["node", folder.to_str().unwrap(), point, "0"])
             .stdin(Stdio::piped())
@@ -79,12 +80,25 @@ impl Node {
         Some((source.unwrap_or_default(), body))
     }
 
-    async fn get(&self, path: &str) -> (String, Value) {
+    pub(super) async fn get(&self, path: &str) -> (String, Value) {
         self.ask(Method::GET, path, false, None).await.unwrap_or_else(|| panic!("{path}: the node is gone"))
     }
 
-    async fn send(&self, method: Method, path: &str, body: Value) -> Option<Value> {
+    pub(super) async fn send(&self, method: Method, path: &str, body: Value) -> Option<Value> {
         self.ask(method, path, false, Some(&body)).await.map(|(_, body)| body)
+    }
+
+    /// The status of the answer; `None` if the node died meanwhile.
+    pub(super) async fn status(&self, method: Method, path: &str, body: Option<Value>) -> Option<u16> {
+        let request = self.request(method, path);
+        let request = body.iter().fold(request, |request, body| request.json(body));
+        Some(request.send().await.ok()?.status().as_u16())
+    }
+
+    /// Begins a request as the node's administrator.
+    pub(super) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        request.header("authorization", format!("Node {}", self.key))
     }
 
     /// Every read twice, so that it is kept and worth a place on disk.
@@ -109,13 +123,13 @@ impl Node {
     }
 
     /// An orderly end.
-    fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         drop(self.input.take());
         assert!(self.child.wait().unwrap().success(), "the node did not stop cleanly");
     }
 
     /// A power cut.
-    fn kill(mut self) {
+    pub(super) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -158,7 +172,6 @@ async fn write(node: &Node, n: usize, title: &str) -> Option<Value> {
 
 /// Everything about the cache.
 pub(super) async fn all() {
-    tenantry::tls::install_provider();
     kills().await;
     swaps().await;
     full_disk().await;
@@ -282,16 +295,7 @@ async fn full_disk() {
     let cache = folder.join("cache");
     std::fs::remove_dir_all(&cache).unwrap();
     std::fs::create_dir(&cache).unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
-        .arg(&cache)
-        .stderr(Stdio::null())
-        .status();
-    if !mount.is_ok_and(|status| status.success()) {
-        println!("crash: SKIPPED the full cache disk: no right to mount a small tmpfs here");
-        return;
-    }
-    let unmount = Unmount(cache.clone());
+    let Some(mounted) = SmallDisk::mount(&cache, "8m") else { return skip("the full cache disk") };
     let node = Node::start(folder, "none");
     node.warm().await;
     std::fs::write(cache.join("ballast"), vec![0_u8; 16 * 1024 * 1024]).unwrap_err();
@@ -318,7 +322,7 @@ async fn full_disk() {
     let node = Node::start(folder, "none");
     assert!(node.check("after a full cache disk").await > 0, "the healed disk tier is used");
     node.stop();
-    drop(unmount);
+    drop(mounted);
     println!("crash: a full cache disk degrades, answers stay right, and it heals");
 }
 
@@ -333,12 +337,4 @@ async fn until(node: &Node, state: &str, mut meanwhile: impl AsyncFnMut(&Node)) 
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the disk tier was never {state}");
-}
-
-struct Unmount(PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is not as expected")]
 
 mod cache;
+mod disk;
+mod lifecycle;
 
 use serde_json::json;
 use std::collections::HashSet;
@@ -18,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tenantry::kernel::clock::SystemClock;
-use tenantry::kernel::error::{Code, Fault};
 use tenantry::kernel::ident::{NodeId, RecordId, TenantId};
 use tenantry::kernel::random::{Random, SystemRandom, below, lowercase_id};
 use tenantry::kernel::value::Stored;
@@ -27,7 +28,7 @@ use tenantry::schema::record::RecordImage;
 use tenantry::schema::{Collection, definition};
 use tenantry::store::{
     Commit, CommitObserver, FaultPoint, Faults, Injected, StoreError, StoreOptions, TenantDb, Tenants, WriteMeta,
-    check_file, describe_in_scratch, free_bytes,
+    check_file, describe_in_scratch,
 };
 
 const RANDOM_ROUNDS: usize = 70;
@@ -50,13 +51,27 @@ fn main() -> ExitCode {
     if arguments.iter().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    let began = Instant::now();
-    // `cargo test --test crash cache` runs that part alone.
-    if !arguments.iter().any(|argument| argument == "cache") {
-        kills(&runtime);
-        full_disk(&runtime);
+    if let Some(code) = disk::run_with_right_to_mount() {
+        return code;
     }
-    runtime.block_on(cache::all());
+    tenantry::tls::install_provider();
+    let began = Instant::now();
+    // `cargo test --test crash cache` runs that part alone; `lifecycle`, `disk` and `writes` likewise.
+    let parts = ["writes", "disk", "lifecycle", "cache"];
+    let alone = parts.iter().find(|part| arguments.iter().any(|argument| argument == *part));
+    let wanted = |part: &str| alone.is_none_or(|alone| *alone == part);
+    if wanted("writes") {
+        kills(&runtime);
+    }
+    if wanted("disk") {
+        disk::full(&runtime);
+    }
+    if wanted("lifecycle") {
+        runtime.block_on(lifecycle::kills());
+    }
+    if wanted("cache") {
+        runtime.block_on(cache::all());
+    }
     println!("crash: all held, {:.1} s", began.elapsed().as_secs_f64());
     ExitCode::SUCCESS
 }
@@ -137,6 +152,7 @@ fn point_named(name: &str) -> Option<FaultPoint> {
         "before_commit" => Some(FaultPoint::BeforeCommit),
         "after_commit" => Some(FaultPoint::AfterCommit),
         "in_observer" => Some(FaultPoint::InObserver),
+        "before_rename" => Some(FaultPoint::BeforeRename),
         _ => None,
     }
 }
@@ -198,19 +214,30 @@ fn one_round(folder: &Path, point: &str, after: i64, random: &dyn Random) -> Vec
         .spawn()
         .unwrap();
     let output = child.stdout.take().unwrap();
+    let (first, began) = std::sync::mpsc::channel::<()>();
     let reader = std::thread::spawn(move || {
-        // A line that the kill cut in half was written after an acknowledgement too, but its id is unknown.
-        let lines: Vec<String> = BufReader::new(output).lines().map_while(Result::ok).collect();
-        lines.into_iter().filter(|line| line.len() == 12).collect::<Vec<_>>()
+        let mut ids = Vec::new();
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            // A line that the kill cut in half was written after an acknowledgement too, but its id is unknown.
+            if line.len() == 12 {
+                ids.push(line);
+            }
+            let _ = first.send(());
+        }
+        ids
     });
     if point == "random" {
-        let pause = Duration::from_millis(20 + below(random, 180));
+        // The moment is drawn from the first acknowledgement on: before it the child only starts.
+        began.recv().expect("a child that acknowledges");
+        let pause = Duration::from_millis(below(random, 150));
         let (_never, wait) = std::sync::mpsc::channel::<()>();
         let _ = wait.recv_timeout(pause);
         child.kill().unwrap();
     }
     child.wait().unwrap();
-    reader.join().unwrap()
+    let ids = reader.join().unwrap();
+    assert!(point != "random" || !ids.is_empty(), "a random kill before any write was acknowledged");
+    ids
 }
 
 fn verify(runtime: &tokio::runtime::Runtime, folder: &Path, acknowledged: &HashSet<String>, what: &str) {
@@ -245,55 +272,4 @@ async fn all_ids(tenant: &TenantDb) -> HashSet<String> {
         Ok::<_, StoreError>(ids)
     });
     read.await.unwrap()
-}
-
-/// A file system of its own that fills up: refused with the right code, reads go on, recovers when there is room.
-fn full_disk(runtime: &tokio::runtime::Runtime) {
-    let mount = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
-        .arg(mount.path())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        println!("crash: SKIPPED the full-disk test: no right to mount a small tmpfs here");
-        return;
-    }
-    let result = std::panic::catch_unwind(|| runtime.block_on(fill(mount.path())));
-    let _ = Command::new("umount").arg("-l").arg(mount.path()).status();
-    assert!(result.is_ok(), "the full-disk test failed");
-}
-
-async fn fill(folder: &Path) {
-    set_up(folder).await;
-    let ballast = folder.join("ballast");
-    std::fs::write(&ballast, vec![0_u8; 2 * 1024 * 1024]).unwrap();
-    let tenants = Tenants::start(options(folder)).unwrap();
-    let tenant = tenants.open(&tenant_id()).await.unwrap();
-    let pairs = tenant.schema().find("pairs").unwrap().clone();
-    let mut stored = HashSet::new();
-    let refused = loop {
-        let id = format!("full{:08}", stored.len());
-        match write_pair(&tenant, &pairs, &id, 5_000).await {
-            Ok(()) => stored.insert(id),
-            Err(error) => break error,
-        };
-        assert!(stored.len() < 10_000, "the disk never filled up");
-    };
-    assert_eq!(refused.code(), Code::StorageFull, "{refused}");
-    let found = all_ids(&tenant).await;
-    assert_eq!(found.len(), stored.len() * 2, "reads go on, and the refused write left nothing");
-    assert!(write_pair(&tenant, &pairs, "stillfull000", 5_000).await.is_err());
-    std::fs::remove_file(&ballast).unwrap();
-    assert!(free_bytes(folder).unwrap() > 0);
-    for number in 0..20 {
-        write_pair(&tenant, &pairs, &format!("room{number:08}"), 5_000).await.unwrap();
-    }
-    drop(tenant);
-    tenants.shutdown().await;
-    let report = check_file(folder, &tenant_id()).unwrap();
-    assert!(report.is_healthy(), "{:?}", report.problems);
-    assert_eq!(report.records[0].2, u64::try_from((stored.len() + 20) * 2).unwrap());
-    println!("crash: a full disk refuses, keeps answering and recovers");
 }

@@ -1,0 +1,160 @@
+//! Disks that are full: refused with the right code, reads go on, a restart is possible, recovers when there is room.
+//!
+//! A small file system is mounted for it. Who may not mount does it in a user namespace of their own (`unshare`); where
+//! that is not possible either the part is skipped and says so, and is a failure if `TENANTRY_CI` is set: `.ci/run` sets
+//! it, so the gate cannot pass without.
+
+use super::cache::Node;
+use super::{all_ids, options, set_up, tenant_id, write_pair};
+use reqwest::Method;
+use serde_json::json;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use tenantry::kernel::error::{Code, Fault};
+use tenantry::store::{Tenants, check_file, free_bytes};
+
+/// Set in the process that runs in a namespace.
+const IN_NAMESPACE: &str = "TENANTRY_CRASH_NAMESPACE";
+
+/// A small file system, unmounted when dropped.
+pub(super) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`: no right to.
+    pub(super) fn mount(folder: &Path, size: &str) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then(|| Self(folder.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Runs this test again where it may mount, if here it may not; its exit code.
+pub(super) fn run_with_right_to_mount() -> Option<ExitCode> {
+    let folder = tempfile::tempdir().unwrap();
+    if std::env::var_os(IN_NAMESPACE).is_some() || SmallDisk::mount(folder.path(), "1m").is_some() {
+        return None;
+    }
+    let unshare = |program: &Path| {
+        let mut command = Command::new("unshare");
+        command.arg("-rm").arg(program).env(IN_NAMESPACE, "1");
+        command
+    };
+    if !unshare(Path::new("true")).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let status = unshare(&std::env::current_exe().unwrap()).args(std::env::args_os().skip(1)).status().unwrap();
+    Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A part that cannot be run here.
+pub(super) fn skip(part: &str) {
+    assert!(std::env::var_os("TENANTRY_CI").is_none(), "{part} cannot be tested: no right to mount a small tmpfs");
+    println!("crash: SKIPPED {part}: no right to mount a small tmpfs here");
+}
+
+pub(super) fn full(runtime: &tokio::runtime::Runtime) {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(folder.path(), "6m") else { return skip("the full disk") };
+    runtime.block_on(fill(folder.path()));
+    drop(disk);
+    let Some(disk) = SmallDisk::mount(folder.path(), "32m") else { return skip("the full disk") };
+    runtime.block_on(restart(folder.path()));
+    drop(disk);
+}
+
+/// Takes what room there is, to the last byte.
+fn take_all(ballast: &Path) {
+    std::fs::write(ballast, vec![0_u8; 64 * 1024 * 1024]).unwrap_err();
+}
+
+async fn fill(folder: &Path) {
+    set_up(folder).await;
+    let ballast = folder.join("ballast");
+    std::fs::write(&ballast, vec![0_u8; 2 * 1024 * 1024]).unwrap();
+    let tenants = Tenants::start(options(folder)).unwrap();
+    let tenant = tenants.open(&tenant_id()).await.unwrap();
+    let pairs = tenant.schema().find("pairs").unwrap().clone();
+    let mut stored = HashSet::new();
+    let refused = loop {
+        let id = format!("full{:08}", stored.len());
+        match write_pair(&tenant, &pairs, &id, 5_000).await {
+            Ok(()) => stored.insert(id),
+            Err(error) => break error,
+        };
+        assert!(stored.len() < 10_000, "the disk never filled up");
+    };
+    assert_eq!(refused.code(), Code::StorageFull, "{refused}");
+    let found = all_ids(&tenant).await;
+    assert_eq!(found.len(), stored.len() * 2, "reads go on, and the refused write left nothing");
+    assert!(write_pair(&tenant, &pairs, "stillfull000", 5_000).await.is_err());
+    std::fs::remove_file(&ballast).unwrap();
+    assert!(free_bytes(folder).unwrap() > 0);
+    for number in 0..20 {
+        write_pair(&tenant, &pairs, &format!("room{number:08}"), 5_000).await.unwrap();
+    }
+    drop(tenant);
+    tenants.shutdown().await;
+    let report = check_file(folder, &tenant_id()).unwrap();
+    assert!(report.is_healthy(), "{:?}", report.problems);
+    assert_eq!(report.records[0].2, u64::try_from((stored.len() + 20) * 2).unwrap());
+
+    // Opening needs a little room of its own, which SQLite reports as an I/O error. What the look left beside the file
+    // (it may not remove it) would be that room.
+    for suffix in ["-shm", "-wal"] {
+        let _ = std::fs::remove_file(folder.join(format!("tenants/{}/data.db{suffix}", tenant_id())));
+    }
+    take_all(&ballast);
+    let tenants = Tenants::start(options(folder)).unwrap();
+    let refused = tenants.open(&tenant_id()).await.expect_err("no room for the shared memory");
+    assert_eq!(refused.code(), Code::StorageFull, "{refused}");
+    std::fs::remove_file(&ballast).unwrap();
+    let tenant = tenants.open(&tenant_id()).await.unwrap();
+    assert_eq!(all_ids(&tenant).await.len(), (stored.len() + 20) * 2);
+    drop(tenant);
+    tenants.shutdown().await;
+    println!("crash: a full disk refuses, keeps answering and recovers");
+}
+
+/// A node that is killed on a full disk starts again on it.
+async fn restart(folder: &Path) {
+    const NOTES: &str = "api/collections/notes/records";
+    let note = || Some(json!({"text": "x"}));
+    let node = Node::start(folder, "none");
+    for slug in ["open", "cold"] {
+        node.send(Method::POST, "/api/tenants", json!({"slug": slug, "name": slug})).await.unwrap();
+        let body = json!({"name": "notes", "type": "base", "fields": [{"name": "text", "type": "text"}]});
+        node.send(Method::POST, &format!("/t/{slug}/api/collections"), body).await.unwrap();
+        assert_eq!(node.status(Method::POST, &format!("/t/{slug}/{NOTES}"), note()).await, Some(200));
+    }
+    take_all(&folder.join("ballast"));
+    node.kill();
+    let node = Node::start(folder, "none");
+    for slug in ["open", "cold"] {
+        let path = format!("/t/{slug}/{NOTES}");
+        let read = node.status(Method::GET, &path, None).await.unwrap();
+        assert!([200, 507].contains(&read), "reading {slug}: {read}");
+        let mut written = 200;
+        for _ in 0..10_000 {
+            written = node.status(Method::POST, &path, note()).await.unwrap();
+            if written != 200 {
+                break;
+            }
+        }
+        assert_eq!(written, 507, "writing to {slug}");
+    }
+    std::fs::remove_file(folder.join("ballast")).unwrap();
+    for slug in ["open", "cold"] {
+        let path = format!("/t/{slug}/{NOTES}");
+        assert_eq!(node.status(Method::POST, &path, note()).await, Some(200));
+        assert!(node.get(&path).await.1["totalItems"].as_u64().unwrap() >= 2);
+    }
+    node.stop();
+    println!("crash: a node killed on a full disk starts again on it");
+}
