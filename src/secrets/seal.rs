@@ -1,7 +1,8 @@
 //! Secrets at rest that must be read again: AES-256-GCM under a key per tenant, derived from the node's secret.
 //!
 //! Keeps true: what was sealed for one tenant and one place does not open for another (the place is authenticated); a
-//! changed byte opens nothing; the derived key is never shown.
+//! changed byte opens nothing; the derived key is never shown. Beside them, names for texts that are to be recognized and
+//! not read.
 //! Does not do: rotating the node's secret. What only has to be compared is kept as a digest, see `opaque`.
 
 use super::keys::NodeSecret;
@@ -11,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
+use ring::hmac::{self, HMAC_SHA256};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -51,6 +53,16 @@ impl Sealer {
         Some(Zeroizing::new(plain.to_vec()))
     }
 
+    /// What `text` is called where it must not be read: the same for the same text of a tenant, and not to be tried out by
+    /// whoever lacks the node's secret. Sixteen hexadecimal digits.
+    pub fn mark(&self, tenant: &TenantId, text: &str) -> String {
+        // No tenant's id has a slash: this key is no tenant's sealing key.
+        let info = [b"mark/", tenant.as_str().as_bytes()];
+        let derived = self.0.expand(&info, HMAC_SHA256).expect("invariant: one key is within the bound of HKDF");
+        let code = hmac::sign(&hmac::Key::from(derived), text.as_bytes());
+        code.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn key(&self, tenant: &TenantId) -> LessSafeKey {
         let info = [tenant.as_str().as_bytes()];
         let derived = self.0.expand(&info, &AES_256_GCM).expect("invariant: one key is within the bound of HKDF");
@@ -68,6 +80,22 @@ impl fmt::Debug for Sealer {
 mod tests {
     use super::*;
     use crate::kernel::random::SystemRandom;
+
+    #[test]
+    fn a_mark_is_the_same_for_the_same_text_of_one_tenant_of_one_node() {
+        let random = SystemRandom::default();
+        let tenant = |id: &str| TenantId::parse(id).unwrap();
+        let (sealer, other) =
+            (Sealer::new(&NodeSecret::ephemeral(&random)), Sealer::new(&NodeSecret::ephemeral(&random)));
+        let mark = sealer.mark(&tenant("a"), "ada");
+        assert_eq!(mark, sealer.mark(&tenant("a"), "ada"));
+        assert!(mark.len() == 16 && mark.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        for different in
+            [sealer.mark(&tenant("b"), "ada"), sealer.mark(&tenant("a"), "bob"), other.mark(&tenant("a"), "ada")]
+        {
+            assert_ne!(mark, different);
+        }
+    }
 
     #[test]
     fn only_the_same_tenant_and_place_open_it() {

@@ -1,22 +1,22 @@
 //! Who came in, who tried to, and what was done to whose access: `_authEvents`, which the tenant's log proves like all else.
 //!
-//! Keeps true: no password, token or code is in an event, and of an identity that names no account only a digest; whether an
+//! Keeps true: no password, token or code is in an event, and of an identity that names no account only a mark; whether an
 //! account exists is looked up after the answer, so its time tells nothing; the same event from the same place in the same
 //! minute is one row with a count, and past a bound per minute what strangers cause is one row altogether, so nobody fills
 //! a disk by guessing. Does not do: reads; waiting for the disk before a login is answered. Losable: the events of the last
-//! moment, and counts not yet added, when the process is killed.
+//! moment, and counts not yet added, when the process is killed; what finds too many waiting for the disk.
 
 use super::Auth;
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::factors::Factor;
 use crate::kernel::datetime;
+use crate::kernel::error::{Code, Fault as _};
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
-use crate::secrets::opaque;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::AUTH_EVENTS;
 use crate::services::throttle::address_group;
@@ -231,7 +231,7 @@ impl Drop for Writing {
 /// A row before it is known whether its identity names an account.
 struct Draft {
     values: Vec<(&'static str, Stored)>,
-    /// What was given as identity, and its digest.
+    /// What was given as identity, and what it is called.
     identity: Option<(AuthCollection, String, String)>,
 }
 
@@ -242,7 +242,8 @@ impl Auth {
         let address: Option<IpAddr> = meta.ip.as_deref().and_then(|text| text.parse().ok());
         let name = match event.who {
             Who::Account(_, id) => format!("account/{id}"),
-            Who::Identity(_, identity) => digest(db.id(), identity),
+            // A password typed into the wrong field is not to be read, or found out by trying.
+            Who::Identity(_, identity) => self.0.sealer.mark(db.id(), &identity.to_lowercase()),
             Who::Nobody(_) => String::new(),
         };
         let slot = Slot {
@@ -251,7 +252,7 @@ impl Auth {
             event: event.event,
             method: event.method,
             outcome: event.outcome,
-            place: Some((address.map(address_group), name)),
+            place: Some((address.map(address_group), name.clone())),
         };
         let Noted::Row { row, earlier, folded } = self.0.journal.count(slot, now_ms, self.0.random.as_ref()) else {
             return;
@@ -260,7 +261,7 @@ impl Auth {
             tracing::warn!(tenant.id = %db.id(), event = event.event, "too many events wait; one was not written");
             return;
         };
-        let (draft, db, mut meta) = (draft(db.id(), meta, &event, folded), db.clone(), meta.clone());
+        let (draft, db, mut meta) = (draft(meta, &event, (!folded).then_some(name)), db.clone(), meta.clone());
         meta.ip = meta.ip.filter(|_| !folded);
         tokio::spawn(async move {
             let written = db.write(meta, move |tx| {
@@ -284,7 +285,9 @@ impl Auth {
         done: Result<T, AuthError>,
     ) -> Result<T, AuthError> {
         let outcome = match &done {
-            Err(AuthError::Credentials | AuthError::OAuth(_)) => Some(Outcome::Failed),
+            Err(AuthError::Credentials) => Some(Outcome::Failed),
+            // A provider that is down is nobody's attempt.
+            Err(AuthError::OAuth(error)) if error.code() != Code::UpstreamFailed => Some(Outcome::Failed),
             Err(AuthError::Throttled { .. }) => Some(Outcome::Throttled),
             _ => None,
         };
@@ -311,13 +314,8 @@ impl Auth {
     }
 }
 
-/// An identity as events name it where it is none of an account's. A password typed into the wrong field is not to be read.
-fn digest(tenant: &TenantId, identity: &str) -> String {
-    let digest = opaque::digest_hex(&format!("auth-event/{tenant}/{}", identity.to_lowercase()));
-    digest.get(..16).unwrap_or_default().to_owned()
-}
-
-fn draft(tenant: &TenantId, meta: &WriteMeta, event: &Event<'_>, folded: bool) -> Draft {
+/// `mark` is what the identity is called; without it the row stands for many.
+fn draft(meta: &WriteMeta, event: &Event<'_>, mark: Option<String>) -> Draft {
     let mut values = vec![
         ("event", Stored::text(event.event)),
         ("method", Stored::text(event.method)),
@@ -326,14 +324,12 @@ fn draft(tenant: &TenantId, meta: &WriteMeta, event: &Event<'_>, folded: bool) -
         ("count", Stored::Real(1.0)),
     ];
     let mut identity = None;
-    if !folded {
+    if let Some(mark) = mark {
         values.push(("ip", Stored::text(meta.ip.as_deref().unwrap_or_default())));
         values.push(("requestId", Stored::text(&meta.request_id)));
         match event.who {
             Who::Account(_, id) => values.push(("account", Stored::text(id))),
-            Who::Identity(accounts, text) => {
-                identity = Some((accounts.clone(), text.to_owned(), digest(tenant, text)));
-            }
+            Who::Identity(accounts, text) => identity = Some((accounts.clone(), text.to_owned(), mark)),
             Who::Nobody(_) => {}
         }
     }
@@ -343,14 +339,14 @@ fn draft(tenant: &TenantId, meta: &WriteMeta, event: &Event<'_>, folded: bool) -
 fn insert(tx: &mut WriteTx<'_>, row: RecordId, draft: Draft) -> Result<(), StoreError> {
     let Some(events) = tx.schema().find(AUTH_EVENTS).cloned() else { return Ok(()) };
     let Draft { mut values, identity } = draft;
-    if let Some((accounts, identity, digest)) = identity {
+    if let Some((accounts, identity, mark)) = identity {
         let mut found = None;
         for field in &accounts.options.identity_fields {
             found = found.or(account::find_by(tx, &accounts.collection, field, &identity)?);
         }
         values.push(match found {
             Some(account) => ("account", Stored::text(&account.record.id)),
-            None => ("identity", Stored::from(digest)),
+            None => ("identity", Stored::from(mark)),
         });
     }
     let expires_ms = tx.now_ms().saturating_add(limits::AUTH_EVENT_AGE_MS);

@@ -18,6 +18,9 @@ use crate::store::CommitObserver;
 use parking_lot::Mutex;
 use std::time::Duration;
 
+mod endings;
+mod guessing;
+
 const PASSWORD: &str = "correct horse";
 const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
 
@@ -334,21 +337,6 @@ async fn sessions_are_listed_revoked_bounded_and_grow_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_revokes_the_session_of_another() {
-    let world = World::new().await;
-    let hash = world.auth.hasher().hash(PASSWORD.into()).await.unwrap();
-    add_user(&world.scope.tenant, "bob", "bob@a.test", &hash, &"b".repeat(50)).await;
-    let ada = world.ada(TokenMode::Session).await;
-    let bob = world.login("bob@a.test", PASSWORD, TokenMode::Session).await.unwrap();
-    let bob = world.whoami(&bob.token).await.unwrap();
-    let session = ada.session.unwrap().id;
-    assert_eq!(code(world.auth.revoke_session(&world.scope, &bob, &session).await), Code::RecordNotFound);
-    let listed = world.auth.list_sessions(&world.scope, &bob, Some(("users", "ada"))).await;
-    assert_eq!(code(listed), Code::SuperuserRequired);
-    assert!(world.whoami(&ada.token).await.is_ok());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn long_tokens_are_extended_and_session_tokens_are_not() {
     let world = World::new().await;
     let long = world.ada(TokenMode::Long).await;
@@ -564,100 +552,6 @@ async fn a_one_time_code_works_once_and_for_few_guesses() {
     assert_eq!(code(enter(login(&id, &real)).await), Code::CredentialsInvalid, "too late");
 }
 
-/// A code that was on its way when somebody else set a new password still opened the account.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_one_time_code_ends_with_the_token_key() {
-    let world = World::new().await;
-    world
-        .change_users(|users| {
-            let mut options = AuthOptionsOf::clone(users.auth.as_ref().unwrap());
-            let body = serde_json::json!({"enabled": true, "emailTemplate": {"subject": "s", "body": "code: {OTP}"}});
-            options.rest.insert("otp".into(), body);
-            users.auth = Some(Arc::new(options));
-        })
-        .await;
-    let sent = async || {
-        let grant = world.auth.request_otp(&world.scope, "users", "ada@a.test").await.unwrap();
-        world.auth.mail_work_done().await;
-        OtpLogin { otp_id: grant.otp_id, password: world.mailed().1 }
-    };
-    let enter = |login| world.auth.auth_with_otp(&world.scope, "users", login, TokenMode::Long);
-    let first = sent().await;
-    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
-    world.auth.log_out_all(&world.scope, &who).await.unwrap();
-    assert_eq!(code(enter(first).await), Code::CredentialsInvalid);
-    // Also where the row is still there, because the key was renewed by an update of the record.
-    let second = sent().await;
-    let users = world.scope.tenant.schema().find("users").unwrap().clone();
-    let change = world.scope.tenant.write(meta(), move |tx| {
-        let changes = crate::services::tenants::rows::changes(&users, &[("tokenKey", "n".repeat(50).into())]);
-        tx.update(&users, &account::record_id("ada").unwrap(), &changes)
-    });
-    change.await.unwrap();
-    assert_eq!(code(enter(second).await), Code::CredentialsInvalid);
-    assert!(enter(sent().await).await.is_ok());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_token_ends_with_what_it_was_made_with() {
-    let world = World::new().await;
-    let reads = |token: &Secret| {
-        let token = token.clone();
-        let world = &world;
-        async move { world.auth.authenticate_file_token(&world.scope.tenant, token.expose()).await }
-    };
-    let grant = world.ada(TokenMode::Session).await;
-    let who = world.whoami(&grant.token).await.unwrap();
-    let token = world.auth.file_token(&world.scope, &who).await.unwrap();
-    assert_eq!(reads(&token).await.unwrap().session, who.session);
-    world.auth.log_out(&world.scope, &who).await.unwrap();
-    assert_eq!(code(reads(&token).await), Code::TokenInvalid);
-
-    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
-    let make = |ips: &[&str], expires_ms| CreateKey {
-        name: "files".into(),
-        scopes: KeyScopes { collections: Vec::new(), operations: KeyOperation::ALL.to_vec() },
-        ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
-        expires_ms,
-    };
-    let now_ms = crate::kernel::clock::Clock::now_ms(world.clock());
-    let (info, key) = world.auth.create_key(&world.scope, &who, make(&[], Some(now_ms + 10_000))).await.unwrap();
-    let used = world.whoami(&key).await.unwrap();
-    let token = world.auth.file_token(&world.scope, &used).await.unwrap();
-    let reader = reads(&token).await.unwrap();
-    assert_eq!(reader.key.as_ref().map(|key| Arc::clone(&key.id)), Some(Arc::clone(&info.id)));
-    assert!(reader.expires_s * 1_000 <= now_ms + 10_000, "it does not outlive the key");
-    world.auth.rotate_key(&world.scope, &who, &info.id).await.unwrap();
-    assert_eq!(code(reads(&token).await), Code::TokenInvalid, "the key has another secret");
-
-    let (_, bound) = world.auth.create_key(&world.scope, &who, make(&["10.0.0.0/8"], None)).await.unwrap();
-    let ip = "10.0.0.1".parse().ok();
-    let used = world.auth.authenticate_from(&world.scope.tenant, Some(bound.expose()), ip, RequestContext::default);
-    assert_eq!(code(world.auth.file_token(&world.scope, &used.await.unwrap()).await), Code::Forbidden);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn guesses_at_a_new_address_are_charged() {
-    use crate::services::throttle::Quota;
-    let world = World::new().await;
-    let limits = LoginLimits { per_identity: Quota::new(2, 60), per_address: None };
-    let auth = auth_with(&world.node, &world.known, CHEAP, &world.mails, limits);
-    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
-    auth.request_email_change(&world.scope, "users", &who, "ada@new.test").await.unwrap();
-    auth.mail_work_done().await;
-    let token = world.mailed().1;
-    let confirm = |password: &str| {
-        let confirm = ConfirmEmailChange { token: token.clone(), password: password.into() };
-        auth.confirm_email_change(&world.scope, "users", confirm)
-    };
-    for guess in ["wrong horse", "wrong house"] {
-        assert_eq!(code(confirm(guess).await), Code::ValidationFailed);
-    }
-    assert_eq!(code(confirm(PASSWORD).await), Code::RateLimited);
-    world.clock().advance_ms(60_000);
-    confirm(PASSWORD).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn file_tokens_read_files_and_nothing_else() {
     let world = World::new().await;
@@ -726,63 +620,4 @@ async fn suspending_a_tenant_stops_it_at_the_door() {
     let id = world.scope.tenant.id().clone();
     world.node.registry.suspend(meta(), "tenant-a").await.unwrap();
     assert!(world.node.registry.open_tenant(&id).await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn expired_sessions_are_removed_and_live_ones_stay() {
-    let world = World::new().await;
-    world.ada(TokenMode::Session).await;
-    world.node.clock.advance_ms(i64::try_from(limits::SESSION_IDLE_S).unwrap() * 1_000 - 5_000);
-    world.ada(TokenMode::Session).await;
-    assert_eq!(world.auth.prune_expired(&world.scope.tenant).await.unwrap(), 0);
-    world.node.clock.advance_ms(10_000);
-    let live = world.ada(TokenMode::Session).await;
-    // Opening a session clears the account's own expired ones; make another account's expire by time alone.
-    world.node.clock.advance_ms(i64::try_from(limits::SESSION_IDLE_S).unwrap() * 1_000 + 1);
-    assert_eq!(world.auth.prune_expired(&world.scope.tenant).await.unwrap(), 2);
-    let refreshed = world.auth.refresh_session(&world.scope, "users", &live.session.unwrap().refresh_token).await;
-    assert!(refreshed.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_wrong_passwords_lock_out_nobody_but_their_sender() {
-    use crate::services::throttle::Quota;
-    let world = World::new().await;
-    let limits = LoginLimits { per_identity: Quota::new(5, 60), per_address: Quota::new(8, 60) };
-    let auth = auth_with(&world.node, &world.known, CHEAP, &world.mails, limits);
-    let at = |ip: &str| {
-        let mut scope = world.scope.clone();
-        scope.meta.ip = Some(Arc::from(ip));
-        scope
-    };
-    let (thief, thief_v6, owner) = (at("10.0.0.66"), at("2001:db8::66"), at("10.0.0.1"));
-    let login = async |scope: &AuthScope, identity: &str, password: &str| {
-        let login = PasswordLogin { identity: identity.into(), password: password.into(), identity_field: None };
-        auth.auth_with_password(scope, "users", login, TokenMode::Long).await.map(drop).map_err(|error| error.code())
-    };
-    let mut looked_at = 0;
-    for guess in 0..10_000 {
-        match login(&thief, "ada@a.test", &format!("guess {guess}")).await {
-            Err(Code::CredentialsInvalid) => looked_at += 1,
-            refused => assert_eq!(refused, Err(Code::RateLimited)),
-        }
-    }
-    assert_eq!(looked_at, 5, "the rest costs no hash");
-    assert_eq!(login(&owner, "ada@a.test", PASSWORD).await, Ok(()), "the owner is not locked out");
-    assert_eq!(login(&thief, "ada@a.test", PASSWORD).await, Err(Code::RateLimited));
-    assert_eq!(login(&thief, "ADA@a.test", PASSWORD).await, Err(Code::RateLimited), "in whatever letters");
-    for unknown in ["x@a.test", "y@a.test", "z@a.test"] {
-        assert_eq!(login(&thief, unknown, "x").await, Err(Code::CredentialsInvalid));
-    }
-    assert_eq!(login(&thief, "w@a.test", "x").await, Err(Code::RateLimited), "one address has a bound of its own");
-    for _ in 0..20 {
-        assert_eq!(login(&owner, "ada@a.test", PASSWORD).await, Ok(()), "logins that hold are not charged");
-    }
-    for guess in 0..8 {
-        let neighbour = at(&format!("2001:db8::{guess}"));
-        let _ = login(&neighbour, &format!("{guess}@a.test"), "x").await;
-    }
-    assert_eq!(login(&thief_v6, "ada@a.test", PASSWORD).await, Err(Code::RateLimited), "a /64 is one address");
-    world.clock().advance_ms(60_000);
-    assert_eq!(login(&thief, "ada@a.test", PASSWORD).await, Ok(()));
 }
