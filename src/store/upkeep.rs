@@ -44,18 +44,20 @@ impl TenantDb {
     ///
     /// A file that was not made for it (`auto_vacuum`) keeps its size.
     pub async fn shrink(&self) -> Result<u64, StoreError> {
+        let free = self.read(|reader| reader.free_pages()).await?;
+        let mut left = free.saturating_sub(limits::FREE_PAGES_KEPT);
         let mut gone = 0;
         for _ in 0..limits::SHRINK_STEPS_MAX {
-            let free = self.read(|reader| reader.free_pages()).await?;
-            let pages = free.saturating_sub(limits::FREE_PAGES_KEPT).min(limits::SHRINK_STEP_PAGES);
+            let pages = left.min(limits::SHRINK_STEP_PAGES);
             if pages == 0 {
                 break;
             }
+            // Nothing is read in between: a snapshot that begins after the step would keep the file as long as it is.
             let step = self.write(WriteMeta::system("shrinking"), move |tx| tx.shrink(pages)).await?.value;
             if step == 0 {
                 break;
             }
-            gone += step;
+            (gone, left) = (gone + step, left.saturating_sub(step));
         }
         Ok(gone)
     }

@@ -239,7 +239,7 @@ impl Case {
         };
         for n in 1..=2 {
             let account = json!({"id": record_id("users", &n.to_string()), "email": format!("u{n}@x.test"),
-                "password": "12345678", "passwordConfirm": "12345678", "role": "guest"});
+                "password": "plum-harbour-42", "passwordConfirm": "plum-harbour-42", "role": "guest"});
             case.world.admin().create("users", account).await;
         }
         for _ in 0..10 {
