@@ -74,7 +74,7 @@ pub(super) async fn remove(control: &TenantDb, meta: WriteMeta, id: &TenantId) -
 
 /// Reads every entry.
 pub(super) async fn load_all(control: &TenantDb) -> Result<Vec<TenantEntry>, TenantError> {
-    control.read(|reader| read_all(reader)).await
+    control.read(read_all).await
 }
 
 /// Reads every entry of a folder that no node serves; changes nothing.
