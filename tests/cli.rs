@@ -430,6 +430,8 @@ fn accounts_are_suspended_and_resumed_from_the_command_line() {
     assert!(code(&suspended, 0).contains("suspended ada@example.com"));
     code(&tenantry(&[&ada("suspend")[..], &["--until", "yesterday"]].concat()), 5);
     assert!(code(&tenantry(&ada("sessions")), 0).contains("SESSION"));
+    // Of another account, or of nobody: not ada's.
+    code(&tenantry(&[&ada("sessions")[..], &["--end", "abcdefghijklmno"]].concat()), 2);
     assert!(code(&tenantry(&[&ada("sessions")[..], &["--end-all"]].concat()), 0).contains("ended every session"));
     assert!(code(&tenantry(&ada("resume")), 0).contains("resumed"));
     code(&tenantry(&ada("resume")), 5);

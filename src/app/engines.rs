@@ -257,6 +257,7 @@ impl Engines {
             },
             tenants: TenantsPart {
                 budgets: Arc::clone(&self.budgets),
+                auth: self.auth.clone(),
                 registry: self.registry.clone(),
                 catalog: self.catalog.clone(),
                 clock: Arc::clone(&parts.clock),

@@ -23,6 +23,11 @@ pub(super) async fn user(client: &Client, command: UserCommand) -> Result<(), Fa
             say!("resumed {}", user.account);
         }
         UserCommand::Sessions { user, end: Some(session), .. } => {
+            let listed = client.get(&format!("{}/sessions", record(client, &user).await?)).await?;
+            let mut own = listed.get("items").and_then(Value::as_array).into_iter().flatten();
+            if !own.any(|own| own.get("id").and_then(Value::as_str) == Some(&*session)) {
+                return Err(Failure::Usage(format!("{} has no session {session}", user.account)));
+            }
             let path = format!("{}/sessions/{}", accounts(&user), segment(&session));
             client.send_empty(Method::DELETE, &path).await?;
             say!("ended {session}");

@@ -2,11 +2,12 @@
 //!
 //! Keeps true: a connection counts at the tenant its latest request went to, until it ends; a request to the same tenant
 //! as the one before takes no lock and changes no counter. From one address no more than
-//! `http.connections_per_ip_max` are open at once: one more is shut before anything is read from it.
-//! Does not do: the bound of each worker, which the framework keeps; counting requests.
+//! `http.connections_per_ip_max` are open at once: one more is shut before a request is read from it. Over TLS a connection
+//! counts once its handshake is done: those that are in it, or never finish it, are bounded by `http.connections_max` and the
+//! handshake's deadline alone. Does not do: the bound of each worker, which the framework keeps; counting requests.
 
 use crate::http::problem::Problem;
-use crate::services::budget::{Connected, TenantLimits, TenantUsage};
+use crate::services::budget::{Connected, Standing, TenantLimits, TenantUsage};
 use crate::services::throttle::address_group;
 use crate::telemetry::metrics::HttpMetrics;
 use actix_tls::accept::rustls_0_23::TlsStream;
@@ -96,13 +97,18 @@ impl Connections {
 
 impl Connection {
     /// Counts this connection at the tenant of `usage`, and no longer where it counted before.
-    pub(crate) fn go_to(&self, usage: &Arc<TenantUsage>, limits: &TenantLimits, exempt: bool) -> Result<(), Problem> {
+    pub(crate) fn go_to(
+        &self,
+        usage: &Arc<TenantUsage>,
+        limits: &TenantLimits,
+        standing: Standing,
+    ) -> Result<(), Problem> {
         let mut at = self.at.borrow_mut();
         if at.as_ref().is_some_and(|connected| connected.is_at(usage)) {
             return Ok(());
         }
         *at = None;
-        match usage.connect(limits, exempt) {
+        match usage.connect(limits, standing) {
             Ok(connected) => {
                 *at = Some(connected);
                 Ok(())

@@ -21,7 +21,7 @@ use crate::query::resolve::Reach;
 use crate::schema::record::RecordImage;
 use crate::secrets::Secret;
 use crate::services::auth::{Auth, AuthScope, Caller, Identity, LoginWish, NODE_ID, TokenMode};
-use crate::services::budget::{Budgets, Intent, TenantLimits, TenantUsage, UnderWay};
+use crate::services::budget::{Budgets, Intent, Standing, TenantLimits, TenantUsage, UnderWay};
 use crate::services::records::cached::Served;
 use crate::services::records::prepared::Prepared;
 use crate::services::records::{RecordTools, Scope};
@@ -406,11 +406,11 @@ impl Budget {
         identity: &Identity,
         now_ms: i64,
     ) -> Result<UnderWay, Problem> {
-        let exempt = identity.is_superuser();
+        let standing = if identity.is_superuser() { Standing::Exempt } else { Standing::Bound };
         if let Some(connection) = connection {
-            connection.go_to(&self.usage, &self.limits, exempt)?;
+            connection.go_to(&self.usage, &self.limits, standing)?;
         }
-        Ok(self.usage.admit(&self.limits, intent, exempt, now_ms)?)
+        Ok(self.usage.admit(&self.limits, intent, standing, now_ms)?)
     }
 }
 
@@ -510,11 +510,11 @@ fn host_name(host: &str) -> &str {
     }
 }
 
-/// Whether the request comes from this very machine, and from nobody whom a proxy on it speaks for.
+/// Whether the request comes from this very machine, and from nobody for whom a proxy or a browser on it speaks.
 pub(crate) fn is_local(request: &HttpRequest) -> bool {
-    const OF_PROXIES: [&str; 3] = ["x-forwarded-for", "forwarded", "x-real-ip"];
+    const OF_OTHERS: [&str; 6] = ["x-forwarded-for", "forwarded", "x-real-ip", "via", "origin", "sec-fetch-site"];
     let loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    loopback && !OF_PROXIES.iter().any(|name| request.headers().contains_key(*name))
+    loopback && !OF_OTHERS.iter().any(|name| request.headers().contains_key(*name))
 }
 
 /// Only somebody on this machine who may read the folder can send the key.
@@ -533,6 +533,9 @@ fn node_identity(part: &VisitPart) -> Result<Identity, Problem> {
 /// The peer, or the address that a trusted proxy vouches for.
 pub(crate) fn client_ip(request: &HttpRequest, part: &VisitPart) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
+    if !(part.trusted)(peer) {
+        return Some(peer);
+    }
     let lines: Vec<&[u8]> = request.headers().get_all("x-forwarded-for").map(|value| value.as_bytes()).collect();
     Some(client_behind(peer, &lines, |address| (part.trusted)(address)))
 }

@@ -212,6 +212,8 @@ pub const IDENTITY_BYTES_MAX: usize = 255;
 pub const AUTH_EVENT_AGE_MS: i64 = 90 * 86_400_000;
 /// Rows per minute that failed logins of one tenant make; past them one row counts the rest.
 pub const AUTH_EVENTS_PER_MINUTE_MAX: u32 = 120;
+/// Rows that failed logins of one tenant may take up altogether; past them no row is written for one, only counted.
+pub const AUTH_EVENTS_CHEAP_MAX: usize = 20_000;
 /// Rows of events whose counts are kept in memory.
 pub const AUTH_EVENTS_COUNTED_MAX: usize = 8_192;
 /// Events that wait for being written.

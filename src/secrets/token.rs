@@ -48,6 +48,9 @@ pub struct Claims {
     /// Issue, seconds since the Unix epoch.
     #[serde(default)]
     pub iat: i64,
+    /// When a long token's holder logged in, seconds since the Unix epoch; a token that was only extended keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<i64>,
     /// Whether `auth-refresh` may extend it.
     #[serde(default)]
     pub refreshable: bool,
@@ -209,6 +212,7 @@ mod tests {
             collection_id: "pbc_1".into(),
             exp: NOW_MS / 1_000 + 60,
             iat: NOW_MS / 1_000,
+            login: None,
             refreshable: true,
             aud: "tenant_a".into(),
             sid: None,

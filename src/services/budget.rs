@@ -210,13 +210,22 @@ pub enum Intent {
     Delete,
 }
 
+/// What limits are to whoever is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Past them they are refused.
+    Bound,
+    /// They are counted and admitted.
+    Exempt,
+}
+
 impl TenantUsage {
-    /// Counts a request at `now_ms` and says whether `limits` admit it; whoever is `exempt` is counted and admitted.
+    /// Counts a request at `now_ms` and says whether `limits` admit it.
     pub fn admit(
         self: &Arc<Self>,
         limits: &TenantLimits,
         intent: Intent,
-        exempt: bool,
+        standing: Standing,
         now_ms: i64,
     ) -> Result<UnderWay, BudgetError> {
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
@@ -224,7 +233,7 @@ impl TenantUsage {
         self.requests_total.fetch_add(1, Ordering::Relaxed);
         let minute = self.requests.add(1, MINUTE_MS, now_ms);
         let today = self.requests_today.add(1, DAY_MS, now_ms);
-        if exempt || *limits == TenantLimits::default() {
+        if standing == Standing::Exempt || *limits == TenantLimits::default() {
             return Ok(under_way);
         }
         let (to_minute, to_day) = (until_next(MINUTE_MS, now_ms), until_next(DAY_MS, now_ms));
@@ -259,12 +268,12 @@ impl TenantUsage {
         }
     }
 
-    /// Counts a connection and says whether `limits` admit it; whoever is `exempt` is counted and admitted.
-    pub fn connect(self: &Arc<Self>, limits: &TenantLimits, exempt: bool) -> Result<Connected, BudgetError> {
+    /// Counts a connection and says whether `limits` admit it.
+    pub fn connect(self: &Arc<Self>, limits: &TenantLimits, standing: Standing) -> Result<Connected, BudgetError> {
         let open = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let connected = Connected(Arc::clone(self));
         let open = u64::try_from(open).unwrap_or(0);
-        match limits.connections.filter(|limit| !exempt && *limit > 0 && open > *limit) {
+        match limits.connections.filter(|limit| standing == Standing::Bound && *limit > 0 && open > *limit) {
             None => Ok(connected),
             Some(limit) => {
                 self.refused_total.fetch_add(1, Ordering::Relaxed);
@@ -387,16 +396,16 @@ mod tests {
         let usage = Arc::new(TenantUsage::default());
         let limits = limits("requestsPerMinute", 3);
         for _ in 0..3 {
-            usage.admit(&limits, Intent::Read, false, 10_000).unwrap();
+            usage.admit(&limits, Intent::Read, Standing::Bound, 10_000).unwrap();
         }
-        let refused = usage.admit(&limits, Intent::Read, false, 10_000).unwrap_err();
+        let refused = usage.admit(&limits, Intent::Read, Standing::Bound, 10_000).unwrap_err();
         assert_eq!(
             (refused.budget, refused.limit, refused.used, refused.retry_after_s),
             ("requestsPerMinute", 3, 3, 50)
         );
         assert_eq!(refused.code(), Code::QuotaExceeded);
-        usage.admit(&limits, Intent::Read, true, 10_000).expect("superusers are admitted");
-        usage.admit(&limits, Intent::Read, false, 60_000).expect("a new minute");
+        usage.admit(&limits, Intent::Read, Standing::Exempt, 10_000).expect("superusers are admitted");
+        usage.admit(&limits, Intent::Read, Standing::Bound, 60_000).expect("a new minute");
         assert_eq!(usage.report(60_000).refused, 1);
         assert_eq!(usage.report(60_000).requests, 6);
     }
@@ -406,9 +415,9 @@ mod tests {
         let usage = Arc::new(TenantUsage::default());
         let limits = limits("readStepsPerMinute", 1_000);
         usage.count_read(10, 5_000, 0);
-        let refused = usage.admit(&limits, Intent::Read, false, 1).unwrap_err();
+        let refused = usage.admit(&limits, Intent::Read, Standing::Bound, 1).unwrap_err();
         assert_eq!((refused.budget, refused.retry_after_s), ("readStepsPerMinute", 60));
-        usage.admit(&limits, Intent::Read, false, 60_000).unwrap();
+        usage.admit(&limits, Intent::Read, Standing::Bound, 60_000).unwrap();
     }
 
     #[test]
@@ -416,9 +425,9 @@ mod tests {
         let usage = Arc::new(TenantUsage::default());
         let limits = limits("storageBytes", 1_000);
         usage.measure_storage(2_000);
-        usage.admit(&limits, Intent::Read, false, 0).unwrap();
-        usage.admit(&limits, Intent::Delete, false, 0).unwrap();
-        let refused = usage.admit(&limits, Intent::Write, false, 0).unwrap_err();
+        usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap();
+        usage.admit(&limits, Intent::Delete, Standing::Bound, 0).unwrap();
+        let refused = usage.admit(&limits, Intent::Write, Standing::Bound, 0).unwrap_err();
         assert_eq!((refused.code(), refused.retry_after_s()), (Code::StorageFull, None));
         assert!(refused.public().contains("2000 of 1000"));
     }
@@ -427,12 +436,12 @@ mod tests {
     fn requests_under_way_are_counted_until_they_end() {
         let usage = Arc::new(TenantUsage::default());
         let limits = limits("concurrentRequests", 2);
-        let first = usage.admit(&limits, Intent::Read, false, 0).unwrap();
-        let _second = usage.admit(&limits, Intent::Read, false, 0).unwrap();
-        let refused = usage.admit(&limits, Intent::Read, false, 0).unwrap_err();
+        let first = usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap();
+        let _second = usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap();
+        let refused = usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap_err();
         assert_eq!((refused.code(), refused.used), (Code::Busy, 2));
         drop(first);
-        usage.admit(&limits, Intent::Read, false, 0).unwrap();
+        usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap();
         assert_eq!(usage.report(0).concurrent_requests, 1);
     }
 
@@ -440,13 +449,13 @@ mod tests {
     fn connections_are_counted_until_they_end_and_superusers_are_admitted() {
         let usage = Arc::new(TenantUsage::default());
         let limits = limits("connections", 1);
-        let first = usage.connect(&limits, false).unwrap();
-        let refused = usage.connect(&limits, false).unwrap_err();
+        let first = usage.connect(&limits, Standing::Bound).unwrap();
+        let refused = usage.connect(&limits, Standing::Bound).unwrap_err();
         assert_eq!((refused.code(), refused.budget, refused.limit), (Code::Busy, "connections", 1));
-        drop(usage.connect(&limits, true).expect("superusers are admitted"));
+        drop(usage.connect(&limits, Standing::Exempt).expect("superusers are admitted"));
         assert!(first.is_at(&usage) && usage.report(0).connections == 1);
         drop(first);
-        usage.connect(&limits, false).unwrap();
+        usage.connect(&limits, Standing::Bound).unwrap();
         assert_eq!((usage.report(0).connections, usage.report(0).refused), (0, 1));
     }
 
@@ -454,6 +463,6 @@ mod tests {
     fn own_limits_win_over_the_nodes_and_zero_is_none() {
         let own = limits("requestsPerMinute", 0).or(limits("requestsPerMinute", 5));
         let usage = Arc::new(TenantUsage::default());
-        (0..100).for_each(|_| drop(usage.admit(&own, Intent::Read, false, 0).unwrap()));
+        (0..100).for_each(|_| drop(usage.admit(&own, Intent::Read, Standing::Bound, 0).unwrap()));
     }
 }

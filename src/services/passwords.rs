@@ -11,12 +11,12 @@ use crate::secrets::Secret;
 use crate::secrets::guessable::is_guessable;
 use crate::store::TenantDb;
 
-/// Why `password` may not be that of an account with the address `email`; `None` if it may.
+/// Why `password` may not be that of an account with the addresses `emails`; `None` if it may.
 pub async fn refusal(
     registry: Option<&Registry>,
     tenant: &TenantDb,
     collection: &Collection,
-    email: &str,
+    emails: &[&str],
     password: &Secret,
 ) -> Option<Detail> {
     if password.is_empty() || !refuses_common(collection) {
@@ -25,8 +25,10 @@ pub async fn refusal(
     let entry = registry.and_then(|registry| registry.entry(tenant.id()));
     // Without its settings a tenant has its name, and the list of common passwords stands.
     let app_name = settings::read(tenant).await.map(|set| set.meta.app_name).unwrap_or_default();
-    let local = email.rsplit_once('@').map_or(email, |(local, _)| local);
-    let mut words = vec!["tenantry", app_name.as_str(), email, local];
+    let mut words = vec!["tenantry", app_name.as_str()];
+    for email in emails {
+        words.extend([*email, email.rsplit_once('@').map_or(*email, |(local, _)| local)]);
+    }
     if let Some(entry) = &entry {
         words.extend([entry.slug.as_str(), &*entry.name]);
     }

@@ -23,7 +23,7 @@ async fn events(admin: &Actor) -> Vec<(Value, Value)> {
 /// How often it happened, by the rows themselves.
 async fn count(admin: &Actor, filter: &str) -> (u64, f64) {
     admin.get("/api/audit?kind=auth&limit=1").await.ok();
-    let filter = filter.replace(' ', "%20").replace('\'', "%27");
+    let filter = filter.replace(' ', "%20").replace('\'', "%27").replace('&', "%26");
     let rows = admin.get(&format!("/api/collections/_authEvents/records?perPage=500&filter={filter}")).await.ok();
     let sum = rows["items"].as_array().unwrap().iter().map(|row| row["count"].as_f64().unwrap()).sum();
     (rows["totalItems"].as_u64().unwrap(), sum)
@@ -112,18 +112,26 @@ async fn every_way_in_tells_of_its_failures() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guessing_fills_no_disk() {
-    let toml = "[limits]\nlogin_failures_max = 5\nlogin_failures_per_ip_max = 1000\nlogin_window_s = 86400";
+    let toml = "[limits]\nlogin_failures_max = 5\nlogin_failures_per_ip_max = 10\nlogin_window_s = 86400";
     let server = TestServer::start_with(toml, std::sync::Arc::new(tenantry::kernel::clock::SystemClock)).await;
     let admin = server.tenant("acme").await;
     let guest = admin.clone().without_authorization();
-    for _ in 0..40 {
+    for _ in 0..20 {
         guest.post(LOGIN, login("nobody@example.com", "wrong horse")).await;
     }
     let (rows, failed) = count(&admin, "outcome = 'failed'").await;
     // Two at most, where a minute ended between.
     assert!(rows <= 2 && failed == 5.0, "{rows} rows count {failed}");
+    // Each made-up identity had a row of its own, also where nothing was looked at any more.
+    for guess in 0..40 {
+        guest.post(LOGIN, login(&format!("made-up-{guess}@example.com"), "wrong horse")).await;
+    }
+    let (rows, failed) = count(&admin, "outcome = 'failed'").await;
+    assert!(rows <= 7 && failed == 10.0, "{rows} rows count {failed}");
     let (rows, throttled) = count(&admin, "outcome = 'throttled'").await;
-    assert!(rows <= 2 && throttled == 35.0, "{rows} rows count {throttled}");
+    assert!(rows <= 2 && throttled == 50.0, "{rows} rows count {throttled}");
+    let (named, _) = count(&admin, "outcome = 'throttled' && (account != '' || identity != '')").await;
+    assert_eq!(named, 0, "nobody was looked at");
 }
 
 /// Acting for a superuser was logged as that superuser alone, and the token outlived whoever acted.

@@ -30,6 +30,10 @@ async fn common_passwords_are_refused_when_registering_changing_and_resetting() 
     let change = |password: &str| json!({ "oldPassword": crate::support::PASSWORD, "password": password, "passwordConfirm": password });
     let own = format!("{USERS}/records/{}", ada.id);
     is_refused(ada.actor.patch(&own, change("password1")).await);
+    // It is refused before anything is hashed or guessed.
+    let unproven = json!({ "oldPassword": "wrong horse", "password": "password1", "passwordConfirm": "password1" });
+    let unproven = ada.actor.patch(&own, unproven).await.problem("validation_failed");
+    assert!(unproven["data"]["oldPassword"].is_null(), "{unproven}");
     ada.actor.patch(&own, change("four blue lamps")).await.ok();
     // Superusers, who live in the control database.
     let root = json!({ "email": "root@example.com", "password": "superman", "passwordConfirm": "superman" });
@@ -51,7 +55,10 @@ async fn words_of_the_place_make_no_password() {
     // Elsewhere they are no words of the place.
     let other = server.tenant("other").await.without_authorization();
     register(&other, "bob@example.com", "quillfeather").await.created();
-    register(&anyone, "xanthippe.k@example.com", "quill lamp zephyr").await.created();
+    let made = register(&anyone, "xanthippe.k@example.com", "quill lamp zephyr").await.created();
+    // The account's own address is one also when somebody else sets the password.
+    let theirs = json!({ "password": "xanthippe.k", "passwordConfirm": "xanthippe.k" });
+    is_refused(admin.patch(&format!("{USERS}/records/{}", made["id"].as_str().unwrap()), theirs).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

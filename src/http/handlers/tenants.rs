@@ -14,6 +14,7 @@ use crate::kernel::error::{Code, Detail};
 use crate::kernel::ident::TenantSlug;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
+use crate::services::auth::Auth;
 use crate::services::blueprints::{self, Catalog};
 use crate::services::budget::{Budgets, TenantLimits};
 use crate::services::purging::PurgeHook;
@@ -37,6 +38,7 @@ pub(crate) struct TenantsPart {
     pub(crate) tools: Arc<RecordTools>,
     pub(crate) values: Kv,
     pub(crate) budgets: Arc<Budgets>,
+    pub(crate) auth: Auth,
     pub(crate) purges: Option<PurgeHook>,
     /// Where files wait on their way in or out.
     pub(crate) transit: TransitFolder,
@@ -255,6 +257,7 @@ pub(crate) async fn delete_tenant(
     }
     part.values.forget(&gone);
     part.budgets.forget(&gone);
+    part.auth.forget_tenant(&gone);
     if let Some(hook) = &part.purges {
         hook.note_tenant(&gone);
     }

@@ -2,33 +2,27 @@
 //!
 //! Keeps true: no password, token or code is in an event, and of an identity that names no account only a mark; whether an
 //! account exists is looked up after the answer, so its time tells nothing; the same event from the same place in the same
-//! minute is one row with a count, and past a bound per minute what strangers cause is one row altogether, so nobody fills
+//! minute is one row with a count (`journal`), and what strangers cause is bounded per minute and altogether, so nobody fills
 //! a disk by guessing. Does not do: reads; waiting for the disk before a login is answered. Losable: the events of the last
-//! moment, and counts not yet added, when the process is killed; what finds too many waiting for the disk.
+//! moment, and counts not yet added, when the process is killed.
 
 use super::Auth;
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::factors::Factor;
+use super::journal::{Row, Slot};
 use crate::kernel::datetime;
 use crate::kernel::error::{Code, Fault as _};
-use crate::kernel::ident::{CollectionId, RecordId, TenantId};
+use crate::kernel::ident::{RecordId, TenantId};
 use crate::kernel::limits;
-use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
 use crate::schema::Collection;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::AUTH_EVENTS;
 use crate::services::throttle::address_group;
-use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
-use parking_lot::Mutex;
-use std::collections::HashMap;
+use crate::store::{Reader, StoreError, TenantDb, WriteMeta, WriteTx};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
-
-const MINUTE_MS: i64 = 60_000;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,8 +53,11 @@ impl Outcome {
         }
     }
 
+    /// The outcomes of [`Self::is_cheap`].
+    const CHEAP: [Self; 2] = [Self::Failed, Self::Throttled];
+
     /// Whether anybody can cause any number of them.
-    const fn is_cheap(self) -> bool {
+    pub(super) const fn is_cheap(self) -> bool {
         matches!(self, Self::Failed | Self::Throttled)
     }
 }
@@ -96,138 +93,6 @@ pub(super) struct Event<'a> {
     pub(super) who: Who<'a>,
 }
 
-/// What one row stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Slot {
-    tenant: TenantId,
-    collection: CollectionId,
-    event: &'static str,
-    method: &'static str,
-    outcome: Outcome,
-    /// `None` for what was folded together.
-    place: Option<(Option<IpAddr>, String)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    minute: i64,
-    row: RecordId,
-    /// Events that the row does not count yet.
-    untold: u32,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Noted {
-    /// A row of this minute stands for it.
-    Counted,
-    /// A new row is to be written; an earlier one has events to be added.
-    Row { row: RecordId, earlier: Option<(RecordId, u32)>, folded: bool },
-}
-
-/// Counts events between writes; shared by all requests, one short lock.
-#[derive(Debug)]
-pub struct AuthJournal {
-    state: Mutex<State>,
-    /// Writes under way; bound: [`limits::AUTH_EVENTS_WRITING_MAX`].
-    writing: watch::Sender<usize>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Bound: [`limits::AUTH_EVENTS_COUNTED_MAX`], and one more for each kind of event of each tenant.
-    slots: HashMap<Slot, Entry>,
-    /// Rows of cheap events in the present minute, one entry for each tenant that had some.
-    cheap: HashMap<TenantId, (i64, u32)>,
-}
-
-impl Default for AuthJournal {
-    fn default() -> Self {
-        Self { state: Mutex::default(), writing: watch::Sender::new(0) }
-    }
-}
-
-impl AuthJournal {
-    fn count(&self, slot: Slot, now_ms: i64, random: &dyn Random) -> Noted {
-        let minute = now_ms.div_euclid(MINUTE_MS);
-        let mut state = self.state.lock();
-        if state.counts(&slot, minute) {
-            return Noted::Counted;
-        }
-        let folds = slot.outcome.is_cheap() && !state.admits(&slot.tenant, minute) || !state.has_room(minute);
-        let slot = if folds { Slot { place: None, ..slot } } else { slot };
-        if folds && state.counts(&slot, minute) {
-            return Noted::Counted;
-        }
-        let row = RecordId::generate(random);
-        let entry = Entry { minute, row: row.clone(), untold: 0 };
-        let earlier = state.slots.insert(slot, entry).filter(|entry| entry.untold > 0);
-        Noted::Row { row, earlier: earlier.map(|entry| (entry.row, entry.untold)), folded: folds }
-    }
-
-    /// The events of `tenant` that no row counts yet; they count as told from now on.
-    fn take_untold(&self, tenant: &TenantId) -> Vec<(RecordId, u32)> {
-        let mut state = self.state.lock();
-        let own = state.slots.iter_mut().filter(|(slot, entry)| slot.tenant == *tenant && entry.untold > 0);
-        own.map(|(_, entry)| (entry.row.clone(), std::mem::take(&mut entry.untold))).collect()
-    }
-
-    /// Takes a place among the writes under way.
-    fn begin(self: &Arc<Self>) -> Option<Writing> {
-        let taken = self.writing.send_if_modified(|writing| {
-            let free = *writing < limits::AUTH_EVENTS_WRITING_MAX;
-            *writing += usize::from(free);
-            free
-        });
-        taken.then(|| Writing(Arc::clone(self)))
-    }
-
-    /// Waits, for a moment at most, until what was noted is written.
-    async fn written(&self) {
-        let mut writing = self.writing.subscribe();
-        let done = writing.wait_for(|writing| *writing == 0);
-        // Past the moment, those who read see a little less.
-        let _ = tokio::time::timeout(Duration::from_millis(limits::AUTH_EVENTS_WAIT_MS), done).await;
-    }
-}
-
-impl State {
-    fn counts(&mut self, slot: &Slot, minute: i64) -> bool {
-        match self.slots.get_mut(slot).filter(|entry| entry.minute == minute) {
-            Some(entry) => {
-                entry.untold = entry.untold.saturating_add(1);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether one more cheap event of `tenant` gets a row of its own.
-    fn admits(&mut self, tenant: &TenantId, minute: i64) -> bool {
-        let (of, rows) = self.cheap.entry(tenant.clone()).or_insert((minute, 0));
-        if *of != minute {
-            (*of, *rows) = (minute, 0);
-        }
-        *rows = rows.saturating_add(1);
-        *rows <= limits::AUTH_EVENTS_PER_MINUTE_MAX
-    }
-
-    fn has_room(&mut self, minute: i64) -> bool {
-        if self.slots.len() >= limits::AUTH_EVENTS_COUNTED_MAX {
-            self.slots.retain(|_, entry| entry.minute == minute || entry.untold > 0);
-            self.cheap.retain(|_, (of, _)| *of == minute);
-        }
-        self.slots.len() < limits::AUTH_EVENTS_COUNTED_MAX
-    }
-}
-
-struct Writing(Arc<AuthJournal>);
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        self.0.writing.send_modify(|writing| *writing -= 1);
-    }
-}
-
 /// A row before it is known whether its identity names an account.
 struct Draft {
     values: Vec<(&'static str, Stored)>,
@@ -238,7 +103,12 @@ struct Draft {
 impl Auth {
     /// Notes an event; it is written after the answer, as of whoever `meta` names.
     pub(super) fn note(&self, db: &TenantDb, meta: &WriteMeta, event: Event<'_>) {
-        let now_ms = self.0.clock.now_ms();
+        let who = match event.outcome {
+            // Nothing was looked at: whatever name was given is made up as easily as the next.
+            Outcome::Throttled => Who::Nobody(event.who.collection()),
+            _ => event.who,
+        };
+        let event = Event { who, ..event };
         let address: Option<IpAddr> = meta.ip.as_deref().and_then(|text| text.parse().ok());
         let name = match event.who {
             Who::Account(_, id) => format!("account/{id}"),
@@ -254,25 +124,87 @@ impl Auth {
             outcome: event.outcome,
             place: Some((address.map(address_group), name.clone())),
         };
-        let Noted::Row { row, earlier, folded } = self.0.journal.count(slot, now_ms, self.0.random.as_ref()) else {
+        if let Some(row) = self.0.journal.count(slot, self.0.clock.now_ms(), self.0.random.as_ref()) {
+            let mut meta = meta.clone();
+            meta.ip = meta.ip.filter(|_| !row.is_folded());
+            let draft = draft(&meta, &event, &row, name);
+            self.write_event(db, meta, row, draft);
+        }
+    }
+
+    /// Writes `row` by and by; if that fails, the next one of its kind counts its events.
+    fn write_event(&self, db: &TenantDb, meta: WriteMeta, row: Row, draft: Draft) {
+        let journal = Arc::clone(&self.0.journal);
+        let Some(writing) = journal.begin() else {
+            tracing::warn!(tenant.id = %db.id(), event = row.slot.event, "too many events wait; one was not written");
+            journal.put_back(row);
             return;
         };
-        let Some(writing) = self.0.journal.begin() else {
-            tracing::warn!(tenant.id = %db.id(), event = event.event, "too many events wait; one was not written");
-            return;
-        };
-        let (draft, db, mut meta) = (draft(meta, &event, (!folded).then_some(name)), db.clone(), meta.clone());
-        meta.ip = meta.ip.filter(|_| !folded);
+        let (auth, db) = (self.clone(), db.clone());
         tokio::spawn(async move {
+            let (id, earlier) = (row.row.clone(), row.earlier.clone());
             let written = db.write(meta, move |tx| {
                 add(tx, earlier.as_slice())?;
-                insert(tx, row, draft)
+                insert(tx, id, draft)
             });
+            let is_cheap = row.slot.outcome.is_cheap();
             if let Err(error) = written.await {
                 tracing::warn!(tenant.id = %db.id(), %error, "an event was not written");
+                journal.put_back(row);
+            } else if is_cheap && journal.is_new_to(db.id()) {
+                auth.learn_cheap(&db).await;
             }
             drop(writing);
         });
+    }
+
+    /// Looks how many rows strangers have caused; once after a start.
+    async fn learn_cheap(&self, db: &TenantDb) {
+        let rows = db.read(|reader| match reader.schema().find(AUTH_EVENTS).cloned() {
+            Some(events) => count_cheap(reader, &events),
+            None => Ok::<_, StoreError>(0),
+        });
+        match rows.await {
+            Ok(rows) => self.0.journal.learn(db.id(), rows),
+            // The next event looks again.
+            Err(error) => tracing::warn!(tenant.id = %db.id(), %error, "the rows of events were not counted"),
+        }
+    }
+
+    /// Removes the oldest rows that strangers caused until `kept_max` are left, so many at a time; returns how many.
+    ///
+    /// Looks into the file only where more than that were counted since the start.
+    pub(super) async fn trim_events(&self, db: &TenantDb, kept_max: usize) -> Result<usize, StoreError> {
+        let Some(events) = db.schema().find(AUTH_EVENTS).cloned() else { return Ok(0) };
+        if !self.0.journal.has_more_than(db.id(), kept_max) {
+            return Ok(0);
+        }
+        let wanted = Arc::clone(&events);
+        let found = db.read(move |reader| {
+            let rows = count_cheap(reader, &wanted)?;
+            let excess = rows.saturating_sub(kept_max).min(limits::UPKEEP_ROWS_MAX);
+            let oldest = if excess == 0 { Vec::new() } else { oldest_cheap(reader, &wanted, excess)? };
+            Ok::<_, StoreError>((rows, oldest))
+        });
+        let (rows, oldest) = found.await?;
+        let gone = oldest.len();
+        if gone > 0 {
+            db.write(WriteMeta::system("expired"), move |tx| {
+                oldest.iter().try_for_each(|id| match tx.find_record(&events, id.as_str())? {
+                    Some(_) => tx.delete(&events, id).map(drop),
+                    None => Ok(()),
+                })
+            })
+            .await?;
+            self.0.journal.forget_cheap(db.id());
+        }
+        self.0.journal.learn(db.id(), rows.saturating_sub(gone));
+        Ok(gone)
+    }
+
+    /// Forgets what was counted of a tenant that is gone.
+    pub fn forget_tenant(&self, tenant: &TenantId) {
+        self.0.journal.forget(tenant);
     }
 
     /// Notes a login that did not come as far as an account.
@@ -314,17 +246,17 @@ impl Auth {
     }
 }
 
-/// `mark` is what the identity is called; without it the row stands for many.
-fn draft(meta: &WriteMeta, event: &Event<'_>, mark: Option<String>) -> Draft {
+/// `mark` is what the identity is called; a folded row stands for many and names nobody.
+fn draft(meta: &WriteMeta, event: &Event<'_>, row: &Row, mark: String) -> Draft {
     let mut values = vec![
         ("event", Stored::text(event.event)),
         ("method", Stored::text(event.method)),
         ("outcome", Stored::text(event.outcome.as_str())),
         ("collectionRef", Stored::text(&event.who.collection().id)),
-        ("count", Stored::Real(1.0)),
+        ("count", Stored::Real(f64::from(row.count))),
     ];
     let mut identity = None;
-    if let Some(mark) = mark {
+    if !row.is_folded() {
         values.push(("ip", Stored::text(meta.ip.as_deref().unwrap_or_default())));
         values.push(("requestId", Stored::text(&meta.request_id)));
         match event.who {
@@ -365,47 +297,37 @@ fn add(tx: &mut WriteTx<'_>, counts: &[(RecordId, u32)]) -> Result<(), StoreErro
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::random::SeededRandom;
+/// How many rows are of cheap events.
+fn count_cheap(reader: &Reader<'_>, events: &Collection) -> Result<usize, StoreError> {
+    let Some((outcomes, values)) = are_cheap(events) else { return Ok(0) };
+    let sql = format!("SELECT count(*) FROM \"{}\" WHERE {outcomes}", events.table());
+    let mut rows = 0.0;
+    reader.for_each(&sql, &values, &mut |row| {
+        rows = row.stored(0)?.as_number().unwrap_or(0.0);
+        Ok(())
+    })?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count is a whole number from 0")]
+    Ok(rows as usize)
+}
 
-    fn slot(name: &str, outcome: Outcome) -> Slot {
-        Slot {
-            tenant: TenantId::parse("t00000000000001").unwrap(),
-            collection: CollectionId::parse("users").unwrap(),
-            event: "login",
-            method: "password",
-            outcome,
-            place: Some((None, name.to_owned())),
-        }
-    }
+/// The ids of the `len` oldest rows of cheap events.
+fn oldest_cheap(reader: &Reader<'_>, events: &Collection, len: usize) -> Result<Vec<RecordId>, StoreError> {
+    let (Some((outcomes, values)), Some(expires)) = (are_cheap(events), events.find_field("expires")) else {
+        return Ok(Vec::new());
+    };
+    // All are kept equally long.
+    let (table, by) = (events.table(), expires.column());
+    let sql = format!("SELECT id FROM \"{table}\" WHERE {outcomes} ORDER BY {by} LIMIT {len}");
+    let mut ids = Vec::new();
+    reader.for_each(&sql, &values, &mut |row| {
+        ids.extend(row.stored(0)?.as_text().and_then(|id| RecordId::parse(id).ok()));
+        Ok(())
+    })?;
+    Ok(ids)
+}
 
-    #[test]
-    fn one_minute_of_guessing_is_a_bounded_number_of_rows() {
-        let (journal, random) = (AuthJournal::default(), SeededRandom::new(1));
-        let mut rows = 0;
-        for guess in 0..10_000 {
-            let noted = journal.count(slot(&guess.to_string(), Outcome::Failed), 5, &random);
-            rows += u32::from(matches!(noted, Noted::Row { .. }));
-        }
-        assert_eq!(rows, limits::AUTH_EVENTS_PER_MINUTE_MAX + 1);
-        let untold = journal.take_untold(&slot("", Outcome::Failed).tenant);
-        assert_eq!(untold.len(), 1, "the rest is one row");
-        assert_eq!(rows + untold[0].1, 10_000, "and nothing is lost");
-        let own = journal.count(slot("ada", Outcome::Ok), 5, &random);
-        assert!(matches!(own, Noted::Row { folded: false, .. }), "who comes in has a row of their own");
-    }
-
-    #[test]
-    fn the_same_event_counts_up_within_its_minute_and_is_told_with_the_next() {
-        let (journal, random) = (AuthJournal::default(), SeededRandom::new(1));
-        let Noted::Row { row: first, earlier: None, .. } = journal.count(slot("a", Outcome::Failed), 0, &random) else {
-            panic!("a first event is a row");
-        };
-        assert_eq!(journal.count(slot("a", Outcome::Failed), MINUTE_MS - 1, &random), Noted::Counted);
-        let next = journal.count(slot("a", Outcome::Failed), MINUTE_MS, &random);
-        let Noted::Row { earlier, .. } = next else { panic!("another minute is another row") };
-        assert_eq!(earlier, Some((first, 1)));
-    }
+/// The condition that an event is cheap, and its bound values.
+fn are_cheap(events: &Collection) -> Option<(String, [Stored; 2])> {
+    let column = events.find_field("outcome")?.column();
+    Some((format!("{column} IN (?1, ?2)"), Outcome::CHEAP.map(|outcome| Stored::text(outcome.as_str()))))
 }

@@ -78,7 +78,7 @@ impl Auth {
     ) -> Option<()> {
         if let Some(key) = suspension::key(db, account) {
             let (row, seen) = self.0.known.find_seen(&key)?;
-            if row.is_some() {
+            if row.is_some_and(|row| suspension::is_in_force(&row, self.0.clock.now_ms())) {
                 return None;
             }
             vouch.seen.push(seen);
@@ -131,6 +131,7 @@ impl Auth {
             key: None,
             refreshable: claims.refreshable,
             expires_s: claims.exp,
+            login_s: claims.login,
         }
     }
 

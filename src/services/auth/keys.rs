@@ -270,6 +270,7 @@ impl Auth {
             key: Some(Arc::new(key_use(&row)?)),
             refreshable: false,
             expires_s: expires_ms.map_or(0, |ms| ms.div_euclid(1_000)),
+            login_s: None,
         })
     }
 

@@ -194,7 +194,7 @@ impl Auth {
                 session: None,
             });
         }
-        self.grant(db, scope, &collection, Arc::clone(account), TokenMode::Long).await
+        self.long_grant(db, &collection, Arc::clone(account), identity.login_s)
     }
 
     /// A short token that reads protected files as `identity`, and ends with what that came with.
@@ -225,19 +225,31 @@ impl Auth {
         account: Arc<AuthRecord>,
         mode: TokenMode,
     ) -> Result<Grant, AuthError> {
-        let key = collection.key(&account, TokenKind::Auth)?;
         match mode {
             TokenMode::Long => {
-                let expires_in_s = collection.duration_s(TokenKind::Auth);
-                let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
-                claims.refreshable = true;
-                Ok(Grant { token: Secret::new(token::sign(&claims, &key)), expires_in_s, account, session: None })
+                let now_s = self.0.clock.now_ms().div_euclid(1_000);
+                self.long_grant(db, collection, account, Some(now_s))
             }
             TokenMode::Session => {
                 let session = self.open_session(db, scope, &account).await?;
                 self.session_grant(db, collection, account, session)
             }
         }
+    }
+
+    /// Signs a long token of somebody who logged in at `login_s`, as far as that is known.
+    pub(super) fn long_grant(
+        &self,
+        db: &TenantDb,
+        collection: &AuthCollection,
+        account: Arc<AuthRecord>,
+        login_s: Option<i64>,
+    ) -> Result<Grant, AuthError> {
+        let expires_in_s = collection.duration_s(TokenKind::Auth);
+        let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
+        (claims.refreshable, claims.login) = (true, login_s);
+        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        Ok(Grant { token, expires_in_s, account, session: None })
     }
 
     /// Signs the short token that goes with `session`.
@@ -263,6 +275,7 @@ impl Auth {
             collection_id: account.collection.id.to_string(),
             exp: now_s.saturating_add(i64::try_from(duration_s).unwrap_or(i64::MAX)),
             iat: now_s,
+            login: None,
             refreshable: false,
             aud: db.id().to_string(),
             sid: None,

@@ -6,7 +6,7 @@
 //! Does not do: creating accounts (that is `records`), access to records (rules), HTTP shapes.
 //!
 //! Reading order: [`Auth`] here → `account` → `login` → `factors` → `identify` → `sessions`, `suspension`, `impersonation` →
-//! `events` → `recovery`, `otp`, `keys` → `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
+//! `journal`, `events` → `recovery`, `otp`, `keys` → `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
 
 mod account;
 mod challenges;
@@ -15,6 +15,7 @@ mod events;
 mod factors;
 mod identify;
 mod impersonation;
+mod journal;
 mod keys;
 mod known;
 mod login;
@@ -40,10 +41,10 @@ mod totp;
 
 pub use challenges::Challenges;
 pub use error::AuthError;
-pub use events::AuthJournal;
 pub use factors::{Factor, LoginWish};
 pub use identify::Vouch;
 pub use impersonation::{Impersonator, NODE_ID};
+pub use journal::AuthJournal;
 pub use keys::{CreateKey, KeyInfo, KeyOperation, KeyScopes, KeyUse};
 pub use known::Known;
 pub use login::{AuthMethods, Grant, PasswordLogin, SessionGrant, TokenMode};
@@ -171,6 +172,8 @@ pub struct Identity {
     pub refreshable: bool,
     /// When the token ends, seconds since the Unix epoch; 0 for nobody.
     pub expires_s: i64,
+    /// When a long token's holder logged in, seconds since the Unix epoch; extending the token does not change it.
+    pub login_s: Option<i64>,
 }
 
 impl Identity {
@@ -183,6 +186,7 @@ impl Identity {
             key: None,
             refreshable: false,
             expires_s: 0,
+            login_s: None,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::account::{self, AuthCollection};
 use super::error::AuthError;
-use super::login::{Grant, TokenMode};
+use super::login::Grant;
 use super::{Auth, AuthScope, Identity, factors, otp, sessions};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
@@ -27,6 +27,8 @@ pub(super) struct Owner<'scope> {
     pub(super) account: Arc<AuthRecord>,
     /// The session the request belongs to.
     session: Option<Arc<str>>,
+    /// When the long token's holder logged in, without a session.
+    login_s: Option<i64>,
 }
 
 impl Owner<'_> {
@@ -77,14 +79,18 @@ impl Auth {
         let (wanted, id) = (Arc::clone(&collection.collection), account.record.id.to_string());
         // The node's own key is a superuser without a record; it owns no account.
         let account = db.read(move |reader| account::read(reader, &wanted, &id)).await?.ok_or(AuthError::Forbidden)?;
-        Ok(Owner { db, collection, account, session: identity.session.clone() })
+        Ok(Owner { db, collection, account, session: identity.session.clone(), login_s: identity.login_s })
     }
 
-    /// Whether the owner came in by a session that began a few minutes ago, which is as good as showing a password.
+    /// Whether the owner logged in a few minutes ago, by a session or a long token, which is as good as showing a password.
+    ///
+    /// Extending a token or a session is no login.
     pub(super) async fn has_just_come(&self, owner: &Owner<'_>) -> Result<bool, AuthError> {
-        let Some(session) = owner.session.clone() else { return Ok(false) };
-        let began_ms = owner.db.read(move |reader| sessions::began_ms(reader, &session)).await?;
-        let age_ms = began_ms.map(|began_ms| self.0.clock.now_ms().saturating_sub(began_ms));
+        let came_ms = match owner.session.clone() {
+            Some(session) => owner.db.read(move |reader| sessions::began_ms(reader, &session)).await?,
+            None => owner.login_s.map(|login_s| login_s.saturating_mul(1_000)),
+        };
+        let age_ms = came_ms.map(|came_ms| self.0.clock.now_ms().saturating_sub(came_ms));
         Ok(age_ms.is_some_and(|age_ms| age_ms < limits::SESSION_FRESH_MS))
     }
 
@@ -110,12 +116,12 @@ impl Auth {
     }
 
     /// The token with which the owner goes on after a renewal: of the same session, or a long one.
-    pub(super) async fn go_on(&self, owner: Owner<'_>, scope: &AuthScope) -> Result<Grant, AuthError> {
-        let Owner { db, collection, account, session } = owner;
+    pub(super) async fn go_on(&self, owner: Owner<'_>) -> Result<Grant, AuthError> {
+        let Owner { db, collection, account, session, login_s } = owner;
         let (wanted, id) = (Arc::clone(&collection.collection), account.record.id.to_string());
         let account = db.read(move |reader| account::read(reader, &wanted, &id)).await?.ok_or(AuthError::Revoked)?;
         let Some(session) = session else {
-            return self.grant(db, scope, &collection, account, TokenMode::Long).await;
+            return self.long_grant(db, &collection, account, login_s);
         };
         let expires_in_s = limits::SESSION_TOKEN_S.min(collection.duration_s(TokenKind::Auth));
         let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);

@@ -200,7 +200,7 @@ impl Auth {
             renewal.run(tx)
         });
         done.await?;
-        Ok(FactorsChanged { grant: self.go_on(owner, scope).await?, recovery_codes: Vec::new() })
+        Ok(FactorsChanged { grant: self.go_on(owner).await?, recovery_codes: Vec::new() })
     }
 
     /// Begins a login; the same for everybody.

@@ -211,7 +211,7 @@ impl Auth {
         email: &str,
         password: &Secret,
     ) -> Result<(), AuthError> {
-        match passwords::refusal(Some(&self.0.registry), db, collection, email, password).await {
+        match passwords::refusal(Some(&self.0.registry), db, collection, &[email], password).await {
             Some(detail) => Err(AuthError::Invalid(vec![detail])),
             None => Ok(()),
         }

@@ -113,7 +113,7 @@ impl Auth {
         Ok(())
     }
 
-    /// The suspension of account `id`, also one whose time is over.
+    /// The suspension of account `id`, for a while also one whose time is over.
     pub async fn get_suspension(
         &self,
         scope: &AuthScope,
@@ -187,7 +187,7 @@ pub(super) fn key(db: &TenantDb, account: &AuthRecord) -> Option<Key> {
     Some(Key { tenant: db.id().clone(), collection, record: row_id(account) })
 }
 
-fn is_in_force(row: &AuthRecord, now_ms: i64) -> bool {
+pub(super) fn is_in_force(row: &AuthRecord, now_ms: i64) -> bool {
     rows::moment_ms(&row.collection, &row.record, "until").is_none_or(|until_ms| until_ms > now_ms)
 }
 

@@ -181,7 +181,7 @@ impl Auth {
             Ok::<_, AuthError>(check)
         });
         done.await?.value.into_result()?;
-        Ok(FactorsChanged { grant: self.go_on(owner, scope).await?, recovery_codes: shown })
+        Ok(FactorsChanged { grant: self.go_on(owner).await?, recovery_codes: shown })
     }
 
     /// Takes the app and the recovery codes away; `code` is one of either.
@@ -205,7 +205,7 @@ impl Auth {
             Ok::<_, AuthError>(check)
         });
         done.await?.value.into_result()?;
-        Ok(FactorsChanged { grant: self.go_on(owner, scope).await?, recovery_codes: Vec::new() })
+        Ok(FactorsChanged { grant: self.go_on(owner).await?, recovery_codes: Vec::new() })
     }
 
     /// Makes new recovery codes in the place of all older ones.
@@ -230,7 +230,7 @@ impl Auth {
             Ok::<_, AuthError>(check)
         });
         done.await?.value.into_result()?;
-        Ok(FactorsChanged { grant: self.go_on(owner, scope).await?, recovery_codes: shown })
+        Ok(FactorsChanged { grant: self.go_on(owner).await?, recovery_codes: shown })
     }
 
     /// Completes a half-finished login with a code of the app.

@@ -32,6 +32,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
+    /// Nothing but why the new password may not be taken.
+    pub(super) fn refusing(refused: Option<Detail>) -> Self {
+        Self { refused, ..Self::default() }
+    }
+
     pub(super) fn hash_of(&self, field: FieldNumber) -> Option<&str> {
         self.hashes.iter().find(|(number, _)| *number == field).map(|(_, hash)| hash.as_str())
     }
@@ -123,6 +128,7 @@ pub(super) fn check(
             details.push(Detail::new("passwordConfirm", "validation_values_mismatch", "Values don't match."));
         }
         if let (Some(current), Standing::Plain) = (current, standing)
+            && prepared.refused.is_none()
             && !is_proven(collection, current, prepared)
         {
             let message = "Missing or invalid old password.";

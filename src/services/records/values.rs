@@ -198,7 +198,14 @@ impl Build<'_> {
         }
         match self.prepared.hash_of(field.number) {
             Some(hash) => Ok(Stored::text(hash)),
-            None => Err(Detail::new(field.name.as_str(), "validation_invalid_value", "Must be given as plain text.")),
+            None => Err(self
+                .prepared
+                .refused
+                .clone()
+                .filter(|refused| refused.field == field.name.as_str())
+                .unwrap_or_else(|| {
+                    Detail::new(field.name.as_str(), "validation_invalid_value", "Must be given as plain text.")
+                })),
         }
     }
 

@@ -245,22 +245,30 @@ pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Pre
         return Ok(Prepared::default());
     }
     let id = request.id.clone().or_else(|| request.body.get("id").and_then(Value::as_str).map(str::to_owned));
-    let stored = match (id, request.body.contains_key("oldPassword")) {
-        (Some(id), true) => stored_password(scope, collection, id).await?,
-        _ => None,
+    let current = match id {
+        Some(id) => find_current(scope, collection, id).await?,
+        None => None,
     };
-    let mut prepared = account::prepare(scope, collection, &request.body, stored).await?;
-    prepared.refused = refused_password(scope, collection, &request.body).await;
-    Ok(prepared)
+    let refused = refused_password(scope, collection, &request.body, current.as_ref()).await;
+    if refused.is_some() {
+        // It costs no hash.
+        return Ok(Prepared::refusing(refused));
+    }
+    let stored = current.filter(|_| request.body.contains_key("oldPassword"));
+    account::prepare(scope, collection, &request.body, stored.and_then(|current| current.password)).await
 }
 
-async fn refused_password(scope: &Scope, collection: &Collection, body: &Map<String, Value>) -> Option<Detail> {
+async fn refused_password(
+    scope: &Scope,
+    collection: &Collection,
+    body: &Map<String, Value>,
+    current: Option<&Current>,
+) -> Option<Detail> {
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let own = scope.principal.auth().filter(|auth| auth.collection.id == collection.id);
-    let own = own.map(|auth| rows::text(&auth.collection, &auth.record, "email")).unwrap_or_default();
-    let email = if text("email").is_empty() { own } else { text("email") };
+    // The account's own, whoever sets the password.
+    let emails = [text("email"), current.map(|current| current.email.as_str()).unwrap_or_default()];
     let (registry, password) = (scope.tools.registry.as_ref(), Secret::new(text("password")));
-    passwords::refusal(registry, &scope.tenant, collection, email, &password).await
+    passwords::refusal(registry, &scope.tenant, collection, &emails, &password).await
 }
 
 /// Whether the rules let the write through as far as can be told before its transaction; where they do not, no hash is made.
@@ -280,19 +288,24 @@ fn may_pass(
     })
 }
 
-async fn stored_password(
-    scope: &Scope,
-    collection: &Arc<Collection>,
-    id: String,
-) -> Result<Option<StoredPassword>, RecordError> {
+/// What an account has before its password is set.
+struct Current {
+    email: String,
+    password: Option<StoredPassword>,
+}
+
+async fn find_current(scope: &Scope, collection: &Arc<Collection>, id: String) -> Result<Option<Current>, RecordError> {
     let Some(field) = account::password_field(collection).map(|field| field.number) else { return Ok(None) };
     let collection = Arc::clone(collection);
     scope
         .tenant
         .read(move |reader| {
-            let record = reader.find_record(&collection, &id)?;
-            let hash = record.as_ref().and_then(|record| record.get(field)).and_then(Stored::as_text);
-            Ok::<_, RecordError>(hash.map(|hash| StoredPassword { account: id.clone(), hash: hash.to_owned() }))
+            let Some(record) = reader.find_record(&collection, &id)? else { return Ok(None) };
+            let hash = record.get(field).and_then(Stored::as_text);
+            Ok::<_, RecordError>(Some(Current {
+                email: rows::text(&collection, &record, "email").to_owned(),
+                password: hash.map(|hash| StoredPassword { account: id.clone(), hash: hash.to_owned() }),
+            }))
         })
         .await
 }

@@ -69,6 +69,13 @@ pub(super) fn decide(
     }
 }
 
+/// Whether the profile has the account's own address, and both sides vouch for it: whoever signs in with that would enter the
+/// account anyway.
+pub(super) fn is_same_person(profile: &Profile, account: Candidate<'_>) -> bool {
+    let same = profile.email.eq_ignore_ascii_case(account.email) && !account.email.is_empty();
+    same && profile.email_proven && account.verified
+}
+
 /// The identity's row, whether or not its account is still there.
 pub(super) fn find(
     reader: &Reader<'_>,
@@ -175,6 +182,20 @@ mod tests {
         assert_eq!(decide(&claimed, None, account("x", "a@b.test", false), None), Decision::Unverified);
         assert_eq!(decide(&proven, None, account("x", "A@B.test", false), None), link("x"));
         assert_eq!(decide(&claimed, None, account("x", "", false), None), link("x"));
+    }
+
+    #[test]
+    fn an_identity_is_the_same_person_if_both_sides_vouch_for_the_address() {
+        for (profile, email, verified, same) in [
+            (profile("A@b.test", true), "a@b.test", true, true),
+            (profile("a@b.test", false), "a@b.test", true, false),
+            (profile("a@b.test", true), "a@b.test", false, false),
+            (profile("c@d.test", true), "a@b.test", true, false),
+            (profile("", true), "", true, false),
+        ] {
+            let account = account("x", email, verified).unwrap();
+            assert_eq!(is_same_person(&profile, account), same, "{profile:?} {email} {verified}");
+        }
     }
 
     proptest! {

@@ -433,7 +433,8 @@ struct Linker {
 }
 
 impl Entry<'_> {
-    /// The caller, if the identity is nobody's yet and they have just proven that the account is theirs.
+    /// The caller, if the identity is nobody's yet and they have proven that the account is theirs: just now, or by an identity
+    /// that would enter it anyway.
     async fn linker(&self, identity: &Identity, password: Option<Secret>) -> Result<Option<Linker>, AuthError> {
         // A key, or a superuser who acts through the account, is not its owner and links nothing.
         let in_person = identity.key.is_none() && identity.impersonator.is_none();
@@ -443,7 +444,8 @@ impl Entry<'_> {
             return Ok(None);
         }
         let owner = self.auth.owner_of(self.scope, collection.as_str(), identity).await?;
-        if !self.auth.has_just_come(&owner).await? {
+        let enters_anyway = link::is_same_person(self.profile, candidate(&owner.account));
+        if !enters_anyway && !self.auth.has_just_come(&owner).await? {
             self.auth.prove(&owner, self.scope, password).await?;
         }
         Ok(Some(Linker { id: owner.account.record.id.to_string(), renewal: owner.renewal(self.auth) }))

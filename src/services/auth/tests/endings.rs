@@ -104,3 +104,51 @@ async fn expired_sessions_are_removed_and_live_ones_stay() {
     let refreshed = world.auth.refresh_session(&world.scope, "users", &live.session.unwrap().refresh_token).await;
     assert!(refreshed.is_err());
 }
+
+/// Whoever registered at a provider has a password nobody knows, and with a long token could not tie a second provider.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_by_a_long_token_is_fresh_for_a_while_and_extending_it_is_no_login() {
+    let world = World::new().await;
+    let grant = world.ada(TokenMode::Long).await;
+    let is_fresh = async |token: &Secret| {
+        let who = world.whoami(token).await.unwrap();
+        let owner = world.auth.owner_of(&world.scope, "users", &who).await.unwrap();
+        world.auth.has_just_come(&owner).await.unwrap()
+    };
+    assert!(is_fresh(&grant.token).await);
+    world.clock().advance_ms(limits::SESSION_FRESH_MS);
+    assert!(!is_fresh(&grant.token).await);
+    let who = world.whoami(&grant.token).await.unwrap();
+    let extended = world.auth.auth_refresh(&world.scope, "users", &who, &grant.token).await.unwrap();
+    assert!(extended.token != grant.token && !is_fresh(&extended.token).await);
+    assert!(is_fresh(&world.ada(TokenMode::Session).await.token).await);
+}
+
+/// An account whose suspension was over was looked up anew at every request, for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_that_is_over_costs_nothing_and_goes() {
+    let world = World::new().await;
+    world.auth.create_superuser(meta(), "root@node.test", PASSWORD.into()).await.unwrap();
+    let login = PasswordLogin { identity: "root@node.test".into(), password: PASSWORD.into(), identity_field: None };
+    let root = world.auth.auth_with_password(&world.scope, system::SUPERUSERS, login, TokenMode::Long).await.unwrap();
+    let root = world.whoami(&root.token).await.unwrap();
+    let suspend = async |until_ms| {
+        let wish = Suspend { reason: String::new(), until_ms };
+        world.auth.suspend_account(&world.scope, "users", "ada", wish, &root).await.unwrap();
+    };
+    let known = || world.auth.get_suspension(&world.scope, "users", "ada", &root);
+    suspend(None).await;
+    world.auth.prune_expired(&world.scope.tenant).await.unwrap();
+    known().await.expect("one without an end stays");
+
+    let end_ms = world.auth.0.clock.now_ms() + 60_000;
+    suspend(Some(end_ms)).await;
+    world.auth.prune_expired(&world.scope.tenant).await.unwrap();
+    assert_eq!(code(world.login("ada@a.test", PASSWORD, TokenMode::Long).await), Code::AccountSuspended);
+    world.clock().advance_ms(60_000);
+    let who = world.whoami(&world.ada(TokenMode::Long).await.token).await.unwrap();
+    let vouch = world.auth.vouch(&world.scope.tenant, &who).expect("nothing stands in the way");
+    assert!(world.auth.holds(&vouch, world.auth.0.clock.now_ms()));
+    world.auth.prune_expired(&world.scope.tenant).await.unwrap();
+    assert_eq!(code(known().await), Code::RecordNotFound);
+}

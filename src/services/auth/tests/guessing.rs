@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::services::throttle::Quota;
+use crate::store::StoreError;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_at_a_new_address_are_charged() {
@@ -64,4 +65,38 @@ async fn ten_thousand_wrong_passwords_lock_out_nobody_but_their_sender() {
     assert_eq!(login(&thief_v6, "ada@a.test", PASSWORD).await, Err(Code::RateLimited), "a /64 is one address");
     world.clock().advance_ms(60_000);
     assert_eq!(login(&thief, "ada@a.test", PASSWORD).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_rows_of_guesses_make_room() {
+    let world = World::new().await;
+    for guess in 0..6 {
+        let _ = world.login(&format!("{guess}@a.test"), "wrong horse", TokenMode::Long).await;
+        world.clock().advance_ms(60_000);
+        world.auth.events_written().await;
+    }
+    world.ada(TokenMode::Long).await;
+    world.auth.events_written().await;
+    let db = &world.scope.tenant;
+    let trim = async |kept_max| world.auth.trim_events(db, kept_max).await.unwrap();
+    let rows = async || {
+        let read = db.read(|reader| {
+            let events = reader.schema().find(system::AUTH_EVENTS).unwrap().clone();
+            let created = events.find_field("created").unwrap().column();
+            let sql = format!("SELECT {created} FROM \"{}\"", events.table());
+            let mut made = Vec::new();
+            reader.for_each(&sql, &[], &mut |row| {
+                made.push(row.stored(0)?.as_text().unwrap_or_default().to_owned());
+                Ok(())
+            })?;
+            Ok::<_, StoreError>(made)
+        });
+        let mut made = read.await.unwrap();
+        made.sort();
+        made
+    };
+    let before = rows().await;
+    assert_eq!((before.len(), trim(6).await), (7, 0));
+    assert_eq!(trim(2).await, 4);
+    assert_eq!(rows().await, before[4..], "the oldest went, the login stayed");
 }
