@@ -33,6 +33,8 @@ pub const QUERY_BYTES_MAX: usize = 16 * 1024;
 
 /// Characters in a filter (PocketBase: 3,500).
 pub const FILTER_CHARS_MAX: usize = 3_500;
+/// Bytes of the pattern that the operand of `~` becomes; a longer operand is looked for by its beginning.
+pub const LIKE_PATTERN_BYTES_MAX: usize = 16 * 1024;
 /// Comparisons in a filter (PocketBase: 200).
 pub const FILTER_EXPRESSIONS_MAX: usize = 200;
 /// Nesting of parentheses in a filter.
@@ -53,8 +55,11 @@ pub const STATEMENT_BINDS_MAX: usize = 16_000;
 pub const FIELDS_MAX: usize = 200;
 /// Entries in an expand.
 pub const EXPAND_MAX: usize = 50;
-/// Records that one expanded back-relation reads for a whole page.
-pub const EXPAND_ROWS_MAX: usize = 10_000;
+
+/// Bytes of one sort key in a cursor; of a longer one the beginning stands there, the rest is read from the record.
+pub const CURSOR_KEY_BYTES_MAX: usize = 512;
+/// Bytes of a cursor's text.
+pub const CURSOR_TEXT_BYTES_MAX: usize = 8 * 1024;
 
 /// Records per page when nothing is asked for.
 pub const PAGE_LEN_DEFAULT: usize = 30;
@@ -149,8 +154,10 @@ pub const READ_INLINE_STEPS: u64 = 200_000;
 pub const READ_STEPS_MAX: u64 = 500_000_000;
 /// Prepared statements kept per connection.
 pub const STATEMENT_CACHE_LEN: usize = 1_024;
-/// Query plans kept per tenant.
-pub const PLAN_CACHE_LEN: usize = 1_024;
+/// Bytes of SQL beyond which a statement is compiled anew for every run instead of being kept.
+pub const STATEMENT_KEPT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of query plans that the node keeps; the plans of one tenant are at most a quarter of them.
+pub const PLAN_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Log records that one step of cutting the log takes; writers wait for one step at most.
 pub const LOG_CUT_LEN_MAX: i64 = 20_000;
@@ -335,3 +342,10 @@ const _: () = assert!(CHALLENGES_PER_ADDRESS_MAX < CHALLENGES_MAX);
 const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);
 const _: () = assert!(PAGE_LEN_DEFAULT <= PAGE_LEN_MAX);
 const _: () = assert!(READ_INLINE_STEPS < READ_STEPS_MAX);
+// Every cursor that is handed out is also taken back: its keys and the id, as base64.
+const _: () = assert!(((SORT_FIELDS_MAX + 1) * (CURSOR_KEY_BYTES_MAX + 5) + 64) * 4 / 3 <= CURSOR_TEXT_BYTES_MAX);
+const _: () = assert!(CURSOR_TEXT_BYTES_MAX <= QUERY_BYTES_MAX / 2);
+// No text of a filter is cut: a character has four bytes at most, and only those of one byte are escaped.
+const _: () = assert!(4 * FILTER_CHARS_MAX + 2 <= LIKE_PATTERN_BYTES_MAX);
+// SQLite itself takes 50,000.
+const _: () = assert!(LIKE_PATTERN_BYTES_MAX <= 50_000);

@@ -145,5 +145,13 @@ fn storage_of(collection: &Collection, path: &str, operand: &Operand) -> Storage
 }
 
 fn computed(name: &Arc<str>, storage: Storage) -> OutColumn {
-    OutColumn { name: name.clone(), source: Source::Computed, storage, shown: true, guard: None, excerpt: None }
+    OutColumn {
+        name: name.clone(),
+        source: Source::Computed,
+        storage,
+        shown: true,
+        guard: None,
+        excerpt: None,
+        inside: None,
+    }
 }

@@ -131,6 +131,8 @@ pub enum Problem {
     },
     /// The cursor was not made here, or for another query.
     ForeignCursor,
+    /// The record that a cursor stands at, and by whose long sort key it is found, has changed or gone.
+    MovedCursor,
 }
 
 /// A refused question.
@@ -173,6 +175,7 @@ impl fmt::Display for QueryError {
                 write!(f, "{name:?} leads into a collection that the API key is not good for; its scopes must name it")
             }
             Problem::Unsupported { name, reason } => write!(f, "{name:?} {reason}"),
+            Problem::MovedCursor => f.write_str("the record it stands at has changed or gone, begin again without it"),
             Problem::ForeignCursor => f.write_str("it is forged, damaged or belongs to another query"),
         }
     }

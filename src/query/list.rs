@@ -133,6 +133,21 @@ impl ListQuery {
         Ok(query)
     }
 
+    /// The same question without the names of fields in it.
+    pub fn without_names(&self) -> Self {
+        let counted = |_| Aggregate { function: AggregateFunction::Count, path: None, name: Arc::from("count") };
+        Self {
+            filter: None,
+            sort: Vec::new(),
+            fields: Selection::everything(),
+            expand: ExpandTree::default(),
+            search: None,
+            aggregate: self.aggregate.first().map(counted).into_iter().collect(),
+            group: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// Records to skip before the page.
     pub fn offset(&self) -> usize {
         self.page.saturating_sub(1).saturating_mul(self.per_page)

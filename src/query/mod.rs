@@ -17,6 +17,7 @@ mod scope;
 mod path;
 mod sql;
 mod operand;
+pub mod inside;
 pub mod select;
 pub mod list;
 pub mod page;

@@ -1,7 +1,7 @@
 //! Walking a dotted path: fields, relations, back-relations, JSON, `@request`, `@collection`, modifiers.
 //!
-//! Keeps true: an unknown name and a name the caller may not know give the same error; no path is deeper than
-//! `PATH_DEPTH_MAX` relations. Does not do: comparisons.
+//! Keeps true: an unknown name and a name the caller may not know give the same error, also behind a relation to a
+//! collection of which the caller is never shown a record; no path is deeper than `PATH_DEPTH_MAX` relations. Does not do: comparisons.
 
 use crate::kernel::ident::FieldNumber;
 use crate::kernel::limits;
@@ -82,6 +82,7 @@ impl Resolver<'_> {
                 return Err(self.error(span, problem));
             }
             here = self.hop(here, &collection, segment, span, side)?;
+            self.refuse_closed(here, rest, span)?;
         }
         Err(self.error(span, Problem::Syntax { expected: Cow::Borrowed("a field"), found: String::new() }))
     }
@@ -101,7 +102,8 @@ impl Resolver<'_> {
         let Some((back, field)) = find_back_relation(self.lens.schema, collection, segment) else {
             return Err(self.unknown_field(collection, segment, span));
         };
-        if !is_nameable(back, field, self.mode) {
+        let closed = self.mode == Mode::Client && self.lens.listed(back) == Visibility::Never;
+        if closed || !is_nameable(back, field, self.mode) {
             return Err(self.unknown_field(collection, segment, span));
         }
         let list = field.kind.is_list();
@@ -110,6 +112,16 @@ impl Resolver<'_> {
         // The link is a column of the reached row, whichever number that row gets; 0 keeps equal hops equal.
         link.node = ROOT;
         self.enter(here, Hop::Backward { link, list }, back.clone(), many, (span, side))
+    }
+
+    /// Refuses names in a collection of which this class of caller is never shown a record, whether they exist or not.
+    fn refuse_closed(&self, node: NodeIndex, rest: &[&str], span: Span) -> Result<(), QueryError> {
+        match self.nodes.get(node) {
+            Some(node) if node.guard == Visibility::Never => {
+                Err(self.unknown("field", rest.first().copied().unwrap_or_default(), span, []))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The row or rows that a relation field's value points at.
@@ -173,6 +185,13 @@ impl Resolver<'_> {
     }
 
     fn inside_json(&self, column: Column, rest: &[&str], span: Span) -> Result<Operand, QueryError> {
+        let (path, lower) = self.json_path(rest, span)?;
+        let value = Operand::Json(column, path);
+        Ok(if lower { Operand::Lower(Box::new(value)) } else { value })
+    }
+
+    /// The names inside a JSON value, and whether the last of them says `:lower`, the only modifier that fits there.
+    fn json_path(&self, rest: &[&str], span: Span) -> Result<(Vec<Arc<str>>, bool), QueryError> {
         let mut path: Vec<Arc<str>> = Vec::with_capacity(rest.len());
         let mut lower = false;
         for (at, segment) in rest.iter().enumerate() {
@@ -183,8 +202,7 @@ impl Resolver<'_> {
             }
             path.push(Arc::from(name));
         }
-        let value = Operand::Json(column, path);
-        Ok(if lower { Operand::Lower(Box::new(value)) } else { value })
+        Ok((path, lower))
     }
 
     /// `name[:alias].path` after `@collection.`.
@@ -355,7 +373,9 @@ impl Resolver<'_> {
                 self.walk(node, rest, span, side)
             }
             FieldKind::Json { .. } | FieldKind::GeoPoint => {
-                Ok(Operand::Request(value(rest.iter().map(|segment| Arc::from(*segment)).collect())))
+                let (path, lower) = self.json_path(rest, span)?;
+                let found = Operand::Request(value(path));
+                Ok(if lower { Operand::Lower(Box::new(found)) } else { found })
             }
             _ => Err(self.modifier_unfit(field.name.as_str(), "has nothing inside", span)),
         }

@@ -49,6 +49,9 @@ pub struct ListPlan {
     pub row: RowShape,
     /// Keyset paging: the places in the row of the keys for the next cursor. Empty for offset paging.
     pub keys: Vec<usize>,
+    /// Keyset paging from a cursor that may hold the beginnings of keys: the whole keys of the row it stands at, if this
+    /// caller still sees it. Arguments as for the page.
+    pub seek: Option<Statement>,
     /// Rows come last first and are to be turned round.
     pub reversed: bool,
     /// What to embed.
@@ -150,20 +153,22 @@ pub fn list(
             builder.restrict(predicate);
         }
     }
-    let ranked = search.as_ref().is_some_and(|search| search.ranked);
-    let keys = match position {
-        Position::Offset => {
-            order_by_offset(lens, &mut page, collection, &query.sort, ranked)?;
-            Vec::new()
+    // How rare a word is counts every row, so ranks would tell of rows that the rule hides.
+    let ranked = rule.is_none() && search.as_ref().is_some_and(|search| search.ranked);
+    let (mut keys, mut seek) = (Vec::new(), None);
+    match position {
+        Position::Offset => order_by_offset(lens, &mut page, collection, &query.sort, ranked)?,
+        Position::First => keys = order_by_keys(lens, &mut page, collection, &query.sort, None)?,
+        Position::From(direction) => {
+            keys = order_by_keys(lens, &mut page, collection, &query.sort, Some(direction))?;
+            seek = seek_by_keys(lens, collection, rule, &query.sort)?;
         }
-        Position::First => order_by_keys(lens, &mut page, collection, &query.sort, None)?,
-        Position::From(direction) => order_by_keys(lens, &mut page, collection, &query.sort, Some(direction))?,
-    };
+    }
     let (page, mut facts) = page.finish_bounded(Surface::Filter)?;
     let expand = expand_all(lens, collection, &query.expand, &query.fields, &mut facts);
     let reversed = position == Position::From(Direction::Backward);
     let partition = filter.as_ref().and_then(|filter| pinned(collection, &filter.expr));
-    Ok(ListPlan { page, count: count.finish_count(), row, keys, reversed, expand, facts, partition })
+    Ok(ListPlan { page, count: count.finish_count(), row, keys, seek, reversed, expand, facts, partition })
 }
 
 /// What the declared partition field must equal for `expr` to hold.
@@ -387,14 +392,13 @@ fn ties_descend(collection: &Collection, sort: &[SortKey]) -> bool {
     last.descending != kept_descending
 }
 
-/// Orders by the sort with the id as tie-break, restricts to what lies beyond the cursor, and adds the keys to the row.
-fn order_by_keys(
+/// The keys that a walk by cursor is ordered by, one of them unique, none of them NULL.
+fn walk_keys(
     lens: Lens<'_>,
     builder: &mut Builder<'_>,
     collection: &Arc<Collection>,
     sort: &[SortKey],
-    from: Option<Direction>,
-) -> Result<Vec<usize>, QueryError> {
+) -> Result<Vec<Key>, QueryError> {
     if sort.iter().any(|key| &*key.path == "@random") {
         let reason = Cow::Borrowed("has no order that a cursor could continue");
         return Err(QueryError::whole(Surface::Sort, Problem::Unsupported { name: "@random".to_owned(), reason }));
@@ -415,8 +419,46 @@ fn order_by_keys(
             let inner = std::mem::take(&mut key.fragment);
             key.fragment.push("COALESCE(").append(inner).push(&format!(", {smallest})"));
         }
-        key.descending ^= from == Some(Direction::Backward);
     }
+    Ok(keys)
+}
+
+/// The keys of the row that a cursor stands at; `None` where none of them can be longer than a cursor holds.
+fn seek_by_keys(
+    lens: Lens<'_>,
+    collection: &Arc<Collection>,
+    rule: Option<&Predicate>,
+    sort: &[SortKey],
+) -> Result<Option<Statement>, QueryError> {
+    let mut builder = Builder::new(lens, collection);
+    let keys = walk_keys(lens, &mut builder, collection, sort)?;
+    if keys.iter().all(|key| key.unique || key.value_type == Type::Number) {
+        return Ok(None);
+    }
+    for (place, key) in keys.into_iter().enumerate() {
+        if key.unique {
+            let mut same = key.fragment.clone();
+            same.push(" = ").append(Fragment::bind(Bind::Argument(place + 1)));
+            builder.restrict_sql(Condition::Sql(same));
+        }
+        builder.add_column(key.fragment);
+    }
+    if let Some(rule) = rule {
+        builder.restrict(rule);
+    }
+    Ok(Some(builder.finish_bounded(Surface::Sort)?.0))
+}
+
+/// Orders by the sort with the id as tie-break, restricts to what lies beyond the cursor, and adds the keys to the row.
+fn order_by_keys(
+    lens: Lens<'_>,
+    builder: &mut Builder<'_>,
+    collection: &Arc<Collection>,
+    sort: &[SortKey],
+    from: Option<Direction>,
+) -> Result<Vec<usize>, QueryError> {
+    let mut keys = walk_keys(lens, builder, collection, sort)?;
+    keys.iter_mut().for_each(|key| key.descending ^= from == Some(Direction::Backward));
     let places = keys.iter().map(|key| builder.add_column(key.fragment.clone())).collect();
     if from.is_some() {
         builder.restrict_sql(Condition::Sql(beyond(&keys)));
@@ -544,14 +586,36 @@ fn expand_one(
     if let Visibility::When(rule) = &viewed {
         builder.restrict(rule);
     }
-    if !forward {
-        let order = if target.is_view() { "id" } else { "_r" };
-        builder
-            .append_tail(Fragment::text(format!(" ORDER BY {ROOT_ALIAS}.{order} LIMIT {}", limits::EXPAND_ROWS_MAX)));
-    }
-    let (statement, found) = builder.finish();
+    let (statement, found) = match link {
+        ExpandLink::Forward { .. } => builder.finish(),
+        ExpandLink::Backward { list, single, .. } => finish_back(builder, target, (!list && !single).then_some(field)),
+    };
     facts.hopped.extend(found.touched.iter().cloned());
     facts.merge(&found);
     let children = expand_all(lens, target, below, selection, facts);
     Some(Expand { name: name.clone(), link, statement, row, children })
+}
+
+/// The column that counts the rows of one embedding record.
+const BACK_PLACE: &str = "back_place";
+
+/// The rows of a back-relation in the order of creation: of each embedding record the first
+/// [`limits::EXPAND_BACK_LEN_MAX`], and over all of them one more than an answer may load, so that reading tells.
+///
+/// `counted` is the link by which rows are counted; without one each has one embedding record, or a list of them: such a
+/// row is read once for all of them, and the first ones of each are taken later.
+fn finish_back(mut builder: Builder<'_>, target: &Collection, counted: Option<&Field>) -> (Statement, Facts) {
+    let order = format!("{ROOT_ALIAS}.{}", if target.is_view() { "id" } else { "_r" });
+    let limit = limits::EXPAND_RECORDS_MAX + 1;
+    let Some(field) = counted else {
+        builder.append_tail(Fragment::text(format!(" ORDER BY {order} LIMIT {limit}")));
+        return builder.finish();
+    };
+    let link = format!("{ROOT_ALIAS}.{}", field.column());
+    let place = format!("ROW_NUMBER() OVER (PARTITION BY {link} ORDER BY {order}) AS {BACK_PLACE}");
+    builder.add_column(Fragment::text(place));
+    let (statement, facts) = builder.finish();
+    let most = limits::EXPAND_BACK_LEN_MAX;
+    let after = format!(") WHERE {BACK_PLACE} <= {most} ORDER BY {BACK_PLACE} LIMIT {limit}");
+    (statement.wrapped("SELECT * FROM (", &after), facts)
 }

@@ -4,9 +4,10 @@
 
 use crate::kernel::limits;
 use crate::query::error::{Problem, QueryError, Surface};
+use crate::query::inside::Inside;
 use indexmap::IndexMap;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Which members of one record are shown.
@@ -15,12 +16,16 @@ pub struct Selection {
     all: bool,
     picks: IndexMap<Arc<str>, Pick>,
     excluded: BTreeSet<Arc<str>>,
+    /// What of JSON members is shown.
+    inside: BTreeMap<Arc<str>, Inside>,
     expand: Option<IndexMap<Arc<str>, Selection>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Pick {
     excerpt: Option<Excerpt>,
+    /// The member itself was named, not only something inside it.
+    whole: bool,
 }
 
 /// `:excerpt(max, ellipsis)`: plain text cut to a length.
@@ -75,10 +80,14 @@ impl Selection {
                 let relations = self.expand.get_or_insert_default();
                 relations.entry(Arc::from(*relation)).or_default().add(rest, excerpt);
             }
-            // Naming something inside a JSON member shows the member.
-            [name, ..] => {
+            // Naming something inside a member shows the member; of a JSON member, what was named.
+            [name, rest @ ..] => {
                 let pick = self.picks.entry(Arc::from(*name)).or_default();
                 pick.excerpt = excerpt.or(pick.excerpt);
+                pick.whole |= rest.is_empty();
+                if !rest.is_empty() {
+                    self.inside.entry(Arc::from(*name)).or_default().pick(rest);
+                }
             }
         }
     }
@@ -91,7 +100,8 @@ impl Selection {
                 relations.entry(Arc::from("*")).or_insert_with(Self::everything);
                 relations.entry(Arc::from(*relation)).or_insert(inherited).exclude(rest);
             }
-            _ => _ = self.excluded.insert(Arc::from(segments.join("."))),
+            ["expand", ..] | [_] | [] => _ = self.excluded.insert(Arc::from(segments.join("."))),
+            [name, rest @ ..] => self.inside.entry(Arc::from(*name)).or_default().exclude(rest),
         }
     }
 
@@ -102,12 +112,21 @@ impl Selection {
 
     /// Whether any member besides `expand` is shown.
     pub fn is_everything(&self) -> bool {
-        self.all && self.picks.is_empty() && self.excluded.is_empty() && self.expand.is_none()
+        self.all && self.picks.is_empty() && self.excluded.is_empty() && self.inside.is_empty() && self.expand.is_none()
     }
 
     /// How the member is cut, if it is.
     pub fn excerpt(&self, name: &str) -> Option<Excerpt> {
         self.picks.get(name).and_then(|pick| pick.excerpt)
+    }
+
+    /// What of the value of a JSON member is shown; `None` is all of it.
+    pub fn inside(&self, name: &str) -> Option<Inside> {
+        let mut inside = self.inside.get(name).cloned()?;
+        if self.picks.get(name).is_some_and(|pick| pick.whole) {
+            inside.pick(&["*"]);
+        }
+        Some(inside)
     }
 
     /// What of an embedded relation is shown; `None` is nothing.

@@ -7,6 +7,7 @@ use crate::kernel::ident::FieldNumber;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::error::{Problem, QueryError, Surface};
+use crate::query::inside::Inside;
 use crate::query::request::{Bind, RequestContext};
 use crate::query::resolve::Lens;
 use crate::query::resolved::{Facts, Predicate, Visibility};
@@ -35,6 +36,11 @@ impl Statement {
 
     pub(crate) fn new(fragment: Fragment) -> Self {
         Self { sql: Arc::from(fragment.sql), binds: fragment.binds }
+    }
+
+    /// The same values between other text.
+    pub(crate) fn wrapped(self, before: &str, after: &str) -> Self {
+        Self { sql: Arc::from(format!("{before}{}{after}", self.sql)), binds: self.binds }
     }
 
     /// Writes text and values so that two statements that differ in either give different bytes.
@@ -96,6 +102,8 @@ pub struct OutColumn {
     pub guard: Option<usize>,
     /// How the text is cut.
     pub excerpt: Option<Excerpt>,
+    /// What of a JSON value is shown; `None` is all of it.
+    pub inside: Option<Inside>,
 }
 
 /// What a row of a statement holds.
@@ -129,6 +137,9 @@ impl RowShape {
             if let Some(excerpt) = column.excerpt {
                 out.extend((excerpt.chars_max as u64).to_be_bytes());
                 out.push(u8::from(excerpt.ellipsis));
+            }
+            if let Some(inside) = &column.inside {
+                write_text(out, &inside.key());
             }
         }
     }
@@ -200,6 +211,7 @@ impl<'l> Builder<'l> {
                 shown,
                 guard: None,
                 excerpt: selection.excerpt(name),
+                inside: selection.inside(name).filter(|_| field.kind.storage() == Storage::Json),
             });
         }
         self.add_guards(guarded, &mut columns);

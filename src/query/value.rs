@@ -4,6 +4,7 @@
 //! a database's affinity rules. `''` and NULL are equal; ordering and matching never hold for NULL.
 //! Does not do: knowing where a value comes from.
 
+use crate::kernel::limits;
 use crate::kernel::value::{Stored, write_json_number};
 use crate::query::ast::Operator;
 use crate::schema::field::Storage;
@@ -216,33 +217,31 @@ pub fn lower(stored: &Stored) -> Stored {
 
 /// A LIKE pattern for the operand of `~`: kept where it holds an unescaped `%`, otherwise escaped and wrapped in `%`.
 ///
-/// Patterns longer than SQLite takes are cut, which can only match more.
+/// A pattern beyond [`limits::LIKE_PATTERN_BYTES_MAX`] keeps its beginning and ends in `%`, so it can only match more.
 pub fn like_pattern(stored: &Stored) -> Stored {
-    const PATTERN_BYTES_MAX: usize = 20_000;
     let stored = to_text(stored);
     let Some(text) = stored.as_text() else { return stored };
-    let mut end = text.len().min(PATTERN_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    let kept = has_wildcard(text);
+    if kept && text.len() <= limits::LIKE_PATTERN_BYTES_MAX {
+        return stored;
     }
-    let text = text.get(..end).unwrap_or_default();
-    if has_wildcard(text) {
-        return Stored::text(text);
-    }
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('%');
+    let mut out = String::from(if kept { "" } else { "%" });
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         // An escape that the author wrote is kept; everything else that means something to LIKE is made literal.
-        if c == '\\' && matches!(chars.peek(), Some('%' | '_' | '\\')) {
-            out.push(c);
-            out.extend(chars.next());
-            continue;
+        let escaped = if c == '\\' { chars.next_if(|next| matches!(next, '%' | '_' | '\\')) } else { None };
+        let piece = match escaped {
+            Some(next) => [Some(c), Some(next)],
+            None if !kept && matches!(c, '\\' | '%' | '_') => [Some('\\'), Some(c)],
+            // The pattern of the author may escape what needs none; both characters stay together.
+            None if c == '\\' => [Some(c), chars.next()],
+            None => [Some(c), None],
+        };
+        let len: usize = piece.iter().flatten().map(|c| c.len_utf8()).sum();
+        if out.len() + len >= limits::LIKE_PATTERN_BYTES_MAX {
+            break;
         }
-        if matches!(c, '\\' | '%' | '_') {
-            out.push('\\');
-        }
-        out.push(c);
+        out.extend(piece.into_iter().flatten());
     }
     out.push('%');
     Stored::text(out)
@@ -333,6 +332,23 @@ mod tests {
             [("a", "%a%"), ("a%", "a%"), ("5_0", "%5\\_0%"), ("50\\%", "%50\\%%"), ("", "%%"), ("a\\", "%a\\\\%")]
         {
             assert_eq!(like_pattern(&Stored::text(text)), Stored::text(pattern), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_beyond_the_bound_keep_their_beginning_and_whole_escapes() {
+        for piece in ["_", "\\", "a", "\u{20ac}", "\\%", "x%y\\_", "\\q%"] {
+            let long = piece.repeat(limits::LIKE_PATTERN_BYTES_MAX);
+            let pattern = like_pattern(&Stored::text(&long));
+            let text = pattern.as_text().expect("a pattern");
+            let len = text.len();
+            assert!(
+                (limits::LIKE_PATTERN_BYTES_MAX - 8..=limits::LIKE_PATTERN_BYTES_MAX).contains(&len),
+                "{piece} {len}"
+            );
+            assert!(compile_pattern(text).is_some(), "{piece}");
+            let ends_open = text.strip_suffix('%').is_some_and(|rest| !rest.ends_with('\\') || rest.ends_with("\\\\"));
+            assert!(ends_open, "{piece}");
         }
     }
 

@@ -26,7 +26,7 @@ const VERSION_PREFIX: &str = "1:";
 /// What a derived key is for; two purposes never share a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyPurpose {
-    /// Signs list cursors.
+    /// Seals list cursors.
     Cursor,
     /// Signs outgoing webhooks and links.
     Link,
@@ -35,7 +35,7 @@ pub enum KeyPurpose {
 }
 
 impl KeyPurpose {
-    const fn label(self) -> &'static [u8] {
+    pub(super) const fn label(self) -> &'static [u8] {
         match self {
             Self::Cursor => b"cursor",
             Self::Link => b"link",

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod opaque;
 pub mod password;
 pub mod seal;
+pub mod steady;
 pub mod token;
 pub mod totp;
 mod turns;

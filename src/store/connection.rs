@@ -6,6 +6,7 @@
 use super::StoreError;
 use super::functions;
 use super::options::StoreOptions;
+use crate::kernel::limits;
 use crate::schema::view::ColumnOrigin;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
@@ -87,11 +88,11 @@ pub(super) fn configure(connection: &Connection, options: &StoreOptions) -> Resu
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
         (Limit::SQLITE_LIMIT_LENGTH, 256 * 1024 * 1024),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
-        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 5_000),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, i32::try_from(limits::LIKE_PATTERN_BYTES_MAX).unwrap_or(i32::MAX)),
     ] {
         connection.set_limit(limit, value)?;
     }
-    connection.set_prepared_statement_cache_capacity(crate::kernel::limits::STATEMENT_CACHE_LEN);
+    connection.set_prepared_statement_cache_capacity(limits::STATEMENT_CACHE_LEN);
     functions::register(connection, &options.functions)
 }
 

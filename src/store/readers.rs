@@ -16,6 +16,7 @@ use super::stats::Counters;
 use super::tenant::TenantInner;
 use super::{StoreError, migrate};
 use crate::kernel::ident::{CollectionId, FieldNumber, OriginUid, RecordId, TenantId};
+use crate::kernel::limits;
 use crate::kernel::value::{Cell, Stored};
 use crate::schema::record::RecordImage;
 use crate::schema::view::ColumnOrigin;
@@ -23,7 +24,7 @@ use crate::schema::{Collection, Schema};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, StatementStatus, params};
 use scheduled_thread_pool::ScheduledThreadPool;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -277,8 +278,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn prepare(&self, sql: &str, binds: &[Stored]) -> Result<CachedStatement<'a>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
+    fn prepare(&self, sql: &str, binds: &[Stored]) -> Result<Prepared<'a>, StoreError> {
+        let mut statement = Prepared::new(self.connection, sql)?;
         if self.system.is_some() && !statement.readonly() {
             return Err(StoreError::Refused(Arc::from("only a SELECT is possible here")));
         }
@@ -509,6 +510,41 @@ impl ReadConnection {
     pub(super) fn pinned(&mut self, tenant: &TenantInner) -> Result<&Connection, StoreError> {
         self.renew(tenant)?;
         Ok(&self.connection)
+    }
+}
+
+/// A compiled statement; a connection keeps those of ordinary length, so that many long ones do not fill the memory.
+enum Prepared<'a> {
+    Kept(CachedStatement<'a>),
+    Once(Statement<'a>),
+}
+
+impl<'a> Prepared<'a> {
+    fn new(connection: &'a Connection, sql: &str) -> Result<Self, StoreError> {
+        if sql.len() > limits::STATEMENT_KEPT_BYTES_MAX {
+            return Ok(Self::Once(connection.prepare(sql)?));
+        }
+        Ok(Self::Kept(connection.prepare_cached(sql)?))
+    }
+}
+
+impl<'a> Deref for Prepared<'a> {
+    type Target = Statement<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Kept(statement) => statement,
+            Self::Once(statement) => statement,
+        }
+    }
+}
+
+impl DerefMut for Prepared<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::Kept(statement) => statement,
+            Self::Once(statement) => statement,
+        }
     }
 }
 

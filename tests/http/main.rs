@@ -40,3 +40,5 @@ mod acme;
 mod budgets;
 mod hostile;
 mod roles;
+mod queries;
+mod walks;

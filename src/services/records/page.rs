@@ -6,14 +6,16 @@
 
 use super::embed::Objects;
 use super::plans::{Access, ListWork};
-use super::read::ExportPage;
+use super::read::{ExportPage, ListRequest};
 use super::{Answer, PageLinks, RecordError, Scope};
 use crate::kernel::value::{Cell, Stored};
+use crate::query::error::{Problem, QueryError, Surface};
 use crate::query::list::ListQuery;
-use crate::query::page::{Cursor, CursorBinding, CursorSigner, Direction, sort_text};
+use crate::query::page::{Cursor, CursorBinding, CursorSealer, Direction, sort_text};
 use crate::query::plan::Position;
 use crate::schema::{Collection, json};
-use crate::secrets::keys::{KeyPurpose, MacKey};
+use crate::secrets::keys::KeyPurpose;
+use crate::secrets::steady::SteadyKey;
 use crate::store::Reader;
 use std::sync::Arc;
 
@@ -28,28 +30,36 @@ pub(super) enum Place {
     From(Cursor),
 }
 
-struct Signer(MacKey);
+struct Sealer(SteadyKey);
 
-impl CursorSigner for Signer {
-    fn sign(&self, message: &[u8]) -> [u8; 32] {
-        self.0.sign(message)
+impl CursorSealer for Sealer {
+    fn seal(&self, bound: &[u8], plain: &[u8]) -> Vec<u8> {
+        self.0.seal(bound, plain)
+    }
+
+    fn open(&self, bound: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        self.0.open(bound, sealed)
     }
 }
 
-fn signer(scope: &Scope) -> Signer {
-    Signer(scope.tools.secret.derive(scope.tenant.id(), KeyPurpose::Cursor))
+fn sealer(scope: &Scope) -> Sealer {
+    Sealer(SteadyKey::new(&scope.tools.secret, scope.tenant.id(), KeyPurpose::Cursor))
 }
 
 impl Place {
-    /// Reads the cursor of `query`, if it has one.
-    pub(super) fn find(scope: &Scope, collection: &Collection, query: &ListQuery) -> Result<Self, RecordError> {
+    /// Reads the cursor of `request`, if it has one.
+    pub(super) fn find(scope: &Scope, collection: &Collection, request: &ListRequest) -> Result<Self, RecordError> {
+        if let Some(cursor) = &request.resumed {
+            return Ok(Self::From(cursor.clone()));
+        }
+        let query = &request.query;
         match query.cursor.as_deref() {
             None => Ok(Self::Page),
             Some("") => Ok(Self::First),
             Some(text) => {
                 let sort = sort_text(&query.sort);
                 let binding = binding(scope, collection, query, &sort);
-                Ok(Self::From(Cursor::decode(text.as_bytes(), &signer(scope), &binding)?))
+                Ok(Self::From(Cursor::decode(text.as_bytes(), &sealer(scope), &binding)?))
             }
         }
     }
@@ -90,7 +100,14 @@ struct Loaded {
     objects: Objects,
     /// Places in `objects`, in the order of the answer.
     order: Vec<usize>,
-    links: PageLinks,
+    beside: Beside,
+}
+
+/// Where the pages after and before a page begin.
+#[derive(Default)]
+struct Beside {
+    next: Option<Cursor>,
+    prev: Option<Cursor>,
 }
 
 /// A page that is about to be read from one snapshot.
@@ -107,6 +124,7 @@ impl PageLoad<'_> {
     /// The page as an answer.
     pub(super) fn answer(&self) -> Result<Answer, RecordError> {
         let (query, loaded) = (self.query, self.rows()?);
+        let links = self.links(&loaded.beside);
         let total = self.total(loaded.order.len())?;
         let pages = total.map_or(-1, |total| (total + query.per_page as i64 - 1) / (query.per_page as i64).max(1));
         let mut out = format!(
@@ -119,7 +137,7 @@ impl PageLoad<'_> {
         loaded.objects.write(&mut out, loaded.order.into_iter(), b',');
         out.push(b']');
         if *self.place != Place::Page {
-            for (name, cursor) in [("nextCursor", &loaded.links.next), ("prevCursor", &loaded.links.prev)] {
+            for (name, cursor) in [("nextCursor", &links.next), ("prevCursor", &links.prev)] {
                 out.extend_from_slice(format!(",\"{name}\":").as_bytes());
                 match cursor {
                     Some(cursor) => json::write_string(&mut out, cursor),
@@ -128,7 +146,7 @@ impl PageLoad<'_> {
             }
         }
         out.push(b'}');
-        Ok(Answer { links: loaded.links, ..Answer::new(out) })
+        Ok(Answer { links, ..Answer::new(out) })
     }
 
     /// The page as lines, one object each.
@@ -148,16 +166,16 @@ impl PageLoad<'_> {
             .map(|(_, name)| name.to_owned())
             .chain(row.columns.iter().filter(|column| column.shown).map(|column| column.name.to_string()))
             .collect();
-        Ok(ExportPage { lines, columns, next_cursor: loaded.links.next })
+        Ok(ExportPage { lines, columns, next: loaded.beside.next })
     }
 
     fn rows(&self) -> Result<Loaded, RecordError> {
         let Self { reader, scope, query, place, work, .. } = *self;
         if work.access != Access::Checked {
-            return Ok(Loaded { objects: Objects::default(), order: Vec::new(), links: PageLinks::default() });
+            return Ok(Loaded { objects: Objects::default(), order: Vec::new(), beside: Beside::default() });
         }
         let mut keys: Vec<Vec<Stored>> = Vec::new();
-        let arguments = place.arguments(query);
+        let arguments = self.whole_arguments()?;
         let objects = work.rows.load(reader, &scope.request, &work.plan.page, &arguments, &mut |row| {
             if !work.plan.keys.is_empty() {
                 let cells = work.plan.keys.iter().map(|at| row.cell(*at).map(Cell::to_stored));
@@ -173,28 +191,59 @@ impl PageLoad<'_> {
             order.reverse();
             keys.reverse();
         }
-        let links = self.links(&keys, more);
-        Ok(Loaded { objects, order, links })
+        let beside = self.beside(&keys, more);
+        Ok(Loaded { objects, order, beside })
     }
 
-    /// Cursors to the pages after and before this; `keys` in the order of the answer, `more` in the direction of reading.
-    fn links(&self, keys: &[Vec<Stored>], more: bool) -> PageLinks {
+    /// The arguments of the page, where a cursor holds the beginning of a key with that key as the record has it.
+    fn whole_arguments(&self) -> Result<Vec<Stored>, RecordError> {
+        let Self { reader, scope, query, place, work, .. } = *self;
+        let mut arguments = place.arguments(query);
+        let Place::From(cursor) = place else { return Ok(arguments) };
+        if cursor.cut.is_empty() {
+            return Ok(arguments);
+        }
+        let moved = || RecordError::Query(QueryError::whole(Surface::Cursor, Problem::MovedCursor));
+        let seek = work.plan.seek.as_ref().ok_or_else(moved)?;
+        let found = reader.find_one(&seek.sql, &seek.fill(&scope.request, &arguments), |row| {
+            (0..cursor.keys.len()).map(|at| row.cell(at).map(Cell::to_stored)).collect::<Result<Vec<_>, _>>()
+        })?;
+        let found = found.ok_or_else(moved)?;
+        for (at, (whole, held)) in found.into_iter().zip(&cursor.keys).enumerate() {
+            let same = match (whole.as_text(), held.as_text()) {
+                (Some(whole), Some(held)) if cursor.cut.contains(&at) => whole.starts_with(held),
+                _ => whole == *held,
+            };
+            let slot = arguments.get_mut(at + 1).filter(|_| same).ok_or_else(moved)?;
+            *slot = whole;
+        }
+        Ok(arguments)
+    }
+
+    /// The places after and before this page; `keys` in the order of the answer, `more` in the direction of reading.
+    fn beside(&self, keys: &[Vec<Stored>], more: bool) -> Beside {
         let (has_next, has_prev) = match self.place {
-            Place::Page => return PageLinks::default(),
+            Place::Page => return Beside::default(),
             Place::First => (more, false),
             Place::From(Cursor { direction: Direction::Forward, .. }) => (more, true),
             Place::From(Cursor { direction: Direction::Backward, .. }) => (true, more),
         };
-        let sort = sort_text(&self.query.sort);
-        let (signer, binding) = (signer(self.scope), binding(self.scope, self.collection, self.query, &sort));
-        let cursor = |direction, keys: Option<&Vec<Stored>>| {
-            let keys = keys?.clone();
-            Some(Arc::from(Cursor { direction, keys }.encode(&signer, &binding)))
-        };
-        PageLinks {
-            next: if has_next { cursor(Direction::Forward, keys.last()) } else { None },
-            prev: if has_prev { cursor(Direction::Backward, keys.first()) } else { None },
+        let at = |direction, keys: Option<&Vec<Stored>>| Some(Cursor::new(direction, keys?.clone()));
+        Beside {
+            next: if has_next { at(Direction::Forward, keys.last()) } else { None },
+            prev: if has_prev { at(Direction::Backward, keys.first()) } else { None },
         }
+    }
+
+    /// The cursors as text.
+    fn links(&self, beside: &Beside) -> PageLinks {
+        if beside.next.is_none() && beside.prev.is_none() {
+            return PageLinks::default();
+        }
+        let sort = sort_text(&self.query.sort);
+        let (sealer, binding) = (sealer(self.scope), binding(self.scope, self.collection, self.query, &sort));
+        let text = |cursor: &Cursor| Arc::from(cursor.encode(&sealer, &binding));
+        PageLinks { next: beside.next.as_ref().map(text), prev: beside.prev.as_ref().map(text) }
     }
 
     /// How many records there are; `None` where nobody asked, and beyond the first page of a walk by cursor.

@@ -1,24 +1,26 @@
 //! What is made once per question and class of caller: compiled statements, row writers, rule checks.
 //!
 //! Keeps true: a plan belongs to one tenant, one schema, one class of caller and one text; nothing of a caller's values
-//! is in it. A locked rule (`null`) is told apart from a rule that admits nobody.
+//! is in it. A class of caller to whom no record is shown learns no names from a plan.
 //! Does not do: running plans.
 
 use super::RecordError;
 use super::embed::Embedding;
 use super::keeping::{Asked, Keeping};
-use super::plan_cache::PlanCache;
+use super::plan_cache::{PlanCache, PlanKeyed, Weighed};
 use super::shape::RowWriter;
 use crate::kernel::ident::{CollectionId, TenantId};
 use crate::query::aggregate::{self, AggregatePlan};
 use crate::query::list::ListQuery;
-use crate::query::plan::{self, GetPlan, ListPlan, Position};
-use crate::query::request::CallerClass;
+use crate::query::parse_filter;
+use crate::query::plan::{self, Expand, GetPlan, ListPlan, Position};
+use crate::query::request::{Bind, CallerClass};
 use crate::query::resolve::{Lens, Reach};
 use crate::query::resolved::{Predicate, Visibility};
 use crate::query::select::{ExpandTree, Selection};
-use crate::query::statement::Statement;
+use crate::query::statement::{RowShape, Statement};
 use crate::schema::{Collection, Schema};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Who asks what where; the schema is compared by the cache itself.
@@ -63,8 +65,6 @@ enum Made {
 /// What a collection's rule leaves to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// The rule is `null` and the caller no superuser.
-    Locked,
     /// The rule admits nobody of this class.
     Nobody,
     /// The statement itself checks what is left.
@@ -138,8 +138,9 @@ impl Plans {
         let (class, reach, owner) = (key.class.clone(), key.reach.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
             let lens = Lens::new(schema, &class).within(&reach);
-            let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
-            let plan = plan::list(lens, collection, rule.as_deref(), query, position)?;
+            let (access, rule) = access(lens.listed(collection));
+            let asked = askable(access, query)?;
+            let plan = plan::list(lens, collection, rule.as_deref(), &asked, position)?;
             let rows = Embedding::new(&plan.row, &plan.expand);
             let shuffled = query.sort.iter().any(|key| &*key.path == "@random");
             let asked = match query.search {
@@ -166,8 +167,9 @@ impl Plans {
         let (class, reach, owner) = (key.class.clone(), key.reach.clone(), key.tenant.clone());
         let made = self.0.get_or_make(schema, key, || {
             let lens = Lens::new(schema, &class).within(&reach);
-            let (access, rule) = access(lens.listed(collection), collection.rules.list.is_none());
-            let plan = aggregate::aggregate(lens, collection, rule.as_deref(), query)?;
+            let (access, rule) = access(lens.listed(collection));
+            let asked = askable(access, query)?;
+            let plan = aggregate::aggregate(lens, collection, rule.as_deref(), &asked)?;
             let writer = RowWriter::of_columns(&plan.columns);
             let keeping = Keeping::new(schema, &owner, collection, &plan.facts, Asked::Totals);
             Ok::<_, RecordError>(Made::Aggregate(Arc::new(AggregateWork { access, keeping, plan, writer })))
@@ -193,7 +195,7 @@ impl Plans {
             let lens = Lens::new(schema, &class).within(&reach);
             let (access, rule) = match written {
                 true => (Access::Checked, None),
-                false => access(lens.viewed(collection), collection.rules.view.is_none()),
+                false => access(lens.viewed(collection)),
             };
             let unruled = access == Access::Checked && rule.is_none();
             let plan = plan::get(lens, collection, rule.as_deref(), fields, expand);
@@ -235,11 +237,78 @@ impl Plans {
     }
 }
 
-fn access(visibility: Visibility, locked: bool) -> (Access, Option<Arc<Predicate>>) {
+impl PlanKeyed for PlanKey {
+    fn owner(&self) -> &str {
+        self.tenant.as_str()
+    }
+}
+
+/// Bytes of a plan or key besides what is counted: maps, headers, the facts.
+const PLAN_BYTES: usize = 2 * 1024;
+/// Bytes that one column of a row takes, in the shape and in the writer.
+const COLUMN_BYTES: usize = 256;
+/// Bytes that one value to bind takes.
+const BIND_BYTES: usize = 96;
+
+impl Weighed for PlanKey {
+    fn weight(&self) -> usize {
+        let text = match &self.question {
+            Question::List(_, text) | Question::Aggregate(text) | Question::View(text) => text.len(),
+            Question::Written(text) | Question::Rule(text) => text.len(),
+        };
+        PLAN_BYTES + text
+    }
+}
+
+impl Weighed for Made {
+    fn weight(&self) -> usize {
+        let inside = match self {
+            Self::List(work) => {
+                let plan = &work.plan;
+                let statements = [Some(&plan.page), Some(&plan.count), plan.seek.as_ref()];
+                statements.into_iter().flatten().map(weight_of).sum::<usize>() + weight_of_rows(&plan.row, &plan.expand)
+            }
+            Self::Aggregate(work) => weight_of(&work.plan.statement) + work.plan.columns.len() * COLUMN_BYTES,
+            Self::Get(work) => weight_of(&work.plan.statement) + weight_of_rows(&work.plan.row, &work.plan.expand),
+            Self::Rule(work) => match &**work {
+                RuleWork::Check(check) => weight_of(&check.stored) + weight_of(&check.would_be),
+                RuleWork::Everyone | RuleWork::Nobody => 0,
+            },
+        };
+        PLAN_BYTES + inside
+    }
+}
+
+/// A statement: its text, and what is bound, which texts of the question may be part of.
+fn weight_of(statement: &Statement) -> usize {
+    let constant = |bind: &Bind| match bind {
+        Bind::Value(value) => value.as_text().map_or(0, str::len),
+        _ => 0,
+    };
+    statement.sql.len() + statement.binds.iter().map(|bind| BIND_BYTES + constant(bind)).sum::<usize>()
+}
+
+/// Rows and what they embed; the statements of an expand are held by the plan and by its loader.
+fn weight_of_rows(row: &RowShape, expands: &[Expand]) -> usize {
+    let embedded =
+        |expand: &Expand| PLAN_BYTES + 2 * weight_of(&expand.statement) + weight_of_rows(&expand.row, &expand.children);
+    row.columns.len() * COLUMN_BYTES + expands.iter().map(embedded).sum::<usize>()
+}
+
+/// The question, without its names where no record is ever shown: what is said about a name would tell the fields of a
+/// collection that is closed to this class of caller. Its grammar is checked all the same.
+fn askable(access: Access, query: &ListQuery) -> Result<Cow<'_, ListQuery>, RecordError> {
+    if access == Access::Checked {
+        return Ok(Cow::Borrowed(query));
+    }
+    query.filter.as_deref().map(parse_filter).transpose()?;
+    Ok(Cow::Owned(query.without_names()))
+}
+
+fn access(visibility: Visibility) -> (Access, Option<Arc<Predicate>>) {
     match visibility {
         Visibility::Always => (Access::Checked, None),
         Visibility::When(predicate) => (Access::Checked, Some(predicate)),
-        Visibility::Never if locked => (Access::Locked, None),
         Visibility::Never => (Access::Nobody, None),
     }
 }

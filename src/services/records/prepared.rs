@@ -48,8 +48,8 @@ struct Kept {
 
 #[derive(Debug)]
 enum Task {
-    Get(GetTask),
-    List(ListTask),
+    Get(Box<GetTask>),
+    List(Box<ListTask>),
 }
 
 /// Works out a list; see [`read::list`].
@@ -57,7 +57,7 @@ pub async fn list(scope: &Scope, collection: &str, request: &ListRequest) -> Res
     let cache = cache_of(scope).await;
     let schema = scope.tenant.schema();
     let task = read::plan_list(scope, &schema, collection, request)?;
-    Ok(Prepared::new(scope, cache, schema, Task::List(task)))
+    Ok(Prepared::new(scope, cache, schema, Task::List(Box::new(task))))
 }
 
 /// Works out a read of one record; see [`read::get`].
@@ -65,7 +65,7 @@ pub async fn get(scope: &Scope, collection: &str, id: &str, view: &View) -> Resu
     let cache = cache_of(scope).await;
     let schema = scope.tenant.schema();
     let task = read::plan_get(scope, &schema, collection, id, view)?;
-    Ok(Prepared::new(scope, cache, schema, Task::Get(task)))
+    Ok(Prepared::new(scope, cache, schema, Task::Get(Box::new(task))))
 }
 
 pub(super) async fn cache_of(scope: &Scope) -> Option<TenantCache> {
@@ -86,7 +86,7 @@ impl Prepared {
 
     /// A read of one record that may show in `cache`.
     pub(super) fn of_record(scope: &Scope, cache: TenantCache, schema: Arc<Schema>, task: GetTask) -> Arc<Self> {
-        Self::new(scope, Some(cache), schema, Task::Get(task))
+        Self::new(scope, Some(cache), schema, Task::Get(Box::new(task)))
     }
 
     /// Keeps `answer`, which the writer of position `lsn` was given, as the answer of this read.

@@ -5,18 +5,18 @@
 //! of the statement, so neither pages nor totals reveal a row that it hides.
 //! Does not do: SQL (that is `query`), the cache, HTTP.
 
-use super::hint;
 use super::keeping::Keeping;
 use super::page::{PageLoad, Place};
 use super::plans::{Access, AggregateWork, GetWork, ListWork, PlanKey, Question};
 use super::{Answer, RecordError, Scope};
+use super::{gate, hint};
 use crate::cache::key::Category;
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::error::QueryError;
 use crate::query::list::ListQuery;
-use crate::query::page::sort_text;
+use crate::query::page::{Cursor, sort_text};
 use crate::query::request::RequestContext;
 use crate::query::resolved::Facts;
 use crate::query::select::{ExpandTree, Selection};
@@ -30,6 +30,8 @@ pub struct ListRequest {
     /// What was asked.
     pub query: ListQuery,
     text: Arc<str>,
+    /// Where an export goes on; it never leaves the process and is as long as it has to be.
+    pub(super) resumed: Option<Cursor>,
 }
 
 /// Parameters that shape a plan; the others only fill it in.
@@ -40,7 +42,7 @@ impl ListRequest {
     /// Reads decoded query parameters.
     pub fn parse<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)> + Clone) -> Result<Self, QueryError> {
         let query = ListQuery::parse(parameters.clone())?;
-        Ok(Self { query, text: text_of(parameters, &PLAN_PARAMETERS) })
+        Ok(Self { query, text: text_of(parameters, &PLAN_PARAMETERS), resumed: None })
     }
 
     /// Reads owned pairs, as a batch has them.
@@ -54,6 +56,11 @@ impl ListRequest {
         self.query.skip_total = true;
         self.query.per_page = limits::PAGE_LEN_MAX;
         self
+    }
+
+    /// Goes on at a place.
+    pub(super) fn resume(&mut self, cursor: Cursor) {
+        self.resumed = Some(cursor);
     }
 }
 
@@ -224,6 +231,9 @@ pub fn plan_list(
     request: &ListRequest,
 ) -> Result<ListTask, RecordError> {
     let collection = find(schema, collection)?;
+    let totals = !request.query.aggregate.is_empty() || !request.query.group.is_empty();
+    // First, because what is said about a filter tells which fields there are.
+    gate::require_unlocked(scope, collection, &collection.rules.list, if totals { "aggregate" } else { "list" })?;
     let key = |question| PlanKey {
         tenant: scope.tenant.id().clone(),
         collection: collection.id.clone(),
@@ -233,9 +243,8 @@ pub fn plan_list(
     };
     let plans = &scope.tools.plans;
     let text = || Arc::clone(&request.text);
-    if !request.query.aggregate.is_empty() || !request.query.group.is_empty() {
+    if totals {
         let work = plans.aggregate(schema, key(Question::Aggregate(text())), collection, &request.query)?;
-        refuse_locked(work.access, collection, "aggregate")?;
         return Ok(ListTask {
             schema: Arc::clone(schema),
             collection: Arc::clone(collection),
@@ -244,10 +253,9 @@ pub fn plan_list(
             work: Work::Totals(work),
         });
     }
-    let place = Place::find(scope, collection, &request.query)?;
+    let place = Place::find(scope, collection, request)?;
     let position = place.position();
     let work = plans.list(schema, key(Question::List(position, text())), collection, &request.query, position)?;
-    refuse_locked(work.access, collection, "list")?;
     Ok(ListTask {
         schema: Arc::clone(schema),
         collection: Arc::clone(collection),
@@ -361,8 +369,8 @@ pub fn plan_get(
     view: &View,
 ) -> Result<GetTask, RecordError> {
     let collection = find(schema, collection)?;
+    gate::require_unlocked(scope, collection, &collection.rules.view, "view")?;
     let work = get_work(scope, schema, collection, view, Question::View)?;
-    refuse_locked(work.access, collection, "view")?;
     let id = RecordId::parse(id).map_err(|_| RecordError::NotFound)?;
     Ok(GetTask { schema: Arc::clone(schema), collection: Arc::clone(collection), id, view: view.clone(), work })
 }
@@ -457,18 +465,11 @@ pub(super) fn find<'schema>(schema: &'schema Schema, name: &str) -> Result<&'sch
     schema.find(name).ok_or_else(|| RecordError::UnknownCollection(name.to_owned()))
 }
 
-fn refuse_locked(access: Access, collection: &Collection, action: &'static str) -> Result<(), RecordError> {
-    match access {
-        Access::Locked => Err(RecordError::SuperuserOnly { collection: collection.name.clone(), action }),
-        Access::Nobody | Access::Checked => Ok(()),
-    }
-}
-
 /// One piece of an export: objects on lines of their own.
 pub(super) struct ExportPage {
     pub(super) lines: Vec<u8>,
     pub(super) columns: Vec<String>,
-    pub(super) next_cursor: Option<Arc<str>>,
+    pub(super) next: Option<Cursor>,
 }
 
 /// Reads one page of an export.

@@ -4,6 +4,7 @@
 //! row is prepared once per plan. Does not do: SQL, choosing columns (that is `query::statement`).
 
 use crate::kernel::value::Cell;
+use crate::query::inside::Inside;
 use crate::query::select::Excerpt;
 use crate::query::statement::{OutColumn, RowShape};
 use crate::schema::field::Storage;
@@ -26,6 +27,7 @@ struct WrittenColumn {
     value_at: usize,
     guard_at: Option<usize>,
     excerpt: Option<Excerpt>,
+    inside: Option<Inside>,
 }
 
 impl RowWriter {
@@ -60,10 +62,19 @@ impl RowWriter {
                 (Some(excerpt), Cell::Text(text)) if column.storage == Storage::Text => {
                     json::write_string(out, &excerpt.apply(text));
                 }
+                (_, Cell::Text(text)) if column.inside.is_some() => write_inside(out, column, text),
                 (_, cell) => json::write_cell_json(out, column.storage, cell),
             }
         }
         Ok(())
+    }
+}
+
+/// Writes what is shown of a JSON value; a text that is none (a view may hold anything) is written as always.
+fn write_inside(out: &mut Vec<u8>, column: &WrittenColumn, text: &str) {
+    match (&column.inside, serde_json::from_str(text)) {
+        (Some(inside), Ok(value)) => out.extend_from_slice(inside.apply(value).to_string().as_bytes()),
+        _ => json::write_cell_json(out, column.storage, Cell::Text(text)),
     }
 }
 
@@ -76,6 +87,7 @@ fn written(columns: &[OutColumn]) -> Vec<WrittenColumn> {
             value_at,
             guard_at: column.guard,
             excerpt: column.excerpt,
+            inside: column.inside.clone(),
         })
         .collect()
 }

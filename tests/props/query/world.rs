@@ -1,6 +1,7 @@
 //! A small tenant in memory, held twice: in SQLite and as records for the evaluator.
 
 use rusqlite::functions::FunctionFlags;
+use rusqlite::limits::Limit;
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tenantry::kernel::ident::{CollectionId, FieldNumber, RecordId};
+use tenantry::kernel::limits;
 use tenantry::kernel::random::SeededRandom;
 use tenantry::kernel::value::{Cell, Stored};
 use tenantry::query::eval::{self, Dataset};
@@ -51,6 +53,9 @@ impl World {
     pub(crate) fn with(collections: Value) -> Self {
         let file = Connection::open_in_memory().unwrap();
         register(&file);
+        // As the store opens its files.
+        let pattern_max = i32::try_from(limits::LIKE_PATTERN_BYTES_MAX).unwrap();
+        file.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, pattern_max).unwrap();
         let mut world = Self { schema: Arc::new(Schema::default()), file, rows: HashMap::new() };
         let random = SeededRandom::new(1);
         let describe = |_: &[String], _: &str| Err("no views here".to_owned());

@@ -35,9 +35,9 @@ impl Exporter {
             return Ok(None);
         }
         let page = read::export_page(&self.scope, &self.collection, &self.parameters).await?;
-        self.ended = page.next_cursor.is_none();
-        if let Some(cursor) = page.next_cursor {
-            self.parameters.query.cursor = Some(cursor);
+        match page.next {
+            Some(cursor) => self.parameters.resume(cursor),
+            None => self.ended = true,
         }
         match self.format {
             Format::Ndjson => Ok(Some(Bytes::from(page.lines))),
