@@ -42,3 +42,4 @@ mod hostile;
 mod roles;
 mod queries;
 mod walks;
+mod oracle;
