@@ -74,7 +74,7 @@ impl Warming {
 
     async fn refill(&self, hot: HotKey) -> bool {
         match self.registry.open_tenant(&hot.tenant).await {
-            Ok(tenant) => replay::refill(&self.tools, &tenant, &hot.replay).await,
+            Ok(tenant) => replay::refill(&self.tools, &tenant, &hot).await,
             // Gone or suspended since.
             Err(_) => false,
         }

@@ -212,7 +212,7 @@ pub(crate) async fn verify(
     let Some(cache) = part.cache() else { return Ok(switched_off()) };
     let sample = body.sample.unwrap_or(SAMPLE_LEN_DEFAULT).min(SAMPLE_LEN_MAX);
     let (tools, tenant) = (&part.tools, &visitor.tenant);
-    let ask = |hot: HotKey| async move { replay::recompute(tools, tenant, &hot.replay).await };
+    let ask = |hot: HotKey| async move { replay::recompute(tools, tenant, &hot).await };
     let report = cache.verify(Some(tenant.id()), sample, ask).await;
     Ok(respond::json(&json!({ "equal": report.equal, "skipped": report.skipped, "different": report.different })))
 }
@@ -224,7 +224,7 @@ pub(crate) async fn warm(visitor: Visitor, part: web::Data<CachePart>) -> Result
     let (tools, tenant) = (&part.tools, &visitor.tenant);
     let mut keys: Vec<HotKey> = cache.hot_keys().into_iter().filter(|hot| hot.tenant == *tenant.id()).collect();
     keys.truncate(WARM_LEN_MAX);
-    let ask = |hot: HotKey| async move { replay::refill(tools, tenant, &hot.replay).await };
+    let ask = |hot: HotKey| async move { replay::refill(tools, tenant, &hot).await };
     let report = cache.warm(keys, Duration::ZERO, ask).await;
     Ok(respond::json(&json!({ "filled": report.filled, "present": report.present, "failed": report.failed })))
 }

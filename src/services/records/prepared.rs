@@ -18,9 +18,11 @@ use crate::cache::stamp::Dependencies;
 use crate::cache::{self, Began, Request, TenantCache, entry::Loaded};
 use crate::kernel::ident::RecordId;
 use crate::query::request::{CallerClass as Class, Place, RequestContext, RequestPath};
+use crate::query::resolve::Reach;
 use crate::schema::cache_policy::Tier;
 use crate::schema::{Collection, Schema};
 use crate::store::Reader;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -105,9 +107,10 @@ impl Prepared {
         cache.write_through(request, Loaded::digested(answer.body.clone(), answer.etag, lsn), lsn);
     }
 
-    /// What is noted with an answer for asking again.
+    /// What is noted with an answer for asking again; nothing where the caller is narrowed, as whoever asks again is not.
     fn replay(&self, scope: &Scope, key: &Key) -> Option<Arc<[u8]>> {
-        let replayable = !key.depends_on_identity() && self.task.keeping().policy.key_parts.is_empty();
+        let everywhere = scope.reach == Reach::EVERYWHERE;
+        let replayable = everywhere && !key.depends_on_identity() && self.task.keeping().policy.key_parts.is_empty();
         let class = scope.class();
         let note = || Replay::of(&self.task.collection().id, self.task.record(), &scope.request, &class);
         replayable.then(note).flatten()
@@ -116,6 +119,17 @@ impl Prepared {
     /// Whether the answer is the same for every caller of the class it was worked out for.
     pub(super) fn reads_nobody(&self) -> bool {
         self.task.keeping().anonymous
+    }
+
+    /// Whether its answers are kept under the key that is written `key`.
+    pub(super) fn is_filed_under(&self, key: &str) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.key.to_string() == key)
+    }
+
+    /// Reads past the cache: the body and the log position it was read at; `None` where that fails, or the schema moved on.
+    pub(super) async fn recompute(self: &Arc<Self>, scope: &Scope) -> Option<(Bytes, i64)> {
+        let loading = self.load(scope).await.ok().filter(|loading| !loading.moved)?;
+        Some((loading.answer.body, loading.lsn))
     }
 
     /// This read for asking again: without what only the present request has. `None` where that shapes the answer, or

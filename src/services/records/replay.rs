@@ -1,21 +1,22 @@
 //! Asking again: what is noted with a kept answer so that warming can refill it and verification can recompute it.
 //!
 //! Keeps true: only answers that are the same for every caller of a class are noted, with that class, and they are asked
-//! again as somebody of it of whom nothing is known; where the plan would read anything of the caller by now, nothing is
-//! asked. What comes of it is filed where only plans of the same text look. What was noted is data: unknown versions and
+//! again as somebody of it of whom nothing is known; where the plan would read anything of the caller by now, or is
+//! filed under another key than the one it was noted with, nothing is asked. What was noted is data: unknown versions and
 //! nonsense ask nothing.
 //! Does not do: choosing what is worth refilling; the cache counts hits.
 
-use super::cached::{Freshness, Served};
-use super::prepared;
-use super::read::{self, ListRequest, View};
-use super::{RecordError, RecordTools, Scope};
+use super::cached::Freshness;
+use super::prepared::{self, Prepared};
+use super::read::{ListRequest, View};
+use super::{RecordTools, Scope};
 use crate::access::Principal;
+use crate::cache::warm::HotKey;
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::query::request::{AuthRecord, CallerClass, RequestContext};
 use crate::query::resolve::Reach;
 use crate::schema::record::RecordImage;
-use crate::store::{Reader, TenantDb};
+use crate::store::TenantDb;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -102,47 +103,27 @@ impl<'text> Replay<'text> {
 }
 
 /// Asks through the cache, which keeps the answer; whether there was one.
-pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> bool {
-    ask(tools, tenant, replay).await.is_some()
+pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> bool {
+    let Some((scope, prepared)) = prepare(tools, tenant, hot).await else { return false };
+    prepared.answer(&scope, Freshness::Current).await.is_ok()
 }
 
-async fn ask(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> Option<Served> {
-    let replay = Replay::read(replay)?;
+/// Asks past the cache: the body and the log position it was read at; `None` where the question has no answer any more.
+pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Option<(Bytes, i64)> {
+    let (scope, prepared) = prepare(tools, tenant, hot).await?;
+    prepared.recompute(&scope).await
+}
+
+/// The question noted with `hot`; `None` where by now it is not the one whose answers are kept under that key.
+async fn prepare(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Option<(Scope, Arc<Prepared>)> {
+    let replay = Replay::read(&hot.replay)?;
     let (scope, pairs) = (scope_of(tools, tenant, &replay)?, replay.pairs());
     let prepared = match &replay.id {
         Some(id) => prepared::get(&scope, &replay.collection, id, &View::from_pairs(&pairs).ok()?).await,
         None => prepared::list(&scope, &replay.collection, &ListRequest::from_pairs(&pairs).ok()?).await,
     };
-    let prepared = prepared.ok().filter(|prepared| prepared.reads_nobody())?;
-    prepared.answer(&scope, Freshness::Current).await.ok()
-}
-
-/// Asks past the cache: the body and the log position it was read at; `None` where the question has no answer any more.
-pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, replay: &[u8]) -> Option<(Bytes, i64)> {
-    let replay = Replay::read(replay)?;
-    let (scope, pairs) = (scope_of(tools, tenant, &replay)?, replay.pairs());
-    let schema = tenant.schema();
-    let run = scope.clone();
-    let read = match &replay.id {
-        Some(id) => {
-            let task = read::plan_get(&scope, &schema, &replay.collection, id, &View::from_pairs(&pairs).ok()?).ok()?;
-            if !task.work().keeping.anonymous {
-                return None;
-            }
-            let load = move |reader: &Reader<'_>| Ok((read::load_get(reader, &run, &task)?, reader.lsn()));
-            tenant.read::<_, RecordError, _>(load).await
-        }
-        None => {
-            let request = ListRequest::from_pairs(&pairs).ok()?;
-            let task = read::plan_list(&scope, &schema, &replay.collection, &request).ok()?;
-            if !task.keeping().anonymous {
-                return None;
-            }
-            let load = move |reader: &Reader<'_>| Ok((read::load_list(reader, &run, &task)?, reader.lsn()));
-            tenant.read::<_, RecordError, _>(load).await
-        }
-    };
-    read.ok().map(|(answer, lsn)| (answer.body, lsn))
+    let same = |prepared: &Arc<Prepared>| prepared.reads_nobody() && prepared.is_filed_under(&hot.key);
+    Some((scope, prepared.ok().filter(same)?))
 }
 
 /// Somebody of the class that was noted; `None` where there is no such class any more.
