@@ -50,6 +50,8 @@ pub(crate) struct Held {
     pub(crate) wanted: AtomicBool,
     /// Found out of date or past its time, and counted so.
     pub(crate) outdated: AtomicBool,
+    /// Whether it was counted that the disk had no share left for it.
+    pub(crate) refused: AtomicBool,
     /// Which disk store has it; 0 is none.
     pub(crate) persisted: AtomicU64,
     /// The position up to which the disk store's copy is known to be right.
@@ -111,6 +113,7 @@ impl Held {
             hits: AtomicU32::new(0),
             wanted: AtomicBool::new(false),
             outdated: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             persisted: AtomicU64::new(parts.persisted),
             counters: parts.counters,
             account: parts.account,

@@ -97,8 +97,8 @@ impl Shared {
         let DiskRead::Found(bytes) = self.disk.get(key.clone()).await else { return None };
         let found = self.judge(part, request, &bytes, Origins { seed, epoch });
         if found.is_none() && !part.is_retired() {
-            // It will not become right again; its place is for others.
-            self.disk.remove(key);
+            // It will not become right again; its place is for others, and by then perhaps for another of the same key.
+            self.disk.remove_this(key, bytes);
         }
         found
     }
@@ -153,6 +153,11 @@ impl Shared {
         if distrusted || part.is_retired() || !Arc::ptr_eq(&part.account, &held.account) {
             return true;
         }
+        let key = answer_key(&part.tenant, disk.generation, held.key.digest());
+        if !self.has_disk_share(&part.tenant) {
+            self.refuse(held, key);
+            return true;
+        }
         let envelope = envelope_of(held, seed);
         let written_at = envelope.at;
         let (at, head) = (written_at.max(held.reach), *part.head.lock());
@@ -160,11 +165,6 @@ impl Shared {
             // Read from a commit of which the cache has not heard yet; the next round knows more.
             return true;
         }
-        if !self.has_disk_share(&part.tenant) {
-            Counters::bump(&held.counters.disk_refused);
-            return true;
-        }
-        let key = answer_key(&part.tenant, disk.generation, held.key.digest());
         let mut high = disk.high.lock();
         if high.epoch != epoch {
             // The store was replaced by an empty one, which knows nothing of the tenant yet.
@@ -192,6 +192,18 @@ impl Shared {
             held.persisted.store(epoch, Ordering::Release);
         }
         put
+    }
+
+    /// Notes, once, that an answer finds no room beside its tenant's others. What it would have replaced is older and goes,
+    /// unless that is its own copy.
+    fn refuse(&self, held: &Held, key: Vec<u8>) {
+        if held.refused.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        Counters::bump(&held.counters.disk_refused);
+        if held.persisted.load(Ordering::Acquire) != self.disk.epoch() {
+            self.disk.remove(key);
+        }
     }
 
     /// Whether a tenant may have more on disk: alone everything, beside others a quarter.

@@ -33,6 +33,12 @@ impl DiskCache for TableDisk {
     fn remove(&self, key: Vec<u8>) {
         self.0.lock().remove(&key);
     }
+    fn remove_this(&self, key: Vec<u8>, value: Bytes) {
+        let mut table = self.0.lock();
+        if table.get(&key) == Some(&value) {
+            table.remove(&key);
+        }
+    }
     fn discard(&self, _why: &str) {
         self.0.lock().clear();
     }
@@ -358,6 +364,9 @@ impl DiskCache for NarrowDisk {
     }
     fn remove(&self, key: Vec<u8>) {
         self.table.remove(key);
+    }
+    fn remove_this(&self, key: Vec<u8>, value: Bytes) {
+        self.table.remove_this(key, value);
     }
     fn discard(&self, why: &str) {
         self.table.discard(why);

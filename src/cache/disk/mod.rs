@@ -99,6 +99,9 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
     /// Forgets `key` when there is time.
     fn remove(&self, key: Vec<u8>);
 
+    /// Forgets `key` when there is time, if it still has `value` by then.
+    fn remove_this(&self, key: Vec<u8>, value: Bytes);
+
     /// Throws everything away and starts empty: the way out when something must be forgotten for certain.
     fn discard(&self, why: &str);
 
@@ -142,6 +145,8 @@ impl DiskCache for NoDisk {
     }
 
     fn remove(&self, _key: Vec<u8>) {}
+
+    fn remove_this(&self, _key: Vec<u8>, _value: Bytes) {}
 
     fn discard(&self, _why: &str) {}
 

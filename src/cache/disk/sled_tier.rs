@@ -63,6 +63,7 @@ enum Write {
     Put(Vec<u8>, Bytes),
     PutSurely(Vec<u8>, Bytes, oneshot::Sender<bool>),
     Remove(Vec<u8>),
+    RemoveThis(Vec<u8>, Bytes),
     Discard(String),
 }
 
@@ -198,6 +199,10 @@ impl DiskCache for SledTier {
         self.write(Write::Remove(key));
     }
 
+    fn remove_this(&self, key: Vec<u8>, value: Bytes) {
+        self.write(Write::RemoveThis(key, value));
+    }
+
     fn discard(&self, why: &str) {
         self.shared.queue.clear_writes();
         // Also while it is ill: what comes back must not be what was there.
@@ -331,14 +336,12 @@ impl Worker {
                 // Whoever asked may have gone.
                 let _ = reply.send(done);
             }
-            Write::Remove(key) => {
-                match self.engine.as_ref().map(|engine| engine.remove(&key)) {
-                    Some(Ok(change)) => self.shared.groups.note(&key, change),
-                    Some(Err(error)) => self.fail(&error),
-                    None => {}
-                }
-                self.dirty_since.get_or_insert_with(Instant::now);
-            }
+            Write::Remove(key) => self.remove(&key),
+            Write::RemoveThis(key, value) => match self.engine.as_ref().map(|engine| engine.get(&key)) {
+                Some(Ok((DiskRead::Found(found), _))) if found == value => self.remove(&key),
+                Some(Err(error)) => self.fail(&error),
+                Some(Ok(_)) | None => {}
+            },
             Write::Discard(why) => {
                 tracing::info!(cache.reason = %why, "disk cache: starting empty");
                 self.replace(|worker| worker.shared.numbers.resets.fetch_add(1, Ordering::Relaxed));
@@ -361,6 +364,15 @@ impl Worker {
                 false
             }
         }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        match self.engine.as_ref().map(|engine| engine.remove(key)) {
+            Some(Ok(change)) => self.shared.groups.note(key, change),
+            Some(Err(error)) => self.fail(&error),
+            None => {}
+        }
+        self.dirty_since.get_or_insert_with(Instant::now);
     }
 
     /// Counts a little more of what an earlier process left.

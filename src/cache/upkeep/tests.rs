@@ -1,10 +1,14 @@
 //! What upkeep removes, keeps and hands over; and a tenant's share of the disk.
 
+use crate::cache::disk::{DiskCache, DiskRead, DiskStats, GroupUsage};
 use crate::cache::entry::Loaded;
+use crate::cache::persist;
 use crate::cache::stamp::Dependencies;
 use crate::cache::tests::{TableDisk, World, list_key, memory_only, posts, request, seed, tenant};
 use crate::cache::{Cache, CacheOptions, Source};
 use crate::kernel::ident::TenantId;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// A list was written by an orderly stop alone; a node that was killed started without one.
@@ -121,7 +125,9 @@ async fn one_tenant_cannot_fill_the_disk_of_all_and_alone_it_may() {
         world.read(&list_key(&quiet, "q"), "1").await;
         world.cache.maintain();
         let report = world.cache.stats();
-        assert!(report.total.disk_refused > 0);
+        assert_eq!(report.total.disk_refused, 100);
+        world.cache.maintain();
+        assert_eq!(world.cache.stats().total.disk_refused, 100, "each is counted once, however often it is tried");
         assert_eq!(report.tenants[0].disk, loud_before, "{report:?}");
         assert_eq!((report.tenants[1].tenant.as_str(), report.tenants[1].disk.entries), ("quiet", 1));
     }
@@ -148,4 +154,92 @@ async fn an_answer_that_is_met_stale_or_expired_on_disk_is_removed_there() {
     later.cache.attach(&a, &seed(1, 10, 10));
     later.expect(&expired, "2", "2", Source::Miss).await;
     assert_eq!(later.cache.stats().tenants[0].disk.entries, 0);
+}
+
+/// What was over its share kept the answer of yesterday on disk, and so the room for those of today.
+#[tokio::test]
+async fn an_answer_that_finds_no_room_on_disk_takes_the_older_one_of_its_key_away() {
+    let disk = Arc::new(TableDisk::default());
+    let options = CacheOptions { disk_bytes_max: 20_000, ..CacheOptions::default() };
+    let world = World { cache: Cache::with_disk(options, Arc::clone(&disk) as _), ..memory_only() };
+    let (loud, quiet) = (tenant("loud"), tenant("quiet"));
+    for tenant in [&loud, &quiet] {
+        world.cache.attach(tenant, &seed(1, 10, 10));
+    }
+    let keys = [list_key(&loud, "a"), list_key(&loud, "b")];
+    world.expect(&list_key(&quiet, "q"), "1", "1", Source::Miss).await;
+    for key in &keys {
+        for _ in 0..2 {
+            world.read(key, &"1".repeat(3_000)).await;
+        }
+    }
+    world.cache.maintain();
+    assert_eq!(world.cache.stats().tenants[0].disk.entries, 2, "more than its share of 5,000 bytes now");
+    world.commit(&loud, 11);
+    for _ in 0..2 {
+        world.read(&keys[0], &"2".repeat(3_000)).await;
+    }
+    world.cache.maintain();
+    let report = world.cache.stats();
+    assert_eq!((report.tenants[0].disk.entries, report.total.disk_refused), (1, 1));
+    world.cache.maintain();
+    let next = World { cache: Cache::with_disk(CacheOptions::default(), Arc::clone(&disk) as _), ..memory_only() };
+    next.cache.attach(&loud, &seed(1, 11, 11));
+    // Where the older one stood, there was room for it in the next round.
+    next.expect(&keys[0], "3", &"2".repeat(3_000), Source::Disk).await;
+}
+
+/// A disk on which somebody else keeps a newer answer while an old one is read.
+#[derive(Debug, Default)]
+struct BusyDisk(TableDisk);
+
+const NEWER: Bytes = Bytes::from_static(b"newer");
+
+impl DiskCache for BusyDisk {
+    fn get(&self, key: Vec<u8>) -> BoxFuture<'_, DiskRead> {
+        Box::pin(async move {
+            let found = self.0.get(key.clone()).await;
+            if persist::group_of(&key).is_some() && matches!(found, DiskRead::Found(_)) {
+                self.0.put(key, NEWER);
+            }
+            found
+        })
+    }
+    fn put(&self, key: Vec<u8>, value: Bytes) -> bool {
+        self.0.put(key, value)
+    }
+    fn put_surely(&self, key: Vec<u8>, value: Bytes) -> BoxFuture<'_, bool> {
+        self.0.put_surely(key, value)
+    }
+    fn remove(&self, key: Vec<u8>) {
+        self.0.remove(key);
+    }
+    fn remove_this(&self, key: Vec<u8>, value: Bytes) {
+        self.0.remove_this(key, value);
+    }
+    fn discard(&self, why: &str) {
+        self.0.discard(why);
+    }
+    fn stats(&self) -> DiskStats {
+        self.0.stats()
+    }
+    fn usage(&self, group: &[u8]) -> GroupUsage {
+        self.0.usage(group)
+    }
+    fn close(&self) {}
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_while_an_old_one_is_read_from_disk_stays() {
+    let disk = Arc::new(BusyDisk::default());
+    let a = tenant("a");
+    let first = World::new(1 << 22, Arc::clone(&disk) as _);
+    first.cache.attach(&a, &seed(1, 10, 10));
+    first.expect(&list_key(&a, "q"), "1", "1", Source::Miss).await;
+    first.cache.close();
+    let next = World::new(1 << 22, Arc::clone(&disk) as _);
+    next.cache.attach(&a, &seed(1, 12, 11));
+    next.expect(&list_key(&a, "q"), "2", "2", Source::Miss).await;
+    let left = next.cache.stats().tenants[0].disk;
+    assert_eq!((left.entries, left.bytes), (1, NEWER.len() as u64));
 }

@@ -172,6 +172,13 @@ impl DiskCache for SimDisk {
         self.0.lock().unwrap().table.remove(&key);
     }
 
+    fn remove_this(&self, key: Vec<u8>, value: Bytes) {
+        let mut inside = self.0.lock().unwrap();
+        if inside.table.get(&key) == Some(&value) {
+            inside.table.remove(&key);
+        }
+    }
+
     fn discard(&self, _why: &str) {
         let mut inside = self.0.lock().unwrap();
         inside.table.clear();

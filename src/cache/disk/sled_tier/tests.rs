@@ -253,3 +253,20 @@ async fn until_counted(tier: &SledTier, expected: &(GroupUsage, GroupUsage)) -> 
     }
     (tier.usage(b"a"), tier.usage(b"b"))
 }
+
+#[tokio::test]
+async fn a_value_that_another_replaced_meanwhile_is_not_removed_for_it() {
+    let root = tempfile::tempdir().unwrap();
+    let tier = SledTier::start(options(root.path()));
+    ready(&tier).await;
+    let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
+    tier.put(b"k".to_vec(), old.clone());
+    tier.put(b"k".to_vec(), new.clone());
+    tier.remove_this(b"k".to_vec(), old);
+    assert!(tier.put_surely(b"sync".to_vec(), Bytes::new()).await);
+    assert_eq!(text(&tier, "k").await.as_deref(), Some("new"));
+    tier.remove_this(b"k".to_vec(), new);
+    assert!(tier.put_surely(b"sync".to_vec(), Bytes::new()).await);
+    assert_eq!((text(&tier, "k").await, tier.usage(b"k")), (None, GroupUsage::default()));
+    tier.close();
+}
