@@ -29,12 +29,24 @@ pub(super) struct Prepared {
     pub(super) refused: Option<Detail>,
     /// The id of a new record whose files are in their place already.
     pub(super) id: Option<RecordId>,
+    /// Nothing was computed, because the rules were found to refuse the write.
+    left_out: bool,
 }
 
 impl Prepared {
     /// Nothing but why the new password may not be taken.
     pub(super) fn refusing(refused: Option<Detail>) -> Self {
         Self { refused, ..Self::default() }
+    }
+
+    /// What stands in for the hashes of a write that the rules refuse.
+    pub(super) fn left_out() -> Self {
+        Self { left_out: true, ..Self::default() }
+    }
+
+    /// Whether a write that is let through after all cannot go on with this.
+    pub(super) const fn is_left_out(&self) -> bool {
+        self.left_out
     }
 
     pub(super) fn hash_of(&self, field: FieldNumber) -> Option<&str> {

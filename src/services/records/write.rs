@@ -129,9 +129,30 @@ pub async fn write(
 ) -> Result<WriteAnswer, RecordError> {
     let mut prepared = prepare_alone(scope, &request).await?;
     let kept = uploads::keep(scope, &request, &mut prepared).await?;
-    let done = run(scope, request, prepared, idempotency).await;
+    let done = run_prepared(scope, request, prepared, idempotency).await;
     uploads::settle(&scope.tenant, kept).await;
     done
+}
+
+/// Runs a write; where the rules let one through for which nothing was prepared, that is made up for, once.
+pub(super) async fn run_prepared(
+    scope: &Scope,
+    request: WriteRequest,
+    prepared: Prepared,
+    idempotency: Option<Idempotency>,
+) -> Result<WriteAnswer, RecordError> {
+    if !prepared.is_left_out() {
+        return run(scope, request, prepared, idempotency).await;
+    }
+    let id = prepared.id.clone();
+    match run(scope, request.clone(), prepared, idempotency.clone()).await {
+        Err(RecordError::Overtaken) => {
+            let mut prepared = prepare(scope, &request).await?;
+            prepared.id = id;
+            run(scope, request, prepared, idempotency).await
+        }
+        done => done,
+    }
 }
 
 async fn run(
@@ -193,45 +214,63 @@ where
 }
 
 /// Prepares a write whose body is final: what the rules refuse to this very body costs no hash.
-async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
+pub(super) async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
     let schema = scope.tenant.schema();
     let sets_password = |collection: &&Arc<Collection>| account::sets_password(collection, &request.body);
     match schema.find(&request.collection).filter(sets_password) {
-        Some(collection) if !is_admitted(scope, collection, request).await? => Ok(Prepared::default()),
+        Some(collection) if !is_admitted(scope, collection, request).await? => Ok(Prepared::left_out()),
         _ => prepare(scope, request).await,
     }
 }
 
-/// Whether the rule lets the write through as things are now; its transaction asks again.
+/// Whether the rules let the write through as things are now; its transaction asks again.
 async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
-    match (request.verb, &request.id) {
-        (WriteVerb::Create, _) if !scope.is_superuser() => {
-            let seen = seen_by_rules(scope, collection, &request.body, None);
-            let schema = scope.tenant.schema();
-            Ok(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?)
-        }
-        (WriteVerb::Update, Some(id)) if !scope.is_superuser() => {
-            let (run, collection, body) = (scope.clone(), Arc::clone(collection), request.body.clone());
-            let Ok(id) = RecordId::parse(id) else { return Ok(false) };
-            let asked = scope.tenant.read(move |reader| {
-                let Some(current) = reader.find_record(&collection, id.as_str())? else { return Ok(false) };
-                let seen = seen_by_rules(&run, &collection, &body, Some(&current));
-                gate::admits(reader, &run, &seen, &collection, &collection.rules.update, Subject::Stored(&id))
-            });
-            asked.await
-        }
-        _ => Ok(true),
+    if scope.is_superuser() {
+        return Ok(true);
     }
+    let may_create = || {
+        let seen = seen_by_rules(scope, collection, request, None);
+        let schema = scope.tenant.schema();
+        Ok::<_, RecordError>(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?)
+    };
+    match request.verb {
+        WriteVerb::Create => may_create(),
+        WriteVerb::Update => may_update(scope, collection, request).await,
+        WriteVerb::Upsert => Ok(may_create()? || may_update(scope, collection, request).await?),
+        WriteVerb::Delete => Ok(true),
+    }
+}
+
+/// Whether the record is there and its rule lets it be changed.
+async fn may_update(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
+    let id = request.id.as_deref().or_else(|| request.body.get("id").and_then(Value::as_str));
+    let Some(id) = id.and_then(|id| RecordId::parse(id).ok()) else { return Ok(false) };
+    let (run, collection, request) = (scope.clone(), Arc::clone(collection), request.clone());
+    let asked = scope.tenant.read(move |reader| {
+        let Some(current) = reader.find_record(&collection, id.as_str())? else { return Ok(false) };
+        let seen = seen_by_rules(&run, &collection, &request, Some(&current));
+        gate::admits(reader, &run, &seen, &collection, &collection.rules.update, Subject::Stored(&id))
+    });
+    asked.await
 }
 
 fn seen_by_rules(
     scope: &Scope,
     collection: &Collection,
-    body: &Map<String, Value>,
+    request: &WriteRequest,
     current: Option<&RecordImage>,
 ) -> RequestContext {
-    let body = body::interpret(collection, body, current, body::is_settable);
-    RequestContext { body, ..(*scope.request).clone() }
+    let body = body::interpret(collection, &request.body, current, body::is_settable);
+    RequestContext { method: method_seen(scope, request.verb, current), body, ..(*scope.request).clone() }
+}
+
+/// The method as rules see it: an upsert is what it does.
+fn method_seen(scope: &Scope, verb: WriteVerb, current: Option<&RecordImage>) -> Arc<str> {
+    match (verb, current) {
+        (WriteVerb::Upsert, None) => Arc::from("POST"),
+        (WriteVerb::Upsert, Some(_)) => Arc::from("PATCH"),
+        _ => Arc::clone(&scope.request.method),
+    }
 }
 
 /// Does what is slow and needs no transaction: hashing passwords, checking the old one.
@@ -242,7 +281,7 @@ pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Pre
         return Ok(Prepared::default());
     }
     if !may_pass(scope, &schema, collection, request)? {
-        return Ok(Prepared::default());
+        return Ok(Prepared::left_out());
     }
     let id = request.id.clone().or_else(|| request.body.get("id").and_then(Value::as_str).map(str::to_owned));
     let current = match id {
@@ -378,11 +417,7 @@ impl Job<'_> {
         if self.scope.is_superuser() {
             return;
         }
-        let method = match (self.request.verb, current) {
-            (WriteVerb::Upsert, None) => Arc::from("POST"),
-            (WriteVerb::Upsert, Some(_)) => Arc::from("PATCH"),
-            _ => Arc::clone(&self.scope.request.method),
-        };
+        let method = method_seen(self.scope, self.request.verb, current);
         let body = build.seen_by_rules(current);
         self.context.get_or_init(|| RequestContext { method, body, ..(*self.scope.request).clone() });
     }
@@ -399,6 +434,7 @@ impl Job<'_> {
         if gate::refuses_all(self.scope, tx.schema(), self.collection, rule, Some(self.context()))? {
             return Err(RecordError::CreateRefused(self.collection.name.clone()));
         }
+        self.require_prepared()?;
         let mut record = build.new_record().map_err(RecordError::Invalid)?;
         if let Some((field, key)) =
             account::renewed_token_key(self.collection, None, record.values(), self.scope.tools.random.as_ref())
@@ -434,12 +470,18 @@ impl Job<'_> {
         if !gate::admits(tx, self.scope, self.context(), self.collection, rule, subject)? {
             return Err(RecordError::NotFound);
         }
+        self.require_prepared()?;
         self.check_precondition(tx, id)?;
         self.check_account(tx, Some(&current), subject)?;
         self.check_field_rules(tx, &build, subject)?;
         let changes = build.changes(&current).map_err(RecordError::Invalid)?;
         self.store_changes(tx, &current, changes)?;
         self.done(tx, Effect::Updated, id)
+    }
+
+    /// A rule or what it reads changed since it was found to refuse this.
+    fn require_prepared(&self) -> Result<(), RecordError> {
+        if self.prepared.is_left_out() { Err(RecordError::Overtaken) } else { Ok(()) }
     }
 
     fn done(&self, tx: &WriteTx<'_>, effect: Effect, id: &RecordId) -> Result<Done, RecordError> {

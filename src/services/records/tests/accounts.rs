@@ -1,6 +1,7 @@
 //! Accounts: passwords, e-mail, `verified`, token keys.
 
 use super::*;
+use crate::services::records::account::Prepared;
 
 fn users(manage: Value) -> Vec<Value> {
     vec![
@@ -118,5 +119,44 @@ async fn changing_a_password_needs_the_old_one_and_ends_tokens() {
     boss.update("users", &ada, json!({"email": "new@x.test", "verified": true})).await;
     assert_ne!(stored(&world, &ada, "tokenKey").await, token_key);
     assert_eq!(admin.get("users", &ada).await["verified"], true);
+    world.stop().await;
+}
+
+/// A rule that changed between the early look and the transaction made the password look as if it had not been text.
+#[tokio::test]
+async fn a_write_that_is_let_through_after_all_is_prepared_then() {
+    let world = World::new(&users(json!(null))).await;
+    let guest = world.guest();
+    let create = guest.request(WriteVerb::Create, "users", None, account("ada@x.test"));
+    let made = write::run_prepared(&guest.0, create, Prepared::left_out(), None).await.unwrap();
+    let id = parsed(&made.done.answer)["id"].as_str().unwrap().to_owned();
+    let before = stored(&world, &id, "password").await;
+    assert!(before.starts_with("$argon2id$"));
+    let change = json!({"password": "87 green lamps", "passwordConfirm": "87 green lamps"});
+    let update = world.admin().request(WriteVerb::Update, "users", Some(&id), change);
+    write::run_prepared(&world.admin().0, update, Prepared::left_out(), None).await.unwrap();
+    assert_ne!(stored(&world, &id, "password").await, before);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_upsert_costs_a_hash_only_where_one_of_its_rules_lets_it_through() {
+    let mut collections = users(json!(null));
+    collections[0]["createRule"] = json!("@request.body.name = 'invited' && @request.method = 'POST'");
+    collections[0]["updateRule"] = json!("id = @request.auth.id && @request.method = 'PATCH'");
+    let world = World::new(&collections).await;
+    let ada = world.admin().create("users", account("ada@x.test")).await["id"].as_str().unwrap().to_owned();
+    let (guest, herself) = (world.guest(), world.user("users", &ada).await);
+    let left_out = async |caller: &Caller, id: &str, name: &str| {
+        let mut body = account("ada@x.test");
+        body["id"] = json!(id);
+        body["name"] = json!(name);
+        let request = caller.request(WriteVerb::Upsert, "users", None, body);
+        write::prepare_alone(&caller.0, &request).await.unwrap().is_left_out()
+    };
+    assert!(left_out(&guest, &ada, "x").await, "not hers to change, and not to be made");
+    assert!(left_out(&herself, "nobodynobody123", "x").await, "not there, and not to be made");
+    assert!(!left_out(&herself, &ada, "x").await);
+    assert!(!left_out(&guest, "nobodynobody123", "invited").await);
     world.stop().await;
 }
