@@ -183,10 +183,8 @@ impl Dataset for Snapshot<'_, '_> {
     }
 
     fn scan(&self, collection: &Collection, each: &mut dyn FnMut(&Arc<RecordImage>) -> ControlFlow<()>) {
-        if let Some((of, record)) = self.beside
-            && of.id == collection.id
-            && each(record).is_break()
-        {
+        let beside = self.beside.filter(|(of, _)| of.id == collection.id).map(|(_, record)| record);
+        if beside.is_some_and(|record| each(record).is_break()) {
             return;
         }
         let sql = format!("SELECT id FROM \"{}\" LIMIT {}", collection.table(), limits::EXPLAIN_SCAN_MAX + 1);
@@ -198,7 +196,9 @@ impl Dataset for Snapshot<'_, '_> {
             Ok(())
         });
         self.cut.set(self.cut.get() || listed.is_err() || ids.len() > limits::EXPLAIN_SCAN_MAX);
-        for id in ids.into_iter().take(limits::EXPLAIN_SCAN_MAX) {
+        // A body may name a record that is there; the one it would make stands in its place, once.
+        let others = |id: &RecordId| beside.is_none_or(|record| record.id != *id);
+        for id in ids.into_iter().take(limits::EXPLAIN_SCAN_MAX).filter(others) {
             let Some(record) = self.find(collection, id.as_str()) else { continue };
             if each(&record).is_break() {
                 return;

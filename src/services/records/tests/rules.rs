@@ -147,3 +147,26 @@ async fn superusers_learn_why() {
     assert_eq!(code(explain::explain_access(&world.guest().0, question).await), Code::SuperuserRequired);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_creation_that_names_a_record_which_is_there_looks_at_it_once() {
+    let rule = json!("@collection.notes.text ?= 'nowhere'");
+    let world = World::new(&guarded(std::array::from_fn(|_| rule.clone()))).await;
+    let admin = world.admin();
+    let note = admin.create("notes", json!({"text": "old"})).await;
+    let body = json!({"id": note["id"], "text": "new"});
+    let question = ExplainRequest {
+        collection: "notes".into(),
+        record: None,
+        action: Action::Create,
+        field: None,
+        caller: None,
+        query: BTreeMap::new(),
+        headers: BTreeMap::new(),
+        body: object(body),
+    };
+    let why = parsed(&explain::explain_access(&admin.0, question).await.unwrap());
+    let seen: Vec<_> = why["comparisons"].as_array().unwrap().iter().map(|seen| seen["left"].clone()).collect();
+    assert_eq!(seen, [json!("new")], "{why}");
+    world.stop().await;
+}
