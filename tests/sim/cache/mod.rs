@@ -72,7 +72,7 @@ fn every_broken_rule_of_the_cache_is_noticed() {
 fn every_neglected_duty_of_the_caller_is_noticed() {
     for defect in [
         Defect::MissingDependency,
-        Defect::WrongCallerClass,
+        Defect::ValueLeftOut,
         Defect::LoadsUnderAnotherRule,
         Defect::AcknowledgesBeforeObservers,
         Defect::SeedWithoutTail,

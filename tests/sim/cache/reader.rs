@@ -93,21 +93,27 @@ pub(super) async fn read(asking: Asking) -> Told {
     }
 }
 
-/// The caller's part that the rule reads, as the compiler of rules would say.
+/// The key as a plan would give it: its text, and among its values what the rule reads of the caller. The version of the
+/// schema is left out, so that nothing but the proof of an answer tells two rules of one text apart.
 pub(super) fn key_of(id: &TenantId, rule: Rule, caller: Caller, query: Query, defect: Option<Defect>) -> Key {
-    let user = caller.user.map(|user| format!("u{user}"));
-    let role: &[u8] = if caller.admin { b"admin" } else { b"member" };
-    let class = match rule {
-        _ if defect == Some(Defect::WrongCallerClass) => CallerClass::everyone(),
-        Rule::Public => CallerClass::everyone(),
-        Rule::Owner | Rule::Lookup => CallerClass::reading([("auth.id", user.as_ref().map(|user| user.as_bytes()))]),
-        Rule::Role => CallerClass::reading([("auth.role", Some(role))]),
+    let role = if caller.admin { "admin" } else { "member" };
+    let (path, value) = match rule {
+        Rule::Public => (None, None),
+        // Nobody is a value too, and none that a user can have.
+        Rule::Owner | Rule::Lookup => (Some("auth.id"), caller.user.map(|user| format!("u{user}"))),
+        Rule::Role => (Some("auth.role"), Some(role.to_owned())),
     };
+    let class = if path.is_some() { CallerClass::somebody() } else { CallerClass::everyone() };
+    let mut parts = vec![format!("{query:?} {path:?}")];
+    if defect != Some(Defect::ValueLeftOut) {
+        parts.push(format!("{value:?}"));
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
     let (category, sub) = match query {
         Query::Record(n) => (Category::Record, Sub::Record(truth::record_id(n))),
         _ => (Category::List, Sub::Word("page")),
     };
-    Key::new(id, category, &truth::posts(), sub, &[format!("{query:?}").as_bytes()], &class)
+    Key::new(id, category, &truth::posts(), sub, &parts, &class)
 }
 
 pub(super) fn dependencies_of(rule: Rule, caller: Caller, query: Query, defect: Option<Defect>) -> Dependencies {

@@ -39,8 +39,8 @@ pub(super) enum Defect {
     Cache(Mutation),
     /// The caller leaves out what the rule looks up.
     MissingDependency,
-    /// The caller files every answer under one class.
-    WrongCallerClass,
+    /// The caller leaves what the rule reads of them out of the key.
+    ValueLeftOut,
     /// The caller answers from a snapshot that has another rule than the one the key was made by.
     LoadsUnderAnotherRule,
     /// The writer acknowledges before the cache has heard of the commit.
