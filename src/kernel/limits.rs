@@ -83,6 +83,8 @@ pub const BATCH_HASHES_MAX: usize = 50;
 pub const EXPAND_BACK_LEN_MAX: usize = 1_000;
 /// Records that one expand may load over all its levels.
 pub const EXPAND_RECORDS_MAX: usize = 50_000;
+/// Bytes that one expand may write over all its levels; each copy of an embedded record counts.
+pub const EXPAND_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Characters in an idempotency key.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 /// Milliseconds for which a receipt answers repetitions.

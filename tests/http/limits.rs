@@ -326,7 +326,9 @@ async fn a_tenant_that_is_brought_in_is_bounded_in_size_and_in_silence() {
         endless.send(format!("100000\r\n{}\r\n", "x".repeat(0x10_0000)).as_bytes()).await;
     }
     let said = endless.read_until(|_| false).await;
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 413"), "{said}");
+    // A busy machine may be silent for longer than the node bears, which refuses it too.
+    let refused = said.is_empty() || said.starts_with("HTTP/1.1 413") || said.starts_with("HTTP/1.1 408");
+    assert!(refused, "{said}");
     let transit = std::fs::read_dir(server.folder().join("transit")).unwrap().count();
     assert_eq!(transit, 0, "what was refused is gone");
 }

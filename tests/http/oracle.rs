@@ -106,7 +106,7 @@ fn told(answer: &Answer) -> String {
     let mut headers: Vec<String> = answer
         .headers
         .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "date" | "server-timing" | "ratelimit"))
+        .filter(|(name, _)| !matches!(name.as_str(), "connection" | "date" | "server-timing" | "ratelimit"))
         .map(|(name, value)| format!("{name}: {value:?}"))
         .collect();
     headers.sort();

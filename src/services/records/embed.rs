@@ -61,8 +61,29 @@ struct Rows {
     links: Vec<Vec<Vec<String>>>,
 }
 
-/// What an answer may still load.
-struct Allowance(usize);
+/// What the expand of an answer may still load and write.
+struct Allowance {
+    records: usize,
+    bytes: usize,
+}
+
+impl Allowance {
+    /// What a whole answer has.
+    fn whole() -> Self {
+        Self { records: limits::EXPAND_RECORDS_MAX, bytes: limits::EXPAND_BYTES_MAX }
+    }
+
+    fn load(&mut self, records: usize) -> Result<(), RecordError> {
+        self.records = self.records.checked_sub(records).ok_or(RecordError::ExpandTooLarge)?;
+        Ok(())
+    }
+
+    /// Before anything is written: a record that a thousand others embed is written a thousand times, on every level.
+    fn write(&mut self, bytes: usize) -> Result<(), RecordError> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(RecordError::ExpandTooLarge)?;
+        Ok(())
+    }
+}
 
 impl Embedding {
     /// Prepares the rows of a statement and what they embed.
@@ -82,7 +103,7 @@ impl Embedding {
         each: &mut dyn FnMut(&Row<'_>) -> Result<(), StoreError>,
     ) -> Result<Objects, RecordError> {
         let rows = self.read(reader, request, statement, arguments, each)?;
-        self.complete(reader, request, rows, &mut Allowance(limits::EXPAND_RECORDS_MAX))
+        self.complete(reader, request, rows, &mut Allowance::whole())
     }
 
     fn read(
@@ -135,7 +156,7 @@ impl Embedding {
             for ((node, loaded), links) in self.nodes.iter().zip(&embedded).zip(&rows.links) {
                 let own = rows.ids.get(index).map(String::as_str).unwrap_or_default();
                 let targets = links.get(index).map(Vec::as_slice).unwrap_or_default();
-                node.write(&mut inside, loaded, own, targets);
+                node.write(&mut inside, loaded, own, targets, allowance)?;
             }
             if inside.len() > 1 {
                 push_key(&mut out.bytes, b"\"expand\":");
@@ -214,12 +235,19 @@ impl Node {
             index += 1;
             Ok(())
         })?;
-        allowance.0 = allowance.0.checked_sub(index).ok_or(RecordError::ExpandTooLarge)?;
+        allowance.load(index)?;
         Ok(Loaded { objects: self.inner.complete(reader, request, rows, allowance)?, by_id })
     }
 
     /// Writes the member for one row; nothing where nothing is found.
-    fn write(&self, out: &mut Vec<u8>, loaded: &Loaded, own: &str, targets: &[String]) {
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        loaded: &Loaded,
+        own: &str,
+        targets: &[String],
+        allowance: &mut Allowance,
+    ) -> Result<(), RecordError> {
         let of = |id: &str| loaded.by_id.get(id).map(Vec::as_slice).unwrap_or_default();
         let (found, single): (Vec<usize>, bool) = match self.link {
             Link::Forward { list, .. } => (targets.iter().flat_map(|id| of(id)).copied().collect(), !list),
@@ -227,11 +255,13 @@ impl Node {
                 (of(own).iter().copied().take(limits::EXPAND_BACK_LEN_MAX).collect(), single)
             }
         };
-        let Some(first) = found.first() else { return };
+        let Some(first) = found.first() else { return Ok(()) };
+        let shown = if single { found.get(..1).unwrap_or_default() } else { &found };
+        allowance.write(shown.iter().map(|index| loaded.objects.get(*index).len() + 1).sum())?;
         push_key(out, &self.key);
         if single {
             out.extend_from_slice(loaded.objects.get(*first));
-            return;
+            return Ok(());
         }
         out.push(b'[');
         for (place, index) in found.iter().enumerate() {
@@ -241,6 +271,7 @@ impl Node {
             out.extend_from_slice(loaded.objects.get(*index));
         }
         out.push(b']');
+        Ok(())
     }
 }
 

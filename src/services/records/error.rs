@@ -164,9 +164,9 @@ impl Fault for RecordError {
             Self::CascadeTooLarge => Cow::Borrowed(
                 "The delete would change more records than one transaction may; delete the referring records first.",
             ),
-            Self::ExpandTooLarge => {
-                Cow::Borrowed("The expand would load too many records; ask for fewer per page or expand less.")
-            }
+            Self::ExpandTooLarge => Cow::Borrowed(
+                "The expand would load or repeat too many records; ask for fewer per page or expand less.",
+            ),
             Self::TooExpensive { fields, .. } if fields.is_empty() => {
                 Cow::Borrowed("The query did more work than its budget allows; narrow the filter.")
             }
