@@ -434,7 +434,7 @@ struct Linker {
 
 impl Entry<'_> {
     /// The caller, if the identity is nobody's yet and they have proven that the account is theirs: just now, or by an identity
-    /// that would enter it anyway.
+    /// that would enter it anyway. A password that is shown all the same has to be the right one.
     async fn linker(&self, identity: &Identity, password: Option<Secret>) -> Result<Option<Linker>, AuthError> {
         // A key, or a superuser who acts through the account, is not its owner and links nothing.
         let in_person = identity.key.is_none() && identity.impersonator.is_none();
@@ -445,7 +445,8 @@ impl Entry<'_> {
         }
         let owner = self.auth.owner_of(self.scope, collection.as_str(), identity).await?;
         let enters_anyway = link::is_same_person(self.profile, candidate(&owner.account));
-        if !enters_anyway && !self.auth.has_just_come(&owner).await? {
+        let is_fresh = password.is_none() && self.auth.has_just_come(&owner).await?;
+        if !enters_anyway && !is_fresh {
             self.auth.prove(&owner, self.scope, password).await?;
         }
         Ok(Some(Linker { id: owner.account.record.id.to_string(), renewal: owner.renewal(self.auth) }))
