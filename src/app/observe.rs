@@ -209,7 +209,7 @@ impl MetricSource for PurgeWatch {
             ("tenantry_purge_hook_tags_total", "counter", "Tags or addresses that were accepted.", stats.posted),
             ("tenantry_purge_hook_failures_total", "counter", "Attempts that failed.", stats.failures),
             ("tenantry_purge_hook_dropped_total", "counter", "Tags or addresses given up.", stats.dropped),
-            ("tenantry_purge_hook_waiting", "gauge", "Tenants with changes that wait.", stats.waiting),
+            ("tenantry_purge_hook_waiting", "gauge", "Tenants with changes not posted yet.", stats.waiting),
         ];
         rows.into_iter().for_each(|(name, kind, help, value)| out.single(name, kind, help, value));
     }

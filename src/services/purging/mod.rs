@@ -80,7 +80,7 @@ pub struct PurgeStats {
     pub dropped: u64,
     /// Failures since the last success.
     pub failing: u64,
-    /// Tenants with changes that wait.
+    /// Tenants with changes that wait or are being posted.
     pub waiting: u64,
 }
 
@@ -146,7 +146,7 @@ impl PurgeHook {
             failures: read(&numbers.failures),
             dropped: read(&numbers.dropped) + pending.dropped(),
             failing: read(&numbers.failing),
-            waiting: pending.len() as u64,
+            waiting: pending.untold() as u64,
         }
     }
 

@@ -96,6 +96,8 @@ impl Records {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     tenants: HashMap<TenantId, Changes>,
+    /// Tenants of which the changes were taken and are being posted.
+    taken: usize,
     dropped: u64,
 }
 
@@ -120,12 +122,23 @@ impl Pending {
     pub(super) fn take(&mut self) -> Vec<(TenantId, Changes)> {
         let mut taken: Vec<_> = std::mem::take(&mut self.tenants).into_iter().collect();
         taken.sort_by(|a, b| a.0.cmp(&b.0));
+        self.taken = taken.len();
         taken
     }
 
-    /// Tenants with changes.
+    /// What was taken has been posted, or given up.
+    pub(super) fn settle(&mut self) {
+        self.taken = 0;
+    }
+
+    /// Tenants with changes to be taken.
     pub(super) fn len(&self) -> usize {
         self.tenants.len()
+    }
+
+    /// Tenants with changes of which the caches in front may not know yet; one twice while some are being posted.
+    pub(super) fn untold(&self) -> usize {
+        self.tenants.len() + self.taken
     }
 
     /// Changes that found no room.
@@ -201,6 +214,9 @@ mod tests {
         pending.add(&tenant(0), Changes::Everything);
         assert_eq!((pending.len(), pending.dropped()), (limits::PURGE_TENANTS_MAX, 3));
         assert_eq!(pending.take()[0].1, Changes::Everything);
+        assert_eq!((pending.len(), pending.untold()), (0, limits::PURGE_TENANTS_MAX), "on their way");
+        pending.settle();
+        assert_eq!(pending.untold(), 0);
         assert!(pending.take().is_empty());
     }
 

@@ -77,6 +77,7 @@ impl Sender {
                     self.deliver(&url, piece).await;
                 }
             }
+            self.shared.pending.lock().settle();
         }
     }
 
