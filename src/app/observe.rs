@@ -126,7 +126,7 @@ impl MetricSource for CacheWatch {
     fn collect(&self, out: &mut Exposition) {
         let report = self.0.stats();
         let disk = &report.disk;
-        let rows: [(&str, &str, &str, u64); 25] = [
+        let rows: [(&str, &str, &str, u64); 26] = [
             ("tenantry_cache_l1_hits_total", "counter", "Answers from memory.", report.total.l1_hits),
             ("tenantry_cache_l2_hits_total", "counter", "Answers from disk.", report.total.l2_hits),
             ("tenantry_cache_misses_total", "counter", "Answers that had to be loaded.", report.total.misses),
@@ -160,6 +160,12 @@ impl MetricSource for CacheWatch {
             ("tenantry_cache_disk_timeouts_total", "counter", "Reads from disk that came late.", disk.timeouts),
             ("tenantry_cache_disk_corrupt_total", "counter", "Answers found damaged on disk.", disk.corrupt),
             ("tenantry_cache_disk_resets_total", "counter", "Times the disk tier broke.", disk.resets),
+            (
+                "tenantry_cache_disk_swept_total",
+                "counter",
+                "Answers removed because nobody could be given them.",
+                disk.swept,
+            ),
             ("tenantry_cache_disk_rotations_total", "counter", "Times it outgrew its budget.", disk.rotations),
             ("tenantry_cache_disk_bytes", "gauge", "Bytes in the disk tier.", disk.bytes),
         ];

@@ -28,8 +28,6 @@ pub struct Loaded {
     /// The answer is for this caller alone: its snapshot had another schema than the one the key was made by, so nobody
     /// who asks by that key may share it, nor is it kept.
     pub apart: bool,
-    /// Dependencies that became known only while loading; the stamp was taken before, so they are as safe as the others.
-    pub dependencies: crate::cache::stamp::Dependencies,
 }
 
 impl Loaded {
@@ -42,15 +40,7 @@ impl Loaded {
 
     /// A JSON answer of which somebody has the digest already.
     pub fn digested(body: Bytes, etag: Sha256, lsn: i64) -> Self {
-        Self {
-            body,
-            etag,
-            lsn,
-            apart: false,
-            content_type: json_type(),
-            tags: Vec::new(),
-            dependencies: crate::cache::stamp::Dependencies::new(),
-        }
+        Self { body, etag, lsn, apart: false, content_type: json_type(), tags: Vec::new() }
     }
 }
 

@@ -42,6 +42,35 @@ pub struct Envelope {
     pub body: Bytes,
 }
 
+/// What the beginning of an envelope says of it; unchecked, so good for nothing but letting it go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// The history of the file it was read from.
+    pub lineage: Lineage,
+    /// The log position up to which it is right.
+    pub at: i64,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// How long it is kept, milliseconds.
+    pub ttl_ms: i64,
+}
+
+impl Beginning {
+    /// Reads the beginning of an envelope, of which the rest may be missing; `None` for anything else.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let mut rest = Rest(bytes);
+        if rest.take(MAGIC.len())? != MAGIC || rest.take(1)? != [ENVELOPE_VERSION] {
+            return None;
+        }
+        rest.take(CHECK_LEN)?;
+        rest.text()?;
+        let (lineage, at) = (rest.array()?, i64::from_le_bytes(rest.array()?));
+        rest.take(size_of::<u64>())?;
+        let (created_ms, ttl_ms) = (i64::from_le_bytes(rest.array()?), i64::from_le_bytes(rest.array()?));
+        Some(Self { lineage, at, created_ms, ttl_ms })
+    }
+}
+
 impl Envelope {
     /// Writes the envelope.
     pub fn encode(&self) -> Vec<u8> {
@@ -214,7 +243,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(envelope in envelopes()) {
-            prop_assert_eq!(Envelope::decode(&Bytes::from(envelope.encode()), None), Some(envelope));
+            let bytes = envelope.encode();
+            let Envelope { lineage, at, created_ms, ttl_ms, .. } = envelope;
+            let beginning = bytes.len().min(MAGIC.len() + 1 + CHECK_LEN + 4 + envelope.key.len() + 16 + 4 * 8);
+            prop_assert_eq!(Beginning::read(&bytes[..beginning]), Some(Beginning { lineage, at, created_ms, ttl_ms }));
+            prop_assert_eq!(Beginning::read(&bytes[..beginning - 1]), None);
+            prop_assert_eq!(Envelope::decode(&Bytes::from(bytes), None), Some(envelope));
         }
 
         #[test]
@@ -231,6 +265,7 @@ mod tests {
             bytes.push(ENVELOPE_VERSION);
             bytes.extend(noise);
             // Must not panic; what it decodes to does not matter once the check is off.
+            let _ = Beginning::read(&bytes);
             let _ = Envelope::decode(&Bytes::from(bytes), Some(Mutation::ChecksumIgnored));
         }
     }

@@ -19,6 +19,7 @@ mod persist;
 pub mod purge;
 pub mod stamp;
 pub mod stats;
+mod sweep;
 mod tenant;
 mod upkeep;
 pub mod verify;
@@ -133,6 +134,7 @@ pub(crate) struct Shared {
     hot: Mutex<HotKeys>,
     /// When the list of hot keys was last written to disk.
     hot_kept_ms: AtomicI64,
+    sweeping: sweep::Sweeping,
     /// What was counted for tenants and files that are gone, so that sums never fall.
     departed: Mutex<stats::Counts>,
     /// Tenants that hold something in memory, as of the last maintenance or insertion of a new one.
@@ -167,6 +169,7 @@ impl Cache {
         Self(Arc::new(Shared {
             disk_bytes_max: options.disk_bytes_max,
             hot_kept_ms: AtomicI64::new(options.clock.now_ms()),
+            sweeping: sweep::Sweeping::default(),
             departed: Mutex::default(),
             clock: options.clock,
             memory: Memory::new(options.memory_bytes_max),
@@ -212,13 +215,15 @@ impl Cache {
             parts.insert(tenant.clone(), fresh);
             return;
         };
-        if present.continues(seed) {
+        if present.continues(seed, self.0.mutation) {
             return;
         }
         self.0.depart(present);
         // Commits seen before the seed arrived are in no seed; with them the past is unknown, the future is not.
         let next = match present.late() {
-            Some(late) if late.lsn > seed.lsn => self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, late))),
+            Some(late) if late.lsn > seed.lsn && self.0.mutation != Some(Mutation::LateCommitsForgotten) => {
+                self.0.new_part(tenant, Some(&Seed::cold(seed.lineage, late)))
+            }
             _ => fresh,
         };
         parts.insert(tenant.clone(), next);
@@ -261,6 +266,9 @@ impl Cache {
         // Under the read lock, so that an attach cannot slip between finding the part and moving its positions.
         if let Some(part) = self.0.parts.read().get(commit.tenant) {
             part.observe(commit);
+            if commit.schema_changed {
+                self.0.sweeping.want();
+            }
         }
     }
 

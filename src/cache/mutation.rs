@@ -13,6 +13,20 @@ pub enum Mutation {
     SchemaChangeIgnored,
     /// A write does not move the positions of the partitions it touches.
     PartitionsIgnored,
+    /// A write does not move the positions of the records it touches.
+    RecordsIgnored,
+    /// A write does not move the position of the collection it touches.
+    CollectionsIgnored,
+    /// The end of the log that is read at a start is taken for all of it: records of which it says nothing never changed.
+    TailTakenForWhole,
+    /// What is committed while the file is being described is not kept in mind.
+    LateCommitsForgotten,
+    /// A file that is opened again is believed to be the one that was closed, whatever it says of itself.
+    ClosedFileUnchecked,
+    /// A file that is opened again is believed to be the one that was closed if it has come as far.
+    ClosedFileMarkIgnored,
+    /// A check that succeeds proves an answer right up to where the tenant stands afterwards.
+    ProofAdvancedPastCheck,
     /// After a restart every position starts at zero instead of at what the file says.
     RestartForgetsPositions,
     /// An answer from disk is served without asking whether it is current.
@@ -24,6 +38,14 @@ pub enum Mutation {
     WaiterTakesOlderLoad,
     /// Purges are not compared.
     PurgeIgnored,
+    /// A purge is not kept for the next process.
+    PurgeNotKept,
+    /// A purge that could not be counted after those that the disk keeps is taken for counted.
+    PurgeOrderIgnored,
+    /// An answer does not carry the names of the events by which it can be purged.
+    EventsUnmarked,
+    /// A purge between a write and the keeping of its writer's answer is not one of that answer.
+    WriteThroughPurgesAtPresent,
     /// An answer in memory is served without asking whether it is current.
     MemoryUnchecked,
     /// Damage of an envelope on disk is not detected.
@@ -40,6 +62,10 @@ pub enum Mutation {
     OlderIncarnationServes,
     /// An answer goes to disk before the mark of how far the disk has seen the file.
     HighMarkAfterAnswer,
+    /// An answer that shows a commit of which the cache has not heard goes to disk under the mark of an earlier one.
+    UnheardCommitPersisted,
+    /// What the disk has of a tenant is left behind for a generation of the same number.
+    GenerationReused,
     /// Whether an envelope on disk was filed under the key that is asked for is not looked at.
     EnvelopeKeyUnchecked,
 }
@@ -50,11 +76,22 @@ impl Mutation {
         Self::StampAfterSnapshot,
         Self::SchemaChangeIgnored,
         Self::PartitionsIgnored,
+        Self::RecordsIgnored,
+        Self::CollectionsIgnored,
+        Self::TailTakenForWhole,
+        Self::LateCommitsForgotten,
+        Self::ClosedFileUnchecked,
+        Self::ClosedFileMarkIgnored,
+        Self::ProofAdvancedPastCheck,
         Self::RestartForgetsPositions,
         Self::DiskUnchecked,
         Self::RollbackUnnoticed,
         Self::WaiterTakesOlderLoad,
         Self::PurgeIgnored,
+        Self::PurgeNotKept,
+        Self::PurgeOrderIgnored,
+        Self::EventsUnmarked,
+        Self::WriteThroughPurgesAtPresent,
         Self::MemoryUnchecked,
         Self::ChecksumIgnored,
         Self::WriteThroughAtPresent,
@@ -63,6 +100,8 @@ impl Mutation {
         Self::RetiredPartServes,
         Self::OlderIncarnationServes,
         Self::HighMarkAfterAnswer,
+        Self::UnheardCommitPersisted,
+        Self::GenerationReused,
         Self::EnvelopeKeyUnchecked,
     ];
 }

@@ -161,7 +161,7 @@ impl Shared {
         let envelope = envelope_of(held, seed);
         let written_at = envelope.at;
         let (at, head) = (written_at.max(held.reach), *part.head.lock());
-        if at > head.lsn {
+        if at > head.lsn && self.mutation != Some(Mutation::UnheardCommitPersisted) {
             // Read from a commit of which the cache has not heard yet; the next round knows more.
             return true;
         }
@@ -201,6 +201,7 @@ impl Shared {
             return;
         }
         Counters::bump(&held.counters.disk_refused);
+        self.sweeping.want();
         if held.persisted.load(Ordering::Acquire) != self.disk.epoch() {
             self.disk.remove(key);
         }
@@ -225,7 +226,7 @@ impl Shared {
     ///
     /// `counted` is what [`Self::prepare_purge`] said before the purge.
     pub(crate) async fn persist_purges(&self, part: &Part, counted: Counted) {
-        if self.disk.stats().state == DiskState::Off {
+        if self.disk.stats().state == DiskState::Off || self.mutation == Some(Mutation::PurgeNotKept) {
             return;
         }
         let seed = part.seed.filter(|_| !part.disk_distrusted.load(Ordering::Acquire));
@@ -239,8 +240,10 @@ impl Shared {
             part.disk_distrusted.store(true, Ordering::Release);
             return self.disown(part).await;
         };
-        if counted == Counted::Alone && !anew {
-            // Opened by somebody else since: kept purges and this one have no order, so neither holds.
+        if counted == Counted::Alone && !anew && self.mutation != Some(Mutation::PurgeOrderIgnored) {
+            // Opened by somebody else since: kept purges and this one have no order. Whatever was read there meanwhile may
+            // be what was to be forgotten.
+            part.positions.void_all();
             return self.distrust(part);
         }
         let meta = meta_of(part, seed, disk.generation);
@@ -321,11 +324,13 @@ impl Shared {
         let epoch = self.disk.epoch();
         // Time makes generations unique even where the record of the last one was lost and its answers were not.
         let now = u64::try_from(self.clock.now_ms()).unwrap_or(0);
-        let generation = last.map_or(now, |last| now.max(last + 1));
+        let reused = last.filter(|_| self.mutation == Some(Mutation::GenerationReused));
+        let generation = reused.unwrap_or_else(|| last.map_or(now, |last| now.max(last + 1)));
         // With the purges of this process: its answers are stamped by their count.
         let recorded = self.disk.put(meta_key(&part.tenant), meta_of(part, seed, generation).encode())
             && self.disk.put(high_key(&part.tenant), mark_bytes(Mark::START));
         let high = Mutex::new(High { lsn: 0, epoch });
+        self.sweeping.want();
         if recorded { Ok(DiskPart { generation, high }) } else { Err(()) }
     }
 }
@@ -378,6 +383,14 @@ pub(crate) fn group_of(key: &[u8]) -> Option<&[u8]> {
     (keyspace == ANSWERS).then(|| key.get(..2 + len)).flatten()
 }
 
+/// The tenant and the generation of an answer's key; `None` for any other key.
+pub(crate) fn answer_place(key: &[u8]) -> Option<(TenantId, u64)> {
+    let group = group_of(key)?;
+    let tenant = TenantId::parse(std::str::from_utf8(group.get(2..)?).ok()?).ok()?;
+    let (generation, _) = key.get(group.len()..)?.split_first_chunk::<8>()?;
+    Some((tenant, u64::from_be_bytes(*generation)))
+}
+
 /// Generation before digest: raising the generation leaves every older answer unreachable, without a scan.
 fn answer_key(tenant: &TenantId, generation: u64, digest: &[u8; 32]) -> Vec<u8> {
     let mut key = tenant_key(ANSWERS, tenant);
@@ -428,6 +441,8 @@ mod tests {
         assert!(!answer_key(&ab, 1, &[0; 32]).starts_with(&meta_key(&a)));
         assert!(!answer_key(&ab, 1, &[0; 32]).starts_with(&tenant_key(ANSWERS, &a)));
         assert_eq!(group_of(&answer_key(&ab, 1, &[0; 32])), Some(&*tenant_key(ANSWERS, &ab)));
+        assert_eq!(answer_place(&answer_key(&ab, 7, &[0; 32])), Some((ab, 7)));
+        assert_eq!((answer_place(&meta_key(&a)), answer_place(b"r\x01a\0")), (None, None));
         assert_eq!((group_of(&meta_key(&a)), group_of(b"r"), group_of(b"r\xffx")), (None, None, None));
     }
 }

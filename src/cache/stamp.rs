@@ -252,7 +252,8 @@ impl Positions {
         if mutation == Some(Mutation::RestartForgetsPositions) {
             return positions;
         }
-        positions.bases = Bases { unlisted: seed.unlisted_lsn, records: seed.tail_after };
+        let whole = mutation == Some(Mutation::TailTakenForWhole);
+        positions.bases = Bases { unlisted: seed.unlisted_lsn, records: if whole { 0 } else { seed.tail_after } };
         positions.schema = AtomicI64::new(seed.schema_lsn);
         let mut lasts: HashMap<&CollectionId, i64> = HashMap::new();
         for generation in &seed.generations {
@@ -277,6 +278,11 @@ impl Positions {
     /// The position of the last commit that was observed.
     pub fn position(&self) -> i64 {
         self.position.load(Ordering::Acquire)
+    }
+
+    /// The position of the last schema change: whatever was right before it alone serves nobody.
+    pub(crate) fn schema_position(&self) -> i64 {
+        self.schema.load(Ordering::Acquire)
     }
 
     /// Where the tenant stands now; take it before the snapshot opens.
@@ -399,13 +405,17 @@ impl Positions {
             Some(found) => Arc::clone(found),
             None => self.ensure(&touched.collection, self.bases.unlisted),
         };
-        collection.records.raise(record_hash(touched.record.as_str()), touched.lsn);
+        if self.mutation != Some(Mutation::RecordsIgnored) {
+            collection.records.raise(record_hash(touched.record.as_str()), touched.lsn);
+        }
         if self.mutation != Some(Mutation::PartitionsIgnored) {
             for value in &touched.partitions {
                 collection.partitions.raise(value_hash(value), touched.lsn);
             }
         }
-        collection.position.fetch_max(touched.lsn, Ordering::AcqRel);
+        if self.mutation != Some(Mutation::CollectionsIgnored) {
+            collection.position.fetch_max(touched.lsn, Ordering::AcqRel);
+        }
     }
 
     fn purge_slots(&self) -> &[AtomicU64] {
@@ -468,7 +478,14 @@ impl Proof {
             {
                 return false;
             }
-            self.at.fetch_max(now.at, Ordering::AcqRel);
+            let past = self.positions.mutation == Some(Mutation::ProofAdvancedPastCheck);
+            let proven = if past {
+                std::thread::yield_now();
+                self.positions.position()
+            } else {
+                now.at
+            };
+            self.at.fetch_max(proven, Ordering::AcqRel);
         }
         let purges = self.purges();
         if now.purges > purges {

@@ -94,10 +94,17 @@ impl Part {
     }
 
     /// Whether this part already stands where `seed` stands, so that nothing needs to be thrown away.
-    pub(crate) fn continues(&self, seed: &Seed) -> bool {
+    pub(crate) fn continues(&self, seed: &Seed, mutation: Option<Mutation>) -> bool {
         let seen = self.positions.position();
         let same = self.seed.is_some_and(|facts| facts.lineage == seed.lineage);
-        let unbroken = if self.closed.load(Ordering::Acquire) { seen == seed.lsn } else { seen >= seed.lsn };
+        let trusting = mutation == Some(Mutation::ClosedFileUnchecked);
+        // While it was closed, another state of the file may have been put in its place, and even come as far.
+        let unbroken = if self.closed.load(Ordering::Acquire) && !trusting {
+            let same_mark = *self.head.lock() == seed.head() || mutation == Some(Mutation::ClosedFileMarkIgnored);
+            seen == seed.lsn && same_mark
+        } else {
+            seen >= seed.lsn
+        };
         if same && unbroken {
             self.closed.store(false, Ordering::Release);
         }
@@ -379,7 +386,9 @@ impl TenantCache {
         let now = self.stamp();
         // Purges count from the beginning of the request: one in between was meant for this answer too.
         let at = if self.mutated(Mutation::WriteThroughAtPresent) { now.at } else { lsn };
-        let held = self.hold(request, loaded, Stamp { at, purges: request.began.stamp.purges });
+        let late = self.mutated(Mutation::WriteThroughPurgesAtPresent);
+        let purges = if late { now.purges } else { request.began.stamp.purges };
+        let held = self.hold(request, loaded, Stamp { at, purges });
         // Overtaken already; what is there may be newer.
         if held.proof.is_current() {
             self.keep(request.policy, &held);
@@ -450,13 +459,12 @@ impl TenantCache {
     fn hold(&self, request: Request<'_>, loaded: Loaded, stamp: Stamp) -> Arc<Held> {
         let (mut tags, lsn, apart) = (loaded.tags, loaded.lsn, loaded.apart);
         tags.extend(request.policy.tags.iter().cloned());
-        tags.extend(request.policy.events.iter().map(|event| purge::event_tag(event)));
+        if !self.mutated(Mutation::EventsUnmarked) {
+            tags.extend(request.policy.events.iter().map(|event| purge::event_tag(event)));
+        }
         let ttl_ms = self.shared.tuning.load().ttl_ms(request.policy);
         let entry = Entry::new(loaded.body, loaded.etag, loaded.content_type, tags, self.shared.clock.now_ms(), ttl_ms);
-        let mut dependencies = request.dependencies.clone();
-        for late in loaded.dependencies.as_slice() {
-            dependencies.add(late.clone());
-        }
+        let dependencies = request.dependencies.clone();
         self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: 0, apart })
     }
 

@@ -1,7 +1,7 @@
 //! Tests of the parent module.
 
 use super::*;
-use crate::cache::disk::{DiskRead, DiskStats, GroupUsage};
+use crate::cache::disk::{DiskRead, DiskStats, GroupUsage, IsDead};
 use crate::cache::entry::Loaded;
 use crate::cache::key::{CallerClass, Category, Key, KeyParts, Sub};
 use crate::cache::purge::Purge;
@@ -38,6 +38,9 @@ impl DiskCache for TableDisk {
         if table.get(&key) == Some(&value) {
             table.remove(&key);
         }
+    }
+    fn sweep(&self, dead: IsDead) {
+        self.0.lock().retain(|key, value| !dead(key, value));
     }
     fn discard(&self, _why: &str) {
         self.0.lock().clear();

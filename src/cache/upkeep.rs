@@ -1,4 +1,5 @@
-//! One round of upkeep: what is wanted goes to disk, what is over leaves memory, what is hot is learned, and the cache adapts.
+//! One round of upkeep: what is wanted goes to disk, what is over leaves memory and disk, what is hot is learned, and the cache
+//! adapts.
 //!
 //! Keeps true: a round looks at every answer once and waits for nobody; a tenant's part is let go only while nothing is
 //! kept under it and nobody has a handle of it, so no commit that it should have noted can go unseen.
@@ -50,6 +51,7 @@ impl Cache {
         drop(pass);
         self.drop_idle_parts();
         self.keep_hot_list(now_ms);
+        self.0.sweep_disk(now_ms);
         self.adapt(now_ms);
     }
 

@@ -123,19 +123,24 @@ impl Engine {
         Ok(Change { before: Some(bytes_of(&old)), after: None })
     }
 
-    /// Looks at the next rows behind the key `after`, at most `rows_max` of them and the rest of the last value.
-    pub(super) fn scan(&self, after: &[u8], rows_max: usize) -> Result<Scanned, EngineError> {
-        let mut step = Scanned::default();
-        for (number, row) in self.db.range(after.to_vec()..).enumerate() {
-            let (raw, row) = guarded(|| row)??;
+    /// Shows `look` the next values from the key `from` on with their lengths and beginnings: at most `rows_max` rows, and
+    /// the rest of the last value. Returns the first key that was not looked at; `None` at the end.
+    pub(super) fn scan(
+        &self,
+        from: &[u8],
+        rows_max: usize,
+        mut look: impl FnMut(&[u8], u64, &[u8]),
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        let mut rows = self.db.range(from.to_vec()..).enumerate();
+        while let Some((number, row)) = guarded(|| rows.next())? {
+            let (raw, row) = row?;
             let Some((key, &[0, 0])) = raw.split_last_chunk::<2>() else { continue };
             if number >= rows_max {
-                step.next = Some(key.to_vec());
-                break;
+                return Ok(Some(key.to_vec()));
             }
-            step.values.push((key.to_vec(), bytes_of(&row)));
+            look(key, bytes_of(&row), row.get(HEAD_BYTES..).unwrap_or_default());
         }
-        Ok(step)
+        Ok(None)
     }
 
     /// Makes writes durable and checks that the folder is still there.
@@ -192,15 +197,6 @@ fn is_generation(name: &str) -> bool {
 pub(super) struct Change {
     pub(super) before: Option<u64>,
     pub(super) after: Option<u64>,
-}
-
-/// One step of looking through a store.
-#[derive(Debug, Default)]
-pub(super) struct Scanned {
-    /// Keys with the bytes of their values.
-    pub(super) values: Vec<(Vec<u8>, u64)>,
-    /// The first key that was not looked at; `None` at the end.
-    pub(super) next: Option<Vec<u8>>,
 }
 
 fn chunks_of(first: &[u8]) -> u16 {

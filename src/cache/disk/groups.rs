@@ -3,7 +3,7 @@
 //! Keeps true: every value is counted once, by the look-through if it lies ahead of it, else by the change that made it; the
 //! look-through goes in small steps between other work. Does not do: limits; whoever asks decides what is too much.
 
-use super::engine::{Change, Scanned};
+use super::engine::Change;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
@@ -43,12 +43,14 @@ impl Groups {
         self.unseen_after.lock().clone()
     }
 
-    /// Counts one step of the look-through.
-    pub(super) fn see(&self, step: Scanned) {
-        for (key, bytes) in step.values {
-            self.add(&key, Change { before: None, after: Some(bytes) });
-        }
-        *self.unseen_after.lock() = step.next;
+    /// Counts a value that the look-through has met.
+    pub(super) fn see(&self, key: &[u8], bytes: u64) {
+        self.add(key, Change { before: None, after: Some(bytes) });
+    }
+
+    /// The look-through has come so far.
+    pub(super) fn go_on(&self, next: Option<Vec<u8>>) {
+        *self.unseen_after.lock() = next;
     }
 
     /// Counts a value that came, went or changed, unless the look-through is still to meet it.

@@ -7,6 +7,7 @@ mod engine;
 mod groups;
 mod queue;
 mod sled_tier;
+mod sweep;
 
 pub use groups::{GroupOf, GroupUsage};
 pub use sled_tier::{SledTier, SledTierOptions};
@@ -14,6 +15,10 @@ pub use sled_tier::{SledTier, SledTierOptions};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::fmt;
+use std::sync::Arc;
+
+/// Says of a value, by its key and its beginning (a few kilobytes of it), that nobody will be given it any more.
+pub type IsDead = Arc<dyn Fn(&[u8], &[u8]) -> bool + Send + Sync>;
 
 /// What a read found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,8 @@ pub struct DiskStats {
     pub dropped: u64,
     /// Answers found damaged.
     pub corrupt: u64,
+    /// Answers removed because nobody would have been given them any more.
+    pub swept: u64,
     /// Times the store broke and was replaced by an empty one.
     pub resets: u64,
     /// Times it was replaced because it outgrew its budget.
@@ -77,6 +84,7 @@ impl DiskStats {
             writes: 0,
             dropped: 0,
             corrupt: 0,
+            swept: 0,
             resets: 0,
             rotations: 0,
             bytes: 0,
@@ -101,6 +109,9 @@ pub trait DiskCache: Send + Sync + fmt::Debug {
 
     /// Forgets `key` when there is time, if it still has `value` by then.
     fn remove_this(&self, key: Vec<u8>, value: Bytes);
+
+    /// Looks through everything once, a little at a time, and forgets what `dead` names; one pass after the other.
+    fn sweep(&self, _dead: IsDead) {}
 
     /// Throws everything away and starts empty: the way out when something must be forgotten for certain.
     fn discard(&self, why: &str);

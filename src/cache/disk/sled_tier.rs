@@ -7,7 +7,8 @@
 use super::engine::{Damage, Engine, EngineError};
 use super::groups::{GroupOf, GroupUsage, Groups};
 use super::queue::{Next, Queue};
-use super::{DiskCache, DiskRead, DiskState, DiskStats};
+use super::sweep::Sweep;
+use super::{DiskCache, DiskRead, DiskState, DiskStats, IsDead};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ const FLUSH_LATEST: Duration = Duration::from_secs(10);
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 /// The same while there is something to look through.
 const SCAN_WAIT: Duration = Duration::from_millis(5);
+/// A step of looking through is put off while there is work, but no longer than this.
+const SCAN_LATEST: Duration = Duration::from_millis(100);
 /// Rows of one step of looking through.
 const SCAN_LEN: usize = 256;
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -64,6 +67,7 @@ enum Write {
     PutSurely(Vec<u8>, Bytes, oneshot::Sender<bool>),
     Remove(Vec<u8>),
     RemoveThis(Vec<u8>, Bytes),
+    Sweep(IsDead),
     Discard(String),
 }
 
@@ -75,6 +79,7 @@ struct Numbers {
     writes: AtomicU64,
     dropped: AtomicU64,
     corrupt: AtomicU64,
+    swept: AtomicU64,
     resets: AtomicU64,
     rotations: AtomicU64,
     bytes: AtomicU64,
@@ -140,6 +145,8 @@ impl SledTier {
             retry_at: Instant::now(),
             dirty_since: None,
             written: 0,
+            sweep: Sweep::default(),
+            scanned_at: Instant::now(),
             opened_once: false,
         };
         (Self { shared, options, ended: Mutex::new(None) }, worker)
@@ -203,6 +210,10 @@ impl DiskCache for SledTier {
         self.write(Write::RemoveThis(key, value));
     }
 
+    fn sweep(&self, dead: IsDead) {
+        self.write(Write::Sweep(dead));
+    }
+
     fn discard(&self, why: &str) {
         self.shared.queue.clear_writes();
         // Also while it is ill: what comes back must not be what was there.
@@ -225,6 +236,7 @@ impl DiskCache for SledTier {
             writes: read(&numbers.writes),
             dropped: read(&numbers.dropped),
             corrupt: read(&numbers.corrupt),
+            swept: read(&numbers.swept),
             resets: read(&numbers.resets),
             rotations: read(&numbers.rotations),
             bytes: read(&numbers.bytes),
@@ -271,6 +283,10 @@ struct Worker {
     dirty_since: Option<Instant>,
     /// Bytes handed to sled since the size was last looked at.
     written: u64,
+    /// What is looked through for values that may go.
+    sweep: Sweep,
+    /// When something was last looked through.
+    scanned_at: Instant,
     opened_once: bool,
 }
 
@@ -278,7 +294,8 @@ impl Worker {
     fn run(mut self) {
         self.try_open();
         loop {
-            let unseen = self.engine.is_some() && self.shared.groups.unseen_after().is_some();
+            let unseen = self.sweep.is_under_way() || self.shared.groups.unseen_after().is_some();
+            let unseen = unseen && self.engine.is_some();
             match self.shared.queue.pop(if unseen { SCAN_WAIT } else { IDLE_WAIT }) {
                 Next::Read(read) => self.read(read),
                 Next::Write(write) => self.write(write),
@@ -287,6 +304,9 @@ impl Worker {
                     self.maintain(FLUSH_EVERY);
                 }
                 Next::End => break,
+            }
+            if unseen && self.scanned_at.elapsed() >= SCAN_LATEST {
+                self.look_through();
             }
             self.maintain(FLUSH_LATEST);
             // A sign of life. Not only after reads: while reads fail at once, none would come to clear this.
@@ -342,6 +362,7 @@ impl Worker {
                 Some(Err(error)) => self.fail(&error),
                 Some(Ok(_)) | None => {}
             },
+            Write::Sweep(dead) => self.sweep.ask(dead),
             Write::Discard(why) => {
                 tracing::info!(cache.reason = %why, "disk cache: starting empty");
                 self.replace(|worker| worker.shared.numbers.resets.fetch_add(1, Ordering::Relaxed));
@@ -375,11 +396,26 @@ impl Worker {
         self.dirty_since.get_or_insert_with(Instant::now);
     }
 
-    /// Counts a little more of what an earlier process left.
+    /// Counts a little more of what an earlier process left, and removes a little more of what is dead.
     fn look_through(&mut self) {
-        let Some((engine, after)) = self.engine.as_ref().zip(self.shared.groups.unseen_after()) else { return };
-        match engine.scan(&after, SCAN_LEN) {
-            Ok(step) => self.shared.groups.see(step),
+        self.scanned_at = Instant::now();
+        let Some(engine) = &self.engine else { return };
+        let Shared { groups, numbers, .. } = &*self.shared;
+        let counted = match groups.unseen_after() {
+            Some(from) => {
+                engine.scan(&from, SCAN_LEN, |key, bytes, _| groups.see(key, bytes)).map(|next| groups.go_on(next))
+            }
+            None => Ok(()),
+        };
+        let swept = counted.and_then(|()| {
+            self.sweep.step(engine, SCAN_LEN, |key, change| {
+                groups.note(key, change);
+                numbers.swept.fetch_add(1, Ordering::Relaxed);
+            })
+        });
+        match swept {
+            Ok(0) => {}
+            Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
             Err(error) => self.fail(&error),
         }
     }

@@ -5,8 +5,10 @@ use crate::cache::entry::Loaded;
 use crate::cache::persist;
 use crate::cache::stamp::Dependencies;
 use crate::cache::tests::{TableDisk, World, list_key, memory_only, posts, request, seed, tenant};
-use crate::cache::{Cache, CacheOptions, Source};
+use crate::cache::{Cache, CacheOptions, CommitSummary, Source};
+use crate::kernel::clock::ManualClock;
 use crate::kernel::ident::TenantId;
+use crate::schema::cache_policy::Policy;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -187,6 +189,65 @@ async fn an_answer_that_finds_no_room_on_disk_takes_the_older_one_of_its_key_awa
     next.cache.attach(&loud, &seed(1, 11, 11));
     // Where the older one stood, there was room for it in the next round.
     next.expect(&keys[0], "3", &"2".repeat(3_000), Source::Disk).await;
+}
+
+/// What a change of the schema, a restored file or time had voided went on counting against its tenant's part of the disk
+/// until the whole tier was started afresh: nobody asks for it again.
+#[tokio::test]
+async fn answers_that_serve_nobody_any_more_leave_the_disk_and_make_room_there() {
+    let disk = Arc::new(TableDisk::default());
+    let (loud, quiet) = (tenant("loud"), tenant("quiet"));
+    let of = |world: &World, name: &str| {
+        let report = world.cache.stats();
+        report.tenants.iter().find(|row| row.tenant.as_str() == name).map_or(0, |row| row.disk.entries)
+    };
+    let fill = async |world: &World, version: &str| {
+        for key in ["a", "b"].map(|plan| list_key(&loud, &format!("{plan}{version}"))) {
+            for _ in 0..2 {
+                world.read(&key, &version.repeat(3_000)).await;
+            }
+        }
+        for _ in 0..2 {
+            world.read(&list_key(&quiet, "q"), "1").await;
+        }
+        world.cache.maintain();
+        world.clock.advance_ms(15_000);
+        world.cache.maintain();
+    };
+    let open = || {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let options =
+            CacheOptions { clock: Arc::clone(&clock) as _, disk_bytes_max: 20_000, ..CacheOptions::default() };
+        World { cache: Cache::with_disk(options, Arc::clone(&disk) as _), clock, policy: Policy::default() }
+    };
+    let world = open();
+    for tenant in [&loud, &quiet] {
+        world.cache.attach(tenant, &seed(1, 10, 10));
+    }
+    fill(&world, "1").await;
+    assert_eq!((of(&world, "loud"), of(&world, "quiet")), (2, 1), "more than a quarter now");
+    // A change of the schema: the same questions have other keys by now.
+    let change = CommitSummary { tenant: &loud, lsn: 11, mark: 110, schema_changed: true, touches: &[] };
+    world.cache.on_commit(&change);
+    fill(&world, "2").await;
+    assert_eq!((of(&world, "loud"), of(&world, "quiet")), (2, 1));
+    world.cache.close();
+    // Another history of the file.
+    let world = open();
+    world.cache.attach(&loud, &seed(2, 11, 11));
+    world.cache.attach(&quiet, &seed(1, 10, 10));
+    fill(&world, "3").await;
+    assert_eq!((of(&world, "loud"), of(&world, "quiet")), (2, 1));
+    for version in ["2", "3"] {
+        let next = open();
+        next.cache.attach(&loud, &seed(2, 11, 11));
+        let source = if version == "3" { Source::Disk } else { Source::Miss };
+        assert_eq!(next.read(&list_key(&loud, &format!("a{version}")), "new").await.1, source, "{version}");
+    }
+    // Time, and nobody who asks.
+    world.clock.advance_ms(300_000);
+    world.cache.maintain();
+    assert_eq!((of(&world, "loud"), of(&world, "quiet")), (0, 0));
 }
 
 /// A disk on which somebody else keeps a newer answer while an old one is read.

@@ -114,7 +114,7 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
         "disk": {
             "state": disk_word(&disk.state), "hits": disk.hits, "misses": disk.misses, "timeouts": disk.timeouts,
             "writes": disk.writes, "dropped": disk.dropped, "corrupt": disk.corrupt, "resets": disk.resets,
-            "rotations": disk.rotations, "bytes": disk.bytes, "bytesMax": disk.bytes_max,
+            "swept": disk.swept, "rotations": disk.rotations, "bytes": disk.bytes, "bytesMax": disk.bytes_max,
         },
         "compression": compression_to_wire(&report),
         "decisions": decisions,

@@ -3,11 +3,12 @@
 //! What was put and not made durable is gone after a power cut, from some write on; the order of writes holds. A store
 //! that was replaced by an empty one has another number, as the real one.
 
+use super::reader::pause;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use tenantry::cache::disk::{DiskCache, DiskRead, DiskState, DiskStats};
+use tenantry::cache::disk::{DiskCache, DiskRead, DiskState, DiskStats, IsDead};
 
 pub(super) type Table = BTreeMap<Vec<u8>, Bytes>;
 
@@ -16,6 +17,8 @@ pub(super) type Table = BTreeMap<Vec<u8>, Bytes>;
 pub(super) struct Trouble {
     /// So many reads get no answer.
     pub(super) failing_reads: usize,
+    /// Others come in between before a read is answered.
+    pub(super) slow: bool,
     /// Only so many more writes are accepted.
     pub(super) room: Option<usize>,
     /// Certain writes cannot be made certain, whether they arrive or not.
@@ -40,6 +43,7 @@ pub(super) struct DiskTally {
     pub(super) uncertain_writes: u64,
     pub(super) lost_writes: u64,
     pub(super) discards: u64,
+    pub(super) swept: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -141,7 +145,13 @@ impl DiskCache for SimDisk {
         } else {
             inside.table.get(&key).cloned().map_or(DiskRead::Absent, DiskRead::Found)
         };
-        Box::pin(std::future::ready(read))
+        let slow = inside.trouble.slow;
+        Box::pin(async move {
+            if slow {
+                pause().await;
+            }
+            read
+        })
     }
 
     fn put(&self, key: Vec<u8>, value: Bytes) -> bool {
@@ -177,6 +187,14 @@ impl DiskCache for SimDisk {
         if inside.table.get(&key) == Some(&value) {
             inside.table.remove(&key);
         }
+    }
+
+    fn sweep(&self, dead: IsDead) {
+        let mut inside = self.0.lock().unwrap();
+        let Inside { table, tally, .. } = &mut *inside;
+        let before = table.len();
+        table.retain(|key, value| !dead(key, value));
+        tally.swept += u64::try_from(before - table.len()).unwrap();
     }
 
     fn discard(&self, _why: &str) {

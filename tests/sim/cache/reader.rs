@@ -6,14 +6,12 @@ use futures_util::task::noop_waker_ref;
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use tenantry::cache::entry::Loaded;
 use tenantry::cache::key::{CallerClass, Category, Key, Sub};
 use tenantry::cache::stamp::Dependencies;
 use tenantry::cache::{Answer, Cache, Request, Source, TenantCache};
 use tenantry::kernel::ident::TenantId;
-use tenantry::schema::cache_policy::Policy;
 
 /// How a read goes to the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +58,7 @@ pub(super) async fn read(asking: Asking) -> Told {
         let key = key_of(cache.tenant(), rule, caller, query, defect);
         let dependencies = dependencies_of(rule, caller, query, defect);
         pause().await;
-        let mut policy = Policy::default();
-        if query == Query::External {
-            policy.tags.push(Arc::from("external"));
-        }
+        let policy = query.policy();
         let load = || async {
             pause().await;
             let snapshot = asking.history.borrow().states.last().unwrap().clone();
@@ -129,7 +124,7 @@ pub(super) fn dependencies_of(rule: Rule, caller: Caller, query: Query, defect: 
 }
 
 /// Gives the world one chance to move.
-async fn pause() {
+pub(super) async fn pause() {
     let mut waited = false;
     std::future::poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }

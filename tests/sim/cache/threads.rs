@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tenantry::cache::mutation::Mutation;
 use tenantry::cache::stamp::{Dependencies, Positions, Touched};
 
+/// What is noticed here.
+pub(super) const MUTATIONS: &[Mutation] = &[Mutation::PositionPublishedFirst, Mutation::ProofAdvancedPastCheck];
+
 const READERS: usize = 3;
 /// More than one table of slots holds at first, so that tables grow meanwhile.
 const RECORDS: usize = 64;
@@ -81,7 +84,9 @@ fn no_thread_calls_an_answer_current_that_an_acknowledged_commit_has_overtaken()
 }
 
 #[test]
-fn a_position_that_is_published_before_its_touches_is_noticed() {
-    let noticed = (0..20).any(|_| stale_answers(Some(Mutation::PositionPublishedFirst)) > 0);
-    assert!(noticed, "readers never met a half published commit");
+fn a_position_that_is_published_before_its_touches_or_taken_after_the_check_is_noticed() {
+    for mutation in MUTATIONS {
+        let noticed = (0..20).any(|_| stale_answers(Some(*mutation)) > 0);
+        assert!(noticed, "{mutation:?}: readers never met a commit in the middle of their check");
+    }
 }

@@ -1,9 +1,11 @@
 //! The tenant's file as the simulation keeps it: every state that was ever committed, and what a reader of it must see.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tenantry::cache::stamp::{Generation, Mark, Seed, Touched, value_hash};
 use tenantry::kernel::ident::{CollectionId, RecordId};
 use tenantry::kernel::value::Stored;
+use tenantry::schema::cache_policy::Policy;
 
 pub(super) const RECORDS: usize = 4;
 pub(super) const PARTITIONS: usize = 2;
@@ -70,8 +72,25 @@ pub(super) enum Query {
     Record(usize),
     Everything,
     Partition(usize),
-    /// Everything and the external value; tagged.
+    /// Everything and the external value; tagged, as single records are, which show it too.
     External,
+}
+
+impl Query {
+    /// Whether the answer shows what is outside the log.
+    pub(super) fn shows_external(self) -> bool {
+        matches!(self, Self::External | Self::Record(_))
+    }
+
+    /// How the answer is kept: what shows the external value can be purged by a tag and by an event.
+    pub(super) fn policy(self) -> Policy {
+        let mut policy = Policy::default();
+        if self.shows_external() {
+            policy.tags.push(Arc::from("external"));
+            policy.events.push(Arc::from("external.changed"));
+        }
+        policy
+    }
 }
 
 /// Who asks, with the role as it was when the request began.
@@ -111,7 +130,7 @@ impl State {
                 text.push_str(&format!(" r{n}={}", row.value));
             }
         }
-        if query == Query::External {
+        if query.shows_external() {
             text.push_str(&format!(" external={}", self.external));
         }
         text

@@ -1,10 +1,12 @@
-//! The world around the cache: tenants, writers, readers, a clock and a seed that decides what happens next.
+//! The world around the cache: tenants, writers, readers, a clock and a seed that decides what happens next; what goes wrong
+//! there is in `troubles`.
 //!
 //! A read is right if some state between the last one acknowledged before it began and the last one committed before it
 //! ended gives exactly its bytes to exactly its caller.
 
-use super::disk::{DiskTally, SimDisk, Table, Trouble};
+use super::disk::{SimDisk, Table};
 use super::reader::{self, Asking, Manner, dependencies_of, key_of, now};
+use super::tally::Tally;
 use super::truth::{self, Caller, PARTITIONS, Query, RECORDS, RULES, Row, Rule, State, USERS};
 use futures_util::task::noop_waker_ref;
 use std::cell::RefCell;
@@ -23,9 +25,8 @@ use tenantry::cache::{Began, Cache, CacheOptions, CommitSummary, Request, Source
 use tenantry::kernel::clock::ManualClock;
 use tenantry::kernel::ident::TenantId;
 use tenantry::kernel::random::{SeededRandom, below};
-use tenantry::schema::cache_policy::Policy;
 
-const TENANTS: usize = 2;
+pub(super) const TENANTS: usize = 2;
 const READS_MAX: usize = 12;
 const REMEMBERED_MAX: usize = 8;
 const MEMORY_BYTES_AMPLE: u64 = 64 * 1024 * 1024;
@@ -71,72 +72,16 @@ impl fmt::Display for Breach {
     }
 }
 
-/// What happened in a run that went well.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) reads: u64,
-    pub(super) memory: u64,
-    pub(super) disk: u64,
-    pub(super) joined: u64,
-    /// Answers that a worker remembered the way to.
-    pub(super) remembered: u64,
-    pub(super) bypassed: u64,
-    pub(super) verified: u64,
-    pub(super) evicted: u64,
-    pub(super) mismatches: u64,
-    pub(super) failed_reads: u64,
-    pub(super) refused_writes: u64,
-    pub(super) uncertain_writes: u64,
-    pub(super) lost_writes: u64,
-    pub(super) discards: u64,
-}
-
-impl Tally {
-    pub(super) fn add(&mut self, other: &Tally) {
-        self.reads += other.reads;
-        self.memory += other.memory;
-        self.disk += other.disk;
-        self.joined += other.joined;
-        self.remembered += other.remembered;
-        self.bypassed += other.bypassed;
-        self.verified += other.verified;
-        self.evicted += other.evicted;
-        self.mismatches += other.mismatches;
-        self.failed_reads += other.failed_reads;
-        self.refused_writes += other.refused_writes;
-        self.uncertain_writes += other.uncertain_writes;
-        self.lost_writes += other.lost_writes;
-        self.discards += other.discards;
-    }
-
-    /// What one process of the cache counted itself.
-    fn add_cache(&mut self, cache: &Cache) {
-        let total = cache.stats().total;
-        self.joined += total.joined;
-        self.verified += total.verified;
-        self.mismatches += total.mismatches;
-        self.evicted += total.evictions;
-    }
-
-    fn add_disk(&mut self, disk: DiskTally) {
-        self.failed_reads += disk.failed_reads;
-        self.refused_writes += disk.refused_writes;
-        self.uncertain_writes += disk.uncertain_writes;
-        self.lost_writes += disk.lost_writes;
-        self.discards += disk.discards;
-    }
-}
-
 /// The history of one tenant: every state that was ever current, in order.
 pub(super) struct History {
     pub(super) states: Vec<State>,
     /// Index of the last state whose writer was answered.
-    acknowledged: usize,
+    pub(super) acknowledged: usize,
 }
 
 impl History {
     /// A further state.
-    fn push(&mut self, state: State) {
+    pub(super) fn push(&mut self, state: State) {
         self.states.push(state);
     }
 
@@ -145,20 +90,20 @@ impl History {
     }
 }
 
-struct Tenant {
-    id: TenantId,
-    history: Rc<RefCell<History>>,
+pub(super) struct Tenant {
+    pub(super) id: TenantId,
+    pub(super) history: Rc<RefCell<History>>,
     /// A write that is committed and not yet acknowledged.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     /// Answers that acknowledged writers made and have not handed to the cache yet.
-    throughs: Vec<Through>,
+    pub(super) throughs: Vec<Through>,
     /// Copies of the disk tier that an operator might put back.
-    copies: Vec<Table>,
+    pub(super) copies: Vec<Table>,
     /// Reads that a worker goes on answering without looking anything up but the account behind them.
-    remembered: Vec<Remembered>,
+    pub(super) remembered: Vec<Remembered>,
 }
 
-struct Remembered {
+pub(super) struct Remembered {
     cache: TenantCache,
     key: Key,
     caller: Caller,
@@ -166,7 +111,7 @@ struct Remembered {
 }
 
 /// What a writer answered at its own position, to be kept as what a reader of that position would be answered.
-struct Through {
+pub(super) struct Through {
     cache: TenantCache,
     began: Began,
     state: State,
@@ -174,7 +119,7 @@ struct Through {
     query: Query,
 }
 
-struct Pending {
+pub(super) struct Pending {
     /// The cache of the tenant and where it stood before the write was queued.
     cache: TenantCache,
     began: Began,
@@ -183,7 +128,7 @@ struct Pending {
     observed: bool,
 }
 
-struct Reading {
+pub(super) struct Reading {
     tenant: usize,
     caller: Caller,
     query: Query,
@@ -199,19 +144,19 @@ struct Judged {
     since: usize,
 }
 
-struct World {
+pub(super) struct World {
     random: SeededRandom,
-    clock: Arc<ManualClock>,
-    disk: SimDisk,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) disk: SimDisk,
     /// Bytes of memory of the cache: plenty, or so few that answers are driven out all the time.
-    memory_bytes: u64,
-    cache: Cache,
-    tenants: Vec<Tenant>,
-    reads: Vec<Reading>,
-    defect: Option<Defect>,
+    pub(super) memory_bytes: u64,
+    pub(super) cache: Cache,
+    pub(super) tenants: Vec<Tenant>,
+    pub(super) reads: Vec<Reading>,
+    pub(super) defect: Option<Defect>,
     values: u64,
-    lineages: u8,
-    tally: Tally,
+    pub(super) lineages: u8,
+    pub(super) tally: Tally,
 }
 
 /// Runs one seed; the first wrong answer ends it.
@@ -261,7 +206,7 @@ impl World {
         world
     }
 
-    fn draw(&self, bound: usize) -> usize {
+    pub(super) fn draw(&self, bound: usize) -> usize {
         usize::try_from(below(&self.random, bound as u64)).unwrap()
     }
 
@@ -396,7 +341,7 @@ impl World {
     }
 
     /// Commits, tells the cache, acknowledges: one of these per step.
-    fn move_writer(&mut self, tenant: usize) {
+    pub(super) fn move_writer(&mut self, tenant: usize) {
         let early = self.defect == Some(Defect::AcknowledgesBeforeObservers);
         match self.tenants[tenant].pending.take() {
             None => {
@@ -439,13 +384,13 @@ impl World {
             let cache = if state.lsn % 2 == 0 { self.cache.tenant(&at.id) } else { cache };
             let key = key_of(cache.tenant(), state.rule, caller, query, self.defect);
             let dependencies = dependencies_of(state.rule, caller, query, self.defect);
-            let policy = Policy::default();
+            let policy = query.policy();
             let request = Request { began, key: &key, dependencies: &dependencies, policy: &policy, replay: None };
             cache.write_through(request, Loaded::json(state.answer(tenant, caller, query), state.lsn), state.lsn);
         }
     }
 
-    fn commit(&mut self, tenant: usize) -> Pending {
+    pub(super) fn commit(&mut self, tenant: usize) -> Pending {
         let cache = self.cache.tenant(&self.tenants[tenant].id);
         let began = cache.begin();
         let mut next = self.latest(tenant);
@@ -487,16 +432,16 @@ impl World {
         });
     }
 
-    fn acknowledge(&self, tenant: usize) {
+    pub(super) fn acknowledge(&self, tenant: usize) {
         let mut history = self.tenants[tenant].history.borrow_mut();
         history.acknowledged = history.states.len() - 1;
     }
 
-    fn latest(&self, tenant: usize) -> State {
+    pub(super) fn latest(&self, tenant: usize) -> State {
         self.tenants[tenant].history.borrow().states.last().unwrap().clone()
     }
 
-    fn settle(&mut self, tenant: usize) {
+    pub(super) fn settle(&mut self, tenant: usize) {
         while self.tenants[tenant].pending.is_some() {
             self.move_writer(tenant);
         }
@@ -509,9 +454,10 @@ impl World {
         self.values += 1;
         next.external = self.values;
         self.tenants[tenant].history.borrow_mut().push(next);
-        let purge = match self.draw(3) {
+        let purge = match self.draw(4) {
             0 => Purge::All,
             1 => Purge::Collection(truth::posts()),
+            2 => Purge::Event(Arc::from("external.changed")),
             _ => Purge::Tag(Arc::from("external")),
         };
         let handle = self.cache.tenant(&self.tenants[tenant].id);
@@ -523,120 +469,7 @@ impl World {
         self.acknowledge(tenant);
     }
 
-    /// The file is closed for idleness and opened again.
-    fn reopen(&mut self, tenant: usize) {
-        self.settle(tenant);
-        let id = self.tenants[tenant].id.clone();
-        self.cache.detach(&id);
-        self.cache.attach(&id, &self.seed_of(tenant));
-    }
-
-    /// An older state of the file is restored while the node runs; that starts a new history.
-    fn restore(&mut self, tenant: usize) {
-        self.settle(tenant);
-        let mut next = self.older(tenant);
-        self.lineages += 1;
-        next.lineage = [self.lineages; 16];
-        self.tenants[tenant].history.borrow_mut().push(next);
-        let seed = self.seed_of(tenant);
-        self.cache.reset(&self.tenants[tenant].id.clone(), &seed);
-        self.acknowledge(tenant);
-    }
-
-    fn older(&self, tenant: usize) -> State {
-        let history = self.tenants[tenant].history.borrow();
-        let at = self.draw(history.states.len());
-        // External things are not in the file and do not go back with it.
-        State { external: history.states.last().unwrap().external, ..history.states[at].clone() }
-    }
-
-    fn copy_disk(&mut self) {
-        let copy = self.disk.copy();
-        let tenant = self.draw(TENANTS);
-        self.tenants[tenant].copies.push(copy);
-    }
-
-    /// The disk has trouble of some kind for a while, or none any more.
-    fn trouble_disk(&mut self) {
-        let trouble = match self.draw(6) {
-            0 => Trouble { failing_reads: 1 + self.draw(3), ..Trouble::default() },
-            1 => Trouble { room: Some(self.draw(4)), ..Trouble::default() },
-            2 => Trouble { uncertain: true, ..Trouble::default() },
-            3 => return self.disk.start_anew(),
-            _ => Trouble::default(),
-        };
-        self.disk.set(trouble);
-    }
-
-    /// Loses or damages what is on disk; while the process is down, an older copy may also be put back.
-    fn disturb_disk(&mut self, down: bool) {
-        let copies: Vec<Table> = self.tenants.iter().flat_map(|tenant| tenant.copies.clone()).collect();
-        match self.draw(7) {
-            0 => self.disk.replace(Table::new()),
-            4 => self.disk.misfile(|bound| self.draw(bound)),
-            1 if down && !copies.is_empty() => self.disk.replace(copies[self.draw(copies.len())].clone()),
-            2 | 3 => self.disk.flip(|bound| self.draw(bound)),
-            _ => {}
-        }
-    }
-
-    /// The process ends, in an orderly way or not, and starts again, perhaps over an older or restored file.
-    fn restart(&mut self) {
-        self.reads.clear();
-        if self.draw(2) == 0 {
-            for tenant in 0..TENANTS {
-                self.settle(tenant);
-            }
-            self.cache.close();
-        } else {
-            self.disk.cut_power(|bound| self.draw(bound));
-        }
-        for tenant in 0..TENANTS {
-            self.tenants[tenant].throughs.clear();
-            self.tenants[tenant].remembered.clear();
-            // A crash between commit and observer: the commit stands. Nobody was told, everybody may see it.
-            if self.tenants[tenant].pending.take().is_some() {
-                self.acknowledge(tenant);
-            }
-        }
-        self.disturb_disk(true);
-        for tenant in 0..TENANTS {
-            match self.draw(8) {
-                0 => self.roll_back(tenant),
-                1 => {
-                    let mut next = self.older(tenant);
-                    self.lineages += 1;
-                    next.lineage = [self.lineages; 16];
-                    self.tenants[tenant].history.borrow_mut().push(next);
-                    self.acknowledge(tenant);
-                }
-                _ => {}
-            }
-        }
-        self.tally.add_cache(&self.cache);
-        self.disk.set(Trouble::default());
-        self.cache = open(&self.clock, &self.disk, self.memory_bytes, self.defect);
-        self.attach_all();
-    }
-
-    /// Somebody copied a file from another time, or another future, into place by hand: its history claims to go on.
-    fn roll_back(&mut self, tenant: usize) {
-        let present = self.latest(tenant);
-        let mut history = self.tenants[tenant].history.borrow_mut();
-        let same: Vec<&State> = history.states.iter().filter(|state| state.lineage == present.lineage).collect();
-        let next = State { external: present.external, ..same[self.draw(same.len())].clone() };
-        history.push(next);
-        drop(history);
-        self.acknowledge(tenant);
-    }
-
-    fn attach_all(&mut self) {
-        for tenant in 0..TENANTS {
-            self.cache.attach(&self.tenants[tenant].id.clone(), &self.seed_of(tenant));
-        }
-    }
-
-    fn seed_of(&self, tenant: usize) -> tenantry::cache::stamp::Seed {
+    pub(super) fn seed_of(&self, tenant: usize) -> tenantry::cache::stamp::Seed {
         let state = self.latest(tenant);
         let tail_after = match self.draw(3) {
             0 => state.lsn,
@@ -652,7 +485,7 @@ impl World {
     }
 }
 
-fn open(clock: &Arc<ManualClock>, disk: &SimDisk, memory_bytes_max: u64, defect: Option<Defect>) -> Cache {
+pub(super) fn open(clock: &Arc<ManualClock>, disk: &SimDisk, memory_bytes_max: u64, defect: Option<Defect>) -> Cache {
     let mutation = match defect {
         Some(Defect::Cache(mutation)) => Some(mutation),
         _ => None,

@@ -270,3 +270,33 @@ async fn a_value_that_another_replaced_meanwhile_is_not_removed_for_it() {
     assert_eq!((text(&tier, "k").await, tier.usage(b"k")), (None, GroupUsage::default()));
     tier.close();
 }
+
+#[tokio::test]
+async fn a_pass_removes_what_is_dead_wherever_it_lies_and_counts_it_off() {
+    let root = tempfile::tempdir().unwrap();
+    filled(root.path(), 600).await;
+    let (tier, worker) = SledTier::unstarted(options(root.path()));
+    let ends_with = |end: u8| -> IsDead { Arc::new(move |key, _| key.ends_with(&[end])) };
+    // The second and the third are asked for before the first can be done: one more pass, the last.
+    tier.sweep(ends_with(b'3'));
+    tier.sweep(ends_with(b'9'));
+    tier.sweep(Arc::new(|key, beginning| key.ends_with(b"7") && beginning.starts_with(b"value")));
+    let thread = std::thread::spawn(move || worker.run());
+    ready(&tier).await;
+    // Reads go on, and do not put the passes off for ever.
+    while tier.stats().swept < 120 {
+        assert_eq!(tier.get(b"k3".to_vec()).await == DiskRead::Absent, text(&tier, "k3").await.is_none());
+    }
+    for n in 0..600 {
+        assert_eq!(text(&tier, &format!("k{n}")).await.is_none(), n % 10 == 3 || n % 10 == 7, "k{n}");
+    }
+    for _ in 0..1_000 {
+        if tier.usage(b"k").entries == 480 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((tier.usage(b"k").entries, tier.usage(b"l").entries), (480, 1));
+    tier.close();
+    thread.join().unwrap();
+}
