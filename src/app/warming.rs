@@ -5,7 +5,7 @@
 
 use crate::cache::Cache;
 use crate::cache::disk::DiskState;
-use crate::cache::warm::HotKey;
+use crate::cache::warm::{HotKey, Refill};
 use crate::kernel::ident::TenantId;
 use crate::services::records::{RecordTools, replay};
 use crate::services::tenants::Registry;
@@ -72,11 +72,11 @@ impl Warming {
         self.cache.warm(keys, PACE, |hot| self.refill(hot)).await
     }
 
-    async fn refill(&self, hot: HotKey) -> bool {
+    async fn refill(&self, hot: HotKey) -> Refill {
         match self.registry.open_tenant(&hot.tenant).await {
             Ok(tenant) => replay::refill(&self.tools, &tenant, &hot).await,
             // Gone or suspended since.
-            Err(_) => false,
+            Err(_) => Refill::Failed,
         }
     }
 }

@@ -592,7 +592,7 @@ async fn hot_keys_are_learned_kept_over_a_restart_and_filled_by_priority() {
     let asked = Mutex::new(Vec::new());
     let refill = |hot: warm::HotKey| {
         asked.lock().push(hot.replay[0]);
-        std::future::ready(true)
+        std::future::ready(warm::Refill::Filled)
     };
     let report = world.cache.warm(hot, Duration::from_millis(5), refill).await;
     assert_eq!((report.filled, report.present, report.failed), (2, 1, 0));

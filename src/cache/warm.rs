@@ -46,6 +46,17 @@ pub struct WarmReport {
     pub failed: u64,
 }
 
+/// What came of asking for an answer before somebody does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refill {
+    /// It is there.
+    Filled,
+    /// It is there under another key, with another note: the schema is another one by now.
+    Moved(Key, Arc<[u8]>),
+    /// There is none.
+    Failed,
+}
+
 #[derive(Debug, Clone)]
 struct Heat {
     key: String,
@@ -95,10 +106,20 @@ impl HotKeys {
         }
     }
 
+    /// Goes on under `key` with what was known of the question under `old`.
+    fn follow(&mut self, old: &[u8; 32], key: &Key, replay: &Arc<[u8]>, now_ms: i64) {
+        let Some(mut heat) = self.0.remove(old) else { return };
+        // It may have been asked for under its new key already.
+        let score = self.0.get(key.digest()).map_or(0.0, |known| known.now(now_ms));
+        (heat.score, heat.at_ms) = (heat.now(now_ms) + score, now_ms);
+        (heat.key, heat.replay) = (key.to_string(), Arc::clone(replay));
+        self.0.insert(*key.digest(), heat);
+    }
+
     /// Takes over what an earlier process knew, where nothing is known by itself.
     pub fn adopt(&mut self, list: &[HotKey], now_ms: i64) {
         for hot in list {
-            let Some(digest) = KeyParts::parse(&hot.key).and_then(|parts| parts.digest) else { continue };
+            let Some(digest) = digest_of(hot) else { continue };
             self.0.entry(digest).or_insert_with(|| Heat {
                 key: hot.key.clone(),
                 tenant: hot.tenant.clone(),
@@ -186,11 +207,12 @@ impl Cache {
 
     /// Fills `keys` in order, one every `pace`, by asking `refill` for each that is not already there.
     ///
-    /// `refill` asks through the ordinary read path and says whether it got an answer. Cancel by dropping.
+    /// `refill` asks through the ordinary read path and says whether it got an answer, and where it is kept if not under the
+    /// key of the question; what is known of it goes along. Cancel by dropping.
     pub async fn warm<F, Fut>(&self, keys: Vec<HotKey>, pace: Duration, mut refill: F) -> WarmReport
     where
         F: FnMut(HotKey) -> Fut,
-        Fut: Future<Output = bool>,
+        Fut: Future<Output = Refill>,
     {
         let mut report = WarmReport::default();
         for hot in keys {
@@ -198,10 +220,16 @@ impl Cache {
                 report.present += 1;
                 continue;
             }
-            if refill(hot).await {
-                report.filled += 1;
-            } else {
-                report.failed += 1;
+            let digest = digest_of(&hot);
+            match refill(hot).await {
+                Refill::Filled => report.filled += 1,
+                Refill::Moved(key, replay) => {
+                    report.filled += 1;
+                    if let Some(old) = digest {
+                        self.0.hot.lock().follow(&old, &key, &replay, self.0.clock.now_ms());
+                    }
+                }
+                Refill::Failed => report.failed += 1,
             }
             tokio::time::sleep(pace).await;
         }
@@ -209,13 +237,17 @@ impl Cache {
     }
 
     fn holds_current(&self, hot: &HotKey) -> bool {
-        let digest = KeyParts::parse(&hot.key).and_then(|parts| parts.digest);
+        let digest = digest_of(hot);
         let part = self.0.parts.read().get(&hot.tenant).cloned();
         digest.zip(part).is_some_and(|(digest, part)| {
             let slot = crate::cache::memory::Slot { incarnation: part.incarnation, digest };
             self.0.memory.find(&slot).is_some_and(|held| held.proof.is_current())
         })
     }
+}
+
+fn digest_of(hot: &HotKey) -> Option<[u8; 32]> {
+    KeyParts::parse(&hot.key)?.digest
 }
 
 /// Writes a list, hottest first, as much of it as fits.
@@ -282,6 +314,18 @@ mod tests {
         hot.note(&key(3), &replay, 20, 7_200_000);
         let order: Vec<_> = hot.ranked(7_200_000).into_iter().map(|hot| hot.key).collect();
         assert_eq!(order, [key(2), key(1), key(3)].map(|key| key.to_string()), "100 fades to 25 in two hours");
+    }
+
+    #[test]
+    fn a_question_takes_its_heat_along_to_another_key() {
+        let (mut hot, old, new) = (HotKeys::default(), Arc::from(&b"old"[..]), Arc::from(&b"new"[..]));
+        hot.note(&key(1), &old, 100, 0);
+        hot.note(&key(2), &new, 10, 7_200_000);
+        hot.follow(key(1).digest(), &key(2), &new, 7_200_000);
+        hot.follow(key(3).digest(), &key(4), &new, 7_200_000);
+        let ranked = hot.ranked(7_200_000);
+        let known: Vec<_> = ranked.iter().map(|hot| (hot.key.as_str(), &*hot.replay, hot.score)).collect();
+        assert_eq!(known, [(&*key(2).to_string(), &b"new"[..], 35.0)]);
     }
 
     #[test]

@@ -354,6 +354,73 @@ async fn what_only_users_may_read_is_warmed_and_verified_too() {
     assert!(items(&admin.clone().without_authorization().get(LIST).await.ok()).is_empty());
 }
 
+/// The version of the schema is part of every key: after any change of it, what was hot was asked for under keys of yesterday,
+/// in vain, until the list had forgotten it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hot_is_warmed_under_another_schema_too() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await;
+    let body = json!({"name": "posts", "type": "base", "listRule": "@request.auth.id != ''", "viewRule": "",
+        "fields": [{"name": "title", "type": "text"}]});
+    admin.post("/api/collections", body).await.created();
+    admin.post("/api/collections/posts/records", json!({"title": "a"})).await.created();
+    const LIST: &str = "/api/collections/posts/records?sort=title";
+    const GONE: &str = "/api/collections/posts/records?sort=title&fields=title";
+    for _ in 0..10 {
+        ada.actor.get(LIST).await.ok();
+        ada.actor.get(GONE).await.ok();
+    }
+    let keys = async || {
+        let hot = admin.get("/api/admin/cache/stats").await.ok()["hot"].clone();
+        hot.as_array().unwrap().iter().map(|hot| hot["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut before = Vec::new();
+    for _ in 0..400 {
+        before = keys().await;
+        if before.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(before.len(), 2, "upkeep learns what is hot within a few seconds");
+    // Twice, so that what was found once is found again by its new name.
+    for name in ["one", "two"] {
+        let other = json!({"name": name, "type": "base", "fields": []});
+        admin.post("/api/collections", other).await.created();
+        let warmed = admin.post("/api/admin/cache/warm", json!({})).await.ok();
+        assert_eq!(warmed, json!({"filled": 2, "present": 0, "failed": 0}), "{name}");
+        let warmed = admin.post("/api/admin/cache/warm", json!({})).await.ok();
+        assert_eq!(warmed, json!({"filled": 0, "present": 2, "failed": 0}), "{name}");
+        let answer = ada.actor.get(LIST).await;
+        assert_eq!((answer.header("x-cache"), items(&answer.json()).len()), (Some("l1"), 1), "{name}");
+    }
+    let after = keys().await;
+    assert!(after.len() == 2 && after.iter().all(|key| !before.contains(key)), "{before:?} {after:?}");
+    // What cannot be asked any more, or would be somebody's own by now, is not asked.
+    let own = json!({"listRule": "title != @request.auth.id"});
+    admin.patch("/api/collections/posts", own).await.ok();
+    let warmed = admin.post("/api/admin/cache/warm", json!({})).await.ok();
+    assert_eq!(warmed, json!({"filled": 0, "present": 0, "failed": 2}));
+    assert_eq!(ada.actor.get(LIST).await.header("x-cache"), Some("miss"));
+
+    // The next process knows what was hot by the keys of a schema that has changed since.
+    let rule = json!({"listRule": "@request.auth.id != ''"});
+    admin.patch("/api/collections/posts", rule).await.ok();
+    let server = server.restart().await;
+    let again = server.anon().at("acme").with_authorization(&ada.token);
+    for _ in 0..400 {
+        let stats = server.node().at("acme").get("/api/admin/cache/stats").await.ok();
+        if stats["total"]["entries"].as_u64() >= Some(2) {
+            assert_eq!(again.get(LIST).await.header("x-cache"), Some("l1"));
+            assert_eq!(again.get(GONE).await.header("x-cache"), Some("l1"));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("nothing was warmed after the restart");
+}
+
 async fn until_hot(admin: &Actor) {
     for _ in 0..400 {
         if admin.get("/api/admin/cache/stats").await.ok()["hot"][0].is_object() {

@@ -112,13 +112,26 @@ impl Prepared {
         let everywhere = scope.reach == Reach::EVERYWHERE;
         let replayable = everywhere && !key.depends_on_identity() && self.task.keeping().policy.key_parts.is_empty();
         let class = scope.class();
-        let note = || Replay::of(&self.task.collection().id, self.task.record(), &scope.request, &class);
+        let note = || {
+            Replay::of(self.schema.version(), &self.task.collection().id, self.task.record(), &scope.request, &class)
+        };
         replayable.then(note).flatten()
     }
 
     /// Whether the answer is the same for every caller of the class it was worked out for.
     pub(super) fn reads_nobody(&self) -> bool {
         self.task.keeping().anonymous
+    }
+
+    /// The version of the schema by which it was worked out, and with which its answers are filed.
+    pub(super) fn schema_version(&self) -> i64 {
+        self.schema.version()
+    }
+
+    /// Where its answers are kept and what is noted with them, if they are kept and can be asked for again.
+    pub(super) fn noted(&self, scope: &Scope) -> Option<(Key, Arc<[u8]>)> {
+        let key = &self.kept.as_ref()?.key;
+        Some((key.clone(), self.replay(scope, key)?))
     }
 
     /// Whether its answers are kept under the key that is written `key`.

@@ -1,9 +1,10 @@
 //! Asking again: what is noted with a kept answer so that warming can refill it and verification can recompute it.
 //!
 //! Keeps true: only answers that are the same for every caller of a class are noted, with that class, and they are asked
-//! again as somebody of it of whom nothing is known; where the plan would read anything of the caller by now, or is
-//! filed under another key than the one it was noted with, nothing is asked. What was noted is data: unknown versions and
-//! nonsense ask nothing.
+//! again as somebody of it of whom nothing is known; where the plan would read anything of the caller by now, nothing is
+//! asked, nor where it is filed under another key though the schema is what it was. Verification asks no other key at all;
+//! warming follows a question to the key that another schema gives it. What was noted is data: unknown versions and nonsense
+//! ask nothing.
 //! Does not do: choosing what is worth refilling; the cache counts hits.
 
 use super::cached::Freshness;
@@ -11,7 +12,7 @@ use super::prepared::{self, Prepared};
 use super::read::{ListRequest, View};
 use super::{RecordTools, Scope};
 use crate::access::Principal;
-use crate::cache::warm::HotKey;
+use crate::cache::warm::{HotKey, Refill};
 use crate::kernel::ident::{CollectionId, RecordId};
 use crate::query::request::{AuthRecord, CallerClass, RequestContext};
 use crate::query::resolve::Reach;
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The form of the noted bytes; older ones are not asked again.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// How superusers are noted; no id of a collection.
 const SUPERUSERS: &str = "*";
 /// The id of somebody of whom nothing is known.
@@ -54,6 +55,9 @@ const PAGE_LENGTHS: [&str; 3] = ["perPage", "pageSize", "limit"];
 /// A question with the class of the one who asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Replay<'text> {
+    /// The version of the schema by which it was filed.
+    #[serde(rename = "v")]
+    schema: i64,
     #[serde(rename = "c")]
     collection: Cow<'text, str>,
     #[serde(rename = "i", skip_serializing_if = "Option::is_none")]
@@ -68,6 +72,7 @@ pub(super) struct Replay<'text> {
 impl<'text> Replay<'text> {
     /// Notes a question; `None` where its parameters could be read in two ways.
     pub(super) fn of(
+        schema: i64,
         collection: &'text CollectionId,
         id: Option<&'text RecordId>,
         request: &'text RequestContext,
@@ -78,6 +83,7 @@ impl<'text> Replay<'text> {
         }
         let known = request.query.iter().filter(|(name, _)| PARAMETERS.contains(&name.as_str()));
         let replay = Self {
+            schema,
             collection: Cow::Borrowed(collection.as_str()),
             id: id.map(|id| Cow::Borrowed(id.as_str())),
             who: match class {
@@ -102,19 +108,27 @@ impl<'text> Replay<'text> {
     }
 }
 
-/// Asks through the cache, which keeps the answer; whether there was one.
-pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> bool {
-    let Some((scope, prepared)) = prepare(tools, tenant, hot).await else { return false };
-    prepared.answer(&scope, Freshness::Current).await.is_ok()
+/// Asks through the cache, which keeps the answer; what came of it.
+pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Refill {
+    let Some((scope, prepared)) = prepare(tools, tenant, hot).await else { return Refill::Failed };
+    let moved = if prepared.is_filed_under(&hot.key) { None } else { Some(prepared.noted(&scope)) };
+    match (prepared.answer(&scope, Freshness::Current).await, moved) {
+        (Ok(_), None) => Refill::Filled,
+        (Ok(_), Some(Some((key, replay)))) => Refill::Moved(key, replay),
+        (Ok(_), Some(None)) | (Err(_), _) => Refill::Failed,
+    }
 }
 
 /// Asks past the cache: the body and the log position it was read at; `None` where the question has no answer any more.
 pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Option<(Bytes, i64)> {
     let (scope, prepared) = prepare(tools, tenant, hot).await?;
+    if !prepared.is_filed_under(&hot.key) {
+        return None;
+    }
     prepared.recompute(&scope).await
 }
 
-/// The question noted with `hot`; `None` where by now it is not the one whose answers are kept under that key.
+/// The question noted with `hot`; `None` where it is not the one whose answers were kept under that key.
 async fn prepare(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Option<(Scope, Arc<Prepared>)> {
     let replay = Replay::read(&hot.replay)?;
     let (scope, pairs) = (scope_of(tools, tenant, &replay)?, replay.pairs());
@@ -122,7 +136,10 @@ async fn prepare(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> O
         Some(id) => prepared::get(&scope, &replay.collection, id, &View::from_pairs(&pairs).ok()?).await,
         None => prepared::list(&scope, &replay.collection, &ListRequest::from_pairs(&pairs).ok()?).await,
     };
-    let same = |prepared: &Arc<Prepared>| prepared.reads_nobody() && prepared.is_filed_under(&hot.key);
+    // Another schema files every question elsewhere.
+    let known =
+        |prepared: &Arc<Prepared>| prepared.schema_version() != replay.schema || prepared.is_filed_under(&hot.key);
+    let same = |prepared: &Arc<Prepared>| prepared.reads_nobody() && known(prepared);
     Some((scope, prepared.ok().filter(same)?))
 }
 
@@ -174,18 +191,18 @@ mod tests {
             ..RequestContext::default()
         };
         let (posts, id) = (CollectionId::parse("posts").unwrap(), RecordId::parse("abcdefghijklmno").unwrap());
-        let noted = Replay::of(&posts, Some(&id), &request, &CallerClass::Anonymous).unwrap();
+        let noted = Replay::of(7, &posts, Some(&id), &request, &CallerClass::Anonymous).unwrap();
         let replay = Replay::read(&noted).unwrap();
         assert_eq!((&*replay.collection, replay.id.as_deref()), ("posts", Some("abcdefghijklmno")));
-        assert_eq!(replay.who, None);
+        assert_eq!((&replay.who, replay.schema), (&None, 7));
         let users = CollectionId::parse("pbc_users").unwrap();
         for (class, who) in [(CallerClass::Superuser, SUPERUSERS), (CallerClass::Auth(users), "pbc_users")] {
-            let noted = Replay::of(&posts, None, &request, &class).unwrap();
+            let noted = Replay::of(7, &posts, None, &request, &class).unwrap();
             assert_eq!(Replay::read(&noted).unwrap().who.as_deref(), Some(who));
         }
         let pairs: Vec<_> = query[..2].iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(replay.pairs(), pairs, "what no plan reads is left out");
-        for nonsense in [&b""[..], b"\x01{\"c\":\"posts\",\"q\":{}}", b"\x02", b"\x03{}", b"\x02{\"c\":1}"] {
+        for nonsense in [&b""[..], b"\x02{\"c\":\"posts\",\"q\":{}}", b"\x03", b"\x04{}", b"\x03{\"v\":1,\"c\":1}"] {
             assert!(Replay::read(nonsense).is_none());
         }
     }
@@ -195,6 +212,6 @@ mod tests {
         let query = ["limit", "perPage"].map(|name| (name.to_owned(), "5".to_owned()));
         let request = RequestContext { query: query.into_iter().collect(), ..RequestContext::default() };
         let posts = CollectionId::parse("posts").unwrap();
-        assert!(Replay::of(&posts, None, &request, &CallerClass::Anonymous).is_none());
+        assert!(Replay::of(7, &posts, None, &request, &CallerClass::Anonymous).is_none());
     }
 }

@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::cache::stamp::Touched;
-use crate::cache::warm::HotKey;
+use crate::cache::warm::{HotKey, Refill};
 use crate::cache::{Cache, CacheOptions, CommitSummary, Source};
 use crate::kernel::random::{SeededRandom, below};
 use crate::services::records::cached::{Freshness, RecordCache, Served, ServedBody};
@@ -520,10 +520,10 @@ async fn only_the_very_question_of_a_key_is_asked_again() {
     let report = report.await;
     assert_eq!((report.equal, report.different.len(), noted.len()), (2, 0, 2), "{report:?}");
     let [one, other] = &noted[..] else { panic!("{noted:?}") };
-    assert!(replay::refill(&world.tools, &world.db, one).await);
+    assert_eq!(replay::refill(&world.tools, &world.db, one).await, Refill::Filled);
     // As an earlier version noted it: the question of another key.
     let mixed = HotKey { replay: Arc::clone(&other.replay), ..one.clone() };
     assert!(replay::recompute(&world.tools, &world.db, &mixed).await.is_none());
-    assert!(!replay::refill(&world.tools, &world.db, &mixed).await);
+    assert_eq!(replay::refill(&world.tools, &world.db, &mixed).await, Refill::Failed);
     world.stop().await;
 }
