@@ -1,7 +1,9 @@
 //! What is warm after a restart, and what must not be: the disk tier against the file as the next process finds it.
 
-use crate::support::{Actor, Answer, TestServer, User};
-use serde_json::{Value, json};
+use crate::support::notes::{self, from, until};
+use crate::support::{Actor, TestServer, User};
+use serde_json::json;
+use std::time::Duration;
 
 const ONE: &str = "/api/collections/notes/records/note00000000001";
 const TWO: &str = "/api/collections/notes/records/note00000000002";
@@ -38,12 +40,6 @@ async fn restarted(server: TestServer, user: &User) -> (TestServer, Actor) {
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
     panic!("the disk tier was never ready");
-}
-
-#[track_caller]
-fn from(answer: Answer, source: &str) -> Value {
-    assert_eq!(answer.header("x-cache"), Some(source), "{}", String::from_utf8_lossy(&answer.body));
-    answer.ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,4 +97,67 @@ async fn a_changed_rule_voids_what_is_on_disk() {
     server.node().at("acme").patch("/api/collections/notes", rule).await.ok();
     let (_server, again) = restarted(server, &ada).await;
     assert_eq!(from(again.get(LIST).await, "miss")["totalItems"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_outlives_the_process_and_its_loss_costs_speed_only() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    notes::notes(&admin).await;
+    let ada = server.user(&admin, "ada").await;
+    // An answer that depends on who asks is not warmed, so where it comes from is the disk.
+    admin.patch("/api/collections/notes", json!({"listRule": "title != @request.auth.id"})).await.ok();
+    until(&ada.actor, notes::LIST, "l1").await;
+    let pages: Vec<String> = (1..=60).map(|len| format!("{}&perPage={len}", notes::LIST)).collect();
+    for page in &pages {
+        ada.actor.get(page).await.ok();
+    }
+
+    let server = server.restart().await;
+    let again = server.anon().at("acme").with_authorization(&ada.token);
+    // The disk opens beside the first requests, which would be answered without it.
+    for _ in 0..1_200 {
+        let report = server.node().get("/api/admin/performance?type=cache").await.ok();
+        if report["disk"]["state"] == "ready" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    for page in &pages {
+        assert_eq!(from(again.get(page).await, "l2")["totalItems"], 3, "{page}");
+    }
+    let admin = server.node().at("acme");
+    admin.post("/api/collections/notes/records", json!({"board": "red", "title": "d"})).await.created();
+    assert_eq!(from(again.get(notes::LIST).await, "miss")["totalItems"], 4);
+
+    // A write after the answer was kept, then a restart: the disk's copy is not served.
+    until(&again, notes::LIST, "l1").await;
+    let server = server.restart_after(|folder| std::fs::remove_dir_all(folder.join("cache")).unwrap()).await;
+    let again = server.anon().at("acme").with_authorization(&ada.token);
+    assert_eq!(again.get(notes::LIST).await.ok()["totalItems"], 4);
+    until(&again, notes::LIST, "l1").await;
+
+    let server = server.restart_after(|folder| garble(&folder.join("cache"))).await;
+    let again = server.anon().at("acme").with_authorization(&ada.token);
+    for _ in 0..10 {
+        assert_eq!(again.get(notes::LIST).await.ok()["totalItems"], 4);
+    }
+    let health = server.anon().get("/health").await.ok();
+    assert!(["ok", "degraded"].contains(&health["status"].as_str().unwrap()), "{health}");
+    let report = server.node().get("/api/admin/performance?type=cache").await.ok();
+    assert_eq!(report["enabled"], true);
+}
+
+/// Flips bytes in every file below `folder`.
+fn garble(folder: &std::path::Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            garble(&path);
+        } else {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x5a);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
 }

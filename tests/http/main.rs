@@ -12,6 +12,8 @@ mod collections;
 mod records;
 mod files;
 mod caching;
+mod delivery;
+mod cache_policy;
 mod cache_classes;
 mod cache_restart;
 mod purging;

@@ -6,6 +6,7 @@ mod answer;
 mod authenticator;
 mod authority;
 mod logs;
+pub(crate) mod notes;
 mod pebble;
 mod raw;
 mod server;

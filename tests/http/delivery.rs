@@ -1,0 +1,118 @@
+//! Few bytes on the wire: codings, what need not be sent again, and parts of what was cut.
+
+use crate::support::notes::{LIST, notes, until};
+use crate::support::{Answer, TestServer};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::io::Read;
+
+fn decode(coding: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    match coding {
+        "br" => brotli::Decompressor::new(bytes, 4096).read_to_end(&mut out).unwrap(),
+        "zstd" => zstd::Decoder::new(bytes).unwrap().read_to_end(&mut out).unwrap(),
+        "gzip" => flate2::read::GzDecoder::new(bytes).read_to_end(&mut out).unwrap(),
+        _ => flate2::read::ZlibDecoder::new(bytes).read_to_end(&mut out).unwrap(),
+    };
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_coding_carries_the_same_body_and_its_tag_is_recognised() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ids = notes(&admin).await;
+    for n in 0..30 {
+        let body = json!({"board": "red", "title": format!("title {n}")});
+        admin.post("/api/collections/notes/records", body).await.created();
+    }
+    let anon = admin.clone().without_authorization();
+    let plain = until(&anon, LIST, "l1").await;
+    assert!(plain.header("content-encoding").is_none() && plain.body.len() > 1024);
+    assert_eq!(plain.header("vary"), Some("Authorization, X-Tenant, Accept-Encoding"));
+    assert!(plain.header("cache-tag").unwrap().contains(":notes"));
+    for coding in ["br", "zstd", "gzip", "deflate"] {
+        let asking = anon.clone().with_header("accept-encoding", coding);
+        let coded = asking.clone().with_header("x-debug-size", "1").get(LIST).await.has_status(200);
+        assert_eq!(coded.header("content-encoding"), Some(coding));
+        assert_eq!(decode(coding, &coded.body), plain.body, "{coding}");
+        assert_eq!(coded.header("x-original-size"), Some(plain.body.len().to_string().as_str()));
+        assert_eq!(coded.header("x-compressed-size"), Some(coded.body.len().to_string().as_str()));
+        assert!(coded.header("x-compression-ratio").unwrap().parse::<f64>().unwrap() > 0.5);
+        assert_ne!(coded.header("etag"), plain.header("etag"));
+        for tag in [coded.header("etag"), plain.header("etag"), Some("*")] {
+            let again = asking.clone().with_header("if-none-match", tag.unwrap()).get(LIST).await.has_status(304);
+            assert!(again.body.is_empty());
+            assert_eq!(again.header("etag"), coded.header("etag"));
+            assert_eq!(again.header("x-cache"), Some("l1"));
+        }
+        let changed = asking.with_header("if-none-match", "\"other\"").get(LIST).await;
+        changed.has_status(200);
+    }
+    // Too small to be worth it, or the client wants the plain form alone.
+    let small = format!("/api/collections/notes/records/{}", ids[0]);
+    let small = anon.clone().with_header("accept-encoding", "br, gzip").get(&small).await.has_status(200);
+    assert!(small.header("content-encoding").is_none());
+    let never = anon.clone().with_header("accept-encoding", "gzip;q=0, identity").get(LIST).await.has_status(200);
+    assert_eq!(never.body, plain.body);
+    let only = anon.clone().with_header("accept-encoding", "identity;q=0, gzip").get(LIST).await.has_status(200);
+    assert_eq!(only.header("content-encoding"), Some("gzip"));
+
+    // No coding at all is taken: RFC 9110, 12.5.3 lets the server send the plain form rather than nothing.
+    let none = anon.clone().with_header("accept-encoding", "identity;q=0").get(LIST).await.has_status(200);
+    assert_eq!((none.header("content-encoding"), &none.body), (None, &plain.body));
+    let any = anon.clone().with_header("accept-encoding", "identity;q=0, *").get(LIST).await.has_status(200);
+    assert!(any.header("content-encoding").is_some());
+
+    let head = Answer::of(anon.request(Method::HEAD, LIST)).await.has_status(200);
+    assert!(head.body.is_empty());
+    assert_eq!(head.header("etag"), plain.header("etag"));
+    assert_eq!(head.header("content-length"), Some(plain.body.len().to_string().as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_answer_can_be_continued_and_never_patched_together_from_two() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ids = notes(&admin).await;
+    let lines: Vec<Value> = (0..150)
+        .map(|n| json!({"method": "POST", "url": "/api/collections/notes/records", "body": {"board": "red", "title": format!("{n} {}", "long ".repeat(90))}}))
+        .collect();
+    admin.post("/api/batch", json!({"requests": lines})).await.has_status(200);
+    let anon = admin.clone().without_authorization();
+    let path = &format!("{LIST}&perPage=500");
+    let whole = until(&anon, path, "l1").await;
+    let (size, tag) = (whole.body.len(), whole.header("etag").unwrap().to_owned());
+    assert!(size > 64 * 1024);
+    assert_eq!(whole.header("accept-ranges"), Some("bytes"));
+
+    let asking = |range: &str| anon.clone().with_header("range", range).with_header("accept-encoding", "br");
+    let cut = size / 3;
+    let first = asking(&format!("bytes=0-{}", cut - 1)).get(path).await.has_status(206);
+    assert_eq!(first.header("content-range"), Some(&*format!("bytes 0-{}/{size}", cut - 1)));
+    assert!(first.header("content-encoding").is_none(), "parts are of the plain body");
+    assert_eq!(first.header("etag"), Some(&*tag));
+    let rest = asking(&format!("bytes={cut}-")).with_header("if-range", &*tag).get(path).await.has_status(206);
+    assert_eq!([first.body, rest.body].concat(), whole.body);
+    let last = asking("bytes=-7").get(path).await.has_status(206);
+    assert_eq!(last.body, whole.body[size - 7..]);
+    for all in ["bytes=0-1,5-6", "lines=1-2", "bytes=9-2"] {
+        asking(all).get(path).await.has_status(200);
+    }
+    let outside = asking(&format!("bytes={size}-")).get(path).await.has_status(416);
+    assert_eq!(outside.header("content-range"), Some(&*format!("bytes */{size}")));
+    outside.problem("range_not_satisfiable");
+    let head = anon.clone().with_header("range", "bytes=0-9").request(Method::HEAD, path);
+    Answer::of(head).await.has_status(200);
+    asking("bytes=0-9").with_header("if-none-match", &*tag).get(path).await.has_status(304);
+
+    // Another answer by now: all of it, not a part that does not fit.
+    admin.patch(&format!("/api/collections/notes/records/{}", ids[0]), json!({"title": "other"})).await.ok();
+    let changed = asking(&format!("bytes={cut}-")).with_header("if-range", &*tag).get(path).await.has_status(200);
+    assert_ne!(changed.header("etag"), Some(&*tag));
+    for unfit in [format!("W/{tag}"), "Sat, 01 Jan 2028 00:00:00 GMT".to_owned()] {
+        asking("bytes=0-9").with_header("if-range", unfit).get(path).await.has_status(200);
+    }
+    let export = admin.get("/api/collections/notes/export").await.has_status(200);
+    assert_eq!(export.header("accept-ranges"), Some("none"));
+}
