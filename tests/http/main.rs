@@ -8,6 +8,7 @@ mod tenants;
 mod lifecycle;
 mod isolation;
 mod replay;
+mod crossing;
 mod collections;
 mod records;
 mod files;
