@@ -155,6 +155,7 @@ fn serve_options(config: &Config) -> ServeOptions {
         connections_per_ip_max: http.connections_per_ip_max,
         head_timeout: Duration::from_millis(http.head_timeout_ms),
         body_timeout: Duration::from_millis(http.body_timeout_ms),
+        write_timeout: Duration::from_millis(http.write_timeout_ms),
         keep_alive: Duration::from_secs(http.keep_alive_s),
         drain_timeout: Duration::from_secs(http.drain_timeout_s),
         json_bytes_max: http.body_bytes_max,

@@ -4,7 +4,8 @@
 //! as the one before takes no lock and changes no counter. From one address no more than
 //! `http.connections_per_ip_max` are open at once: one more is shut before a request is read from it. Over TLS a connection
 //! counts once its handshake is done: those that are in it, or never finish it, are bounded by `http.connections_max` and the
-//! handshake's deadline alone. Does not do: the bound of each worker, which the framework keeps; counting requests.
+//! handshake's deadline alone. A connection whose peer takes nothing of what it is sent for `http.write_timeout_ms` ends; one
+//! that takes little lives on. Does not do: the bound of each worker, which the framework keeps; counting requests.
 
 use crate::http::problem::Problem;
 use crate::services::budget::{Connected, Standing, TenantLimits, TenantUsage};
@@ -17,8 +18,9 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 const SHARDS: usize = 16;
@@ -129,6 +131,23 @@ impl Connection {
     pub(crate) fn is_unwanted(&self) -> bool {
         self.unwanted.get()
     }
+}
+
+/// Has every connection of `listener` end when its peer took nothing for `time`, whether it is gone or does not read.
+///
+/// The framework waits for ever until an answer is written; and it alone knows when it waits. The kernel knows as well
+/// (`TCP_USER_TIMEOUT`, RFC 5482, which accepted sockets inherit on Linux): bytes that were sent and not confirmed, or that a
+/// closed window holds back. Where there is no such option, the system's own time for a peer that is gone holds alone.
+#[cfg(target_os = "linux")]
+pub(crate) fn end_unread(listener: &TcpListener, time: Duration) -> std::io::Result<()> {
+    let time_ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(listener, time_ms)?)
+}
+
+/// There is no such option here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn end_unread(_: &TcpListener, _: Duration) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// The socket below `io`, with or without TLS.

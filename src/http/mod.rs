@@ -58,6 +58,8 @@ pub struct ServeOptions {
     pub head_timeout: Duration,
     /// Time for a JSON body.
     pub body_timeout: Duration,
+    /// Time for which a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
     /// Idle time of a kept-alive connection.
     pub keep_alive: Duration,
     /// Time that requests under way get when stopping.
@@ -99,6 +101,7 @@ pub(crate) fn serve(
     parts: Parts,
     options: &ServeOptions,
 ) -> std::io::Result<(Server, ServerHandle)> {
+    connections::end_unread(&listener, options.write_timeout)?;
     let connections = connections::Connections::new(options.connections_per_ip_max, Arc::clone(&parts.metrics));
     let edge = web::Data::new(middleware::Edge {
         ids: middleware::RequestIds::new(parts.random.as_ref()),

@@ -335,6 +335,8 @@ pub const CONNECTIONS_MAX: usize = 12_000;
 pub const CONNECTIONS_PER_ADDRESS_MAX: u32 = 2_000;
 /// Milliseconds a client may take to send its request head.
 pub const REQUEST_HEAD_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds for which a client may take nothing of what it is sent.
+pub const WRITE_TIMEOUT_MS: u64 = 60_000;
 
 const _: () = assert!(VALUE_BYTES_MAX < VALUES_TENANT_BYTES_MAX && VALUES_TENANT_BYTES_MAX <= VALUES_BYTES_MAX);
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);

@@ -1,6 +1,6 @@
 //! Garbage and pressure: clear refusals, no panic, and the node is still quick.
 
-use crate::support::{Actor, Answer, PASSWORD, RawConnection, TestServer};
+use crate::support::{Actor, Answer, PASSWORD, RawConnection, TestServer, has_head, more_than_is_buffered};
 use reqwest::Method;
 use serde_json::json;
 use std::sync::Arc;
@@ -105,6 +105,80 @@ async fn bodies_past_the_bound_are_refused_before_they_are_read() {
         .has_status(413)
         .problem("body_too_large");
     admin.post(NOTES, serde_json::json!({ "text": "fine" })).await.created();
+}
+
+/// Rows so long that a page of them does not fit into what the machine keeps of a connection.
+async fn long_notes(admin: &Actor) -> usize {
+    let row = json!({ "text": "x".repeat(200_000) });
+    let rows = more_than_is_buffered() / 200_000 + 1;
+    let lines = format!("{row}\n").repeat(rows);
+    let request = admin.request(Method::POST, "/api/collections/notes/import").body(lines);
+    let sent = request.header("content-type", "application/x-ndjson");
+    assert_eq!(Answer::of(sent).await.ok()["created"], json!(rows));
+    rows
+}
+
+/// Somebody who asks for much and then reads nothing once kept the connection, the answer and its reader for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_reading_is_let_go_and_who_reads_slowly_is_not() {
+    const TIMEOUT_MS: u64 = 2_000;
+    let toml = format!("[http]\nwrite_timeout_ms = {TIMEOUT_MS}");
+    let server = TestServer::start_with(&toml, Arc::new(SystemClock)).await;
+    let admin = server.tenant("acme").await;
+    let body = json!({ "name": "notes", "type": "base", "listRule": "", "fields": [{ "name": "text", "type": "text", "max": 200_000 }] });
+    admin.post("/api/collections", body).await.created();
+    let rows = long_notes(&admin).await;
+    let open_at_acme = || async {
+        server.node().get("/api/admin/usage?tenant=acme").await.ok()["items"][0]["used"]["connections"]
+            .as_u64()
+            .unwrap()
+    };
+    let kept = open_at_acme().await;
+    let ask = |path: &str| format!("GET /t/acme/api/collections/notes/{path} HTTP/1.1\r\nhost: node\r\n\r\n");
+    // One that is made while it is sent, and one that is whole in memory.
+    let paths = ["export".to_owned(), format!("records?perPage={rows}")];
+    let mut silent = Vec::new();
+    for path in &paths {
+        let mut one = RawConnection::open_narrow(&server.url()).await;
+        one.send(ask(path).as_bytes()).await;
+        assert!(one.read_until(has_head).await.starts_with("HTTP/1.1 200"), "{path}");
+        silent.push(one);
+    }
+    // Two more read on, little by little, for longer than the others may be silent.
+    let mut slow = Vec::new();
+    for path in &paths {
+        let mut one = RawConnection::open(&server.url()).await;
+        one.send(ask(path).as_bytes()).await;
+        let begun = one.read_some(4 * 1024).await.expect("an answer begins");
+        slow.push((one, begun));
+    }
+    assert_eq!(open_at_acme().await, kept + 4);
+    let until = std::time::Instant::now() + Duration::from_millis(4 * TIMEOUT_MS);
+    while std::time::Instant::now() < until {
+        for (one, read) in &mut slow {
+            read.extend(one.read_some(16 * 1024).await.expect("a slow reader is not let go"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for _ in 0..600 {
+        if open_at_acme().await == kept + 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(open_at_acme().await, kept + 2, "the silent ones are gone");
+    for mut one in silent {
+        let rest = one.read_until(|_| false).await;
+        assert!(rest.matches("\"text\"").count() < rows, "the answer was cut");
+    }
+    for (mut one, read) in slow {
+        let mut text = String::from_utf8(read).unwrap();
+        while text.matches("\"text\"").count() < rows {
+            let more = one.read_some(1 << 20).await.expect("the whole answer");
+            text.push_str(std::str::from_utf8(&more).unwrap());
+        }
+    }
+    admin.get("/api/collections/notes/records?perPage=1&fields=id").await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

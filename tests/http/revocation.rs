@@ -1,15 +1,13 @@
 //! What is taken away ends at once, also on connections that are open and for requests that are under way.
 
-use crate::support::{Actor, Answer, PASSWORD, RawConnection, TestServer, has_head};
+use crate::support::{Actor, Answer, PASSWORD, RawConnection, TestServer, has_head, more_than_is_buffered};
 use serde_json::{Value, json};
 
 const ROWS: usize = 1_500;
 
 /// So long that one page of an export, 1,000 rows, does not fit between a node that writes and a client that does not read.
 fn row_bytes() -> usize {
-    let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
-    let buffer = limits.split_whitespace().last().and_then(|most| most.parse().ok()).unwrap_or(4 << 20);
-    buffer.clamp(4 << 20, 64 << 20) * 3 / 2 / 1_000
+    more_than_is_buffered() / 1_000
 }
 
 async fn login(guest: &Actor) -> Value {

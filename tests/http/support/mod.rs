@@ -18,6 +18,6 @@ pub(crate) use authenticator::Authenticator;
 pub(crate) use authority::Authority;
 pub(crate) use logs::expect_error;
 pub(crate) use pebble::Pebble;
-pub(crate) use raw::{RawConnection, has_head};
+pub(crate) use raw::{RawConnection, has_head, more_than_is_buffered};
 pub(crate) use server::{PASSWORD, TestServer, User};
 pub(crate) use sink::{Manner, Posted, Sink};

@@ -7,6 +7,13 @@ use tokio::net::TcpStream;
 /// One TCP connection.
 pub(crate) struct RawConnection(TcpStream);
 
+/// Bytes that do not fit between a node that writes and a client that does not read.
+pub(crate) fn more_than_is_buffered() -> usize {
+    let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem").unwrap_or_default();
+    let buffer = limits.split_whitespace().last().and_then(|most| most.parse().ok()).unwrap_or(4 << 20);
+    buffer.clamp(4 << 20, 64 << 20) * 3 / 2
+}
+
 /// Whether an answer's head is there.
 pub(crate) fn has_head(all: &[u8]) -> bool {
     all.windows(4).any(|four| four == b"\r\n\r\n")
@@ -51,6 +58,14 @@ impl RawConnection {
                 return String::from_utf8_lossy(&all).into_owned();
             }
         }
+    }
+
+    /// What arrived by now, at most `len` bytes; `None` once the connection ended.
+    pub(crate) async fn read_some(&mut self, len: usize) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; len];
+        let read = self.0.read(&mut buffer).await.ok().filter(|read| *read > 0)?;
+        buffer.truncate(read);
+        Some(buffer)
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
