@@ -36,7 +36,8 @@ fn main() -> anyhow::Result<()> {
 
 fn register(site: &Site, email: &str) -> anyhow::Result<()> {
     let body = serde_json::json!({ "email": email, "password": PASSWORD, "passwordConfirm": PASSWORD }).to_string();
-    let answer = load::fetch(site.server.addr, &load::render("POST", &format!("{USERS}/records"), &[], Some(&body)))?;
+    let request = load::render("POST", &format!("{USERS}/records"), site.headers(), Some(&body));
+    let answer = load::fetch(site.server.addr, &request)?;
     anyhow::ensure!(answer.status == 200, "register: {}", String::from_utf8_lossy(&answer.body));
     Ok(())
 }
@@ -69,7 +70,12 @@ fn measure_oracle(args: &Args, site: &Site, report: &mut Report) -> anyhow::Resu
         let asked: serde_json::Value = serde_json::from_slice(&asked.body)?;
         Ok(ask("auth-with-otp", &serde_json::json!({ "otpId": asked["otpId"], "password": "00000000" })))
     };
-    measure_pairs(site, report, "a wrong one-time code", pairs, guess)
+    measure_pairs(site, report, "a wrong one-time code", pairs, guess)?;
+    let registering = |known: bool, at: usize| {
+        let (email, password) = (email(known, at), format!("{PASSWORD} {at}"));
+        Ok(ask("records", &serde_json::json!({ "email": email, "password": password, "passwordConfirm": password })))
+    };
+    measure_pairs(site, report, "registering", pairs, registering)
 }
 
 /// An address: of the accounts that were registered, or of nobody.

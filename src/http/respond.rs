@@ -31,6 +31,14 @@ pub(crate) fn json(value: &impl Serialize) -> HttpResponse {
     json_bytes(Bytes::from(serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec())))
 }
 
+/// 202 with `body`, which must be JSON: taken, and nothing of it told yet.
+pub(crate) fn accepted(body: Bytes) -> HttpResponse {
+    HttpResponse::Accepted()
+        .insert_header((header::CONTENT_TYPE, JSON))
+        .insert_header((header::CACHE_CONTROL, NO_STORE))
+        .body(body)
+}
+
 /// 204.
 pub(crate) fn no_content() -> HttpResponse {
     HttpResponse::NoContent().finish()

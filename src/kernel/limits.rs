@@ -226,7 +226,9 @@ pub const AUTH_EVENTS_CHEAP_MAX: usize = 20_000;
 /// Rows of events whose counts are kept in memory.
 pub const AUTH_EVENTS_COUNTED_MAX: usize = 8_192;
 /// Events that wait for being written.
-pub const AUTH_EVENTS_WRITING_MAX: usize = 256;
+pub const AUTH_EVENTS_WRITING_MAX: usize = 1_024;
+/// The same of failures, which anybody can cause.
+pub const AUTH_EVENTS_CHEAP_WRITING_MAX: usize = 256;
 /// Milliseconds that whoever reads the trail waits for events that are being written.
 pub const AUTH_EVENTS_WAIT_MS: u64 = 1_000;
 /// Sessions of one account; the oldest goes when another is opened.
@@ -293,6 +295,10 @@ pub const PURGE_ATTEMPTS_MAX: u32 = 8;
 pub const CERTIFICATES_ASKED_MAX: usize = 64;
 /// Outbound requests under way at the same time.
 pub const OUTBOUND_CONCURRENCY_MAX: usize = 64;
+/// Registrations of one tenant that wait for their address to be confirmed.
+pub const REGISTRATIONS_MAX: usize = 10_000;
+/// Bytes of one such registration.
+pub const REGISTRATION_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one outbound answer.
 pub const OUTBOUND_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Milliseconds one outbound connection may take to come about.
@@ -342,6 +348,7 @@ const _: () = assert!(VALUE_BYTES_MAX < VALUES_TENANT_BYTES_MAX && VALUES_TENANT
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
 const _: () = assert!(MAIL_DELIVERIES_PER_TENANT_MAX < MAIL_DELIVERIES_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
+const _: () = assert!(AUTH_EVENTS_CHEAP_WRITING_MAX < AUTH_EVENTS_WRITING_MAX);
 const _: () = assert!(CHALLENGES_PER_ADDRESS_MAX < CHALLENGES_MAX);
 const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);
 const _: () = assert!(PAGE_LEN_DEFAULT <= PAGE_LEN_MAX);

@@ -19,6 +19,7 @@ pub(crate) const MEMBERS: &[&str] = &[
     "otp",
     "totp",
     "passkey",
+    "quietRegistration",
     "authToken",
     "passwordResetToken",
     "emailChangeToken",
@@ -27,6 +28,7 @@ pub(crate) const MEMBERS: &[&str] = &[
     "verificationTemplate",
     "resetPasswordTemplate",
     "confirmEmailChangeTemplate",
+    "registrationNoticeTemplate",
 ];
 
 /// Token kinds beside `authToken`, with their default lifetime in seconds (PocketBase's).
@@ -75,12 +77,15 @@ fn default_rest() -> Map<String, Value> {
             "<p>Hello,</p>\n<p>Your one-time password is <strong>{OTP}</strong>.</p>\n<p>{APP_NAME}</p>")},
         "totp": {"enabled": true, "issuer": ""},
         "passkey": {"enabled": true},
+        "quietRegistration": {"enabled": false},
         "verificationTemplate": mail("Verify your {APP_NAME} e-mail address",
-            &link("Please confirm that this address is yours.", "_/#/auth/confirm-verification")),
+            &link("Please confirm that this address is yours. If you did not register, do not follow the link.", "_/#/auth/confirm-verification")),
         "resetPasswordTemplate": mail("Reset your {APP_NAME} password",
             &link("Follow the link to choose a new password.", "_/#/auth/confirm-password-reset")),
         "confirmEmailChangeTemplate": mail("Confirm your new {APP_NAME} e-mail address",
             &link("Follow the link to use this address from now on.", "_/#/auth/confirm-email-change")),
+        "registrationNoticeTemplate": mail("Somebody registered at {APP_NAME} with your address",
+            "<p>Hello,</p>\n<p>Somebody registered with your address, which has an account already. If it was you, log in, or choose a new password:</p>\n<p><a href=\"{ACTION_URL}\">Continue</a></p>\n<p>If it was not you, there is nothing to do.</p>\n<p>{APP_NAME}</p>"),
     });
     match map {
         Value::Object(map) => map,
@@ -238,17 +243,20 @@ fn keep_client_secrets(before: Option<&Value>, given: &Value) -> Value {
     given
 }
 
-/// The options with every client secret that is still plain replaced by what `seal` makes of it, given the provider's
-/// name; `None` if there is none.
-pub(crate) fn sealed(auth: &AuthOptions, seal: &dyn Fn(&str, &str) -> String) -> Option<AuthOptions> {
+/// The options with what `change` makes of each provider's client secret, given the provider's name and the secret as it is
+/// kept; `None` if nothing changes.
+pub(crate) fn with_client_secrets(
+    auth: &AuthOptions,
+    change: &dyn Fn(&str, &str) -> Option<String>,
+) -> Option<AuthOptions> {
     let mut next = auth.clone();
     let providers = next.rest.get_mut("oauth2")?.get_mut("providers")?.as_array_mut()?;
     let mut changed = false;
     for provider in providers {
         let name = provider.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(Value::String(secret)) = provider.get_mut("clientSecret") else { continue };
-        if !secret.is_empty() && !secret.starts_with(oauth::SEALED) {
-            *secret = format!("{}{}", oauth::SEALED, seal(&name, secret));
+        if let Some(other) = change(&name, secret) {
+            *secret = other;
             changed = true;
         }
     }

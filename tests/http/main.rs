@@ -24,6 +24,7 @@ mod batch;
 mod access;
 mod rules;
 mod auth;
+mod registration;
 mod keys;
 mod passwords;
 mod settings;

@@ -1,34 +1,7 @@
 //! The page behind the links in mails: it is there where the links lead, and its answers let in nothing of others.
 
-use crate::support::{Actor, TestServer};
+use crate::support::{Actor, TestServer, link};
 use serde_json::json;
-
-/// The link in the newest mail to `to` that holds `wanted`.
-async fn link(server: &TestServer, to: &str, wanted: &str) -> String {
-    for _ in 0..1_200 {
-        let mut found = Vec::new();
-        let mut folders = vec![server.folder().join("outbox")];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                match std::fs::read_to_string(entry.path()) {
-                    Ok(text) if text.contains(&format!("To: {to}")) => found.push((entry.path(), text)),
-                    Ok(_) => {}
-                    Err(_) => folders.push(entry.path()),
-                }
-            }
-        }
-        found.sort();
-        let texts = found.into_iter().rev().map(|(_, text)| text.replace("=\r\n", "").replace("=3D", "="));
-        for text in texts {
-            let links = text.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
-            if let Some(link) = links.into_iter().find(|link| link.contains(wanted)) {
-                return link.to_owned();
-            }
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
-    }
-    panic!("no mail to {to} with {wanted}");
-}
 
 /// The address of the page as the client of this test reaches it, and the token behind the `#`.
 fn parts(link: &str) -> (String, String) {

@@ -3,6 +3,7 @@
 //! Keeps true: a handler turns a request into one call of `services::records` and its answer into bytes and headers.
 //! Does not do: rules, checks, caching.
 
+use super::auth::AuthPart;
 use crate::http::body::{self, RecordBody};
 use crate::http::delivery;
 use crate::http::extract::Visitor;
@@ -16,7 +17,7 @@ use crate::services::records::cached::Freshness;
 use crate::services::records::changes;
 use crate::services::records::prepared::{self, Prepared};
 use crate::services::records::read::{ListRequest, View};
-use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
+use crate::services::records::write::{self, Effect, WriteAnswer, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value};
@@ -54,11 +55,27 @@ fn freshness(visitor: &Visitor, scope: &Scope) -> Freshness {
 /// `POST …/records`
 pub(crate) async fn create_record(
     visitor: Visitor,
+    part: web::Data<AuthPart>,
     collection: web::Path<String>,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let body = RecordBody::read(&visitor, Target::Record(&collection, WriteVerb::Create), payload).await?;
-    run(visitor, WriteVerb::Create, collection.into_inner(), None, body).await
+    let email = body.object.get("email").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let registrar = part.auth.ask_registration(
+        &visitor.auth_scope("default", Map::new()),
+        &collection,
+        &visitor.identity,
+        &email,
+    )?;
+    let answer = run(&visitor, WriteVerb::Create, collection.to_string(), None, body).await?;
+    if let Effect::Registered(waiting) = &answer.done.effect {
+        if let (Some(waiting), Some(registrar)) = (waiting.clone(), registrar) {
+            let scope = visitor.auth_scope("default", Map::new());
+            part.auth.write_to_registrant(&scope, &collection, registrar, &email, waiting)?;
+        }
+        return Ok(respond::accepted(answer.done.answer.body));
+    }
+    Ok(written(answer))
 }
 
 /// `PATCH …/records/{id}`
@@ -69,7 +86,7 @@ pub(crate) async fn update_record(
 ) -> Result<HttpResponse, Problem> {
     let (collection, id) = path.into_inner();
     let body = RecordBody::read(&visitor, Target::Record(&collection, WriteVerb::Update), payload).await?;
-    run(visitor, WriteVerb::Update, collection, Some(id), body).await
+    Ok(written(run(&visitor, WriteVerb::Update, collection, Some(id), body).await?))
 }
 
 /// `DELETE …/records/{id}`
@@ -78,18 +95,18 @@ pub(crate) async fn delete_record(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
     let (collection, id) = path.into_inner();
-    run(visitor, WriteVerb::Delete, collection, Some(id), RecordBody::default()).await
+    Ok(written(run(&visitor, WriteVerb::Delete, collection, Some(id), RecordBody::default()).await?))
 }
 
 async fn run(
-    visitor: Visitor,
+    visitor: &Visitor,
     verb: WriteVerb,
     collection: String,
     id: Option<String>,
     body: RecordBody,
-) -> Result<HttpResponse, Problem> {
+) -> Result<WriteAnswer, Problem> {
     let scope = visitor.scope(body.object.clone());
-    let idempotency = idempotency(&visitor, &scope, &body.raw)?;
+    let idempotency = idempotency(visitor, &scope, &body.raw)?;
     let request = WriteRequest {
         verb,
         collection,
@@ -99,14 +116,17 @@ async fn run(
         if_match: visitor.header("if-match").map(plain_tags),
         view: View::from_pairs(&visitor.parameters())?,
         dry_run: visitor.flag("dryRun"),
-        source: WriteSource::Caller,
+        source: if verb == WriteVerb::Create { WriteSource::Alone } else { WriteSource::Caller },
     };
-    let answer = write::write(&scope, request, idempotency).await?;
+    Ok(write::write(&scope, request, idempotency).await?)
+}
+
+fn written(answer: WriteAnswer) -> HttpResponse {
     let written = match answer.done.effect {
         Effect::Deleted => respond::no_content(),
-        Effect::Read | Effect::Created | Effect::Updated => respond::fresh(answer.done.answer),
+        _ => respond::fresh(answer.done.answer),
     };
-    Ok(respond::with_write_token(written, answer.token.as_ref(), answer.replayed))
+    respond::with_write_token(written, answer.token.as_ref(), answer.replayed)
 }
 
 /// The tags of `If-Match` without the content coding that a compressed answer added to them.
@@ -135,7 +155,7 @@ pub(crate) async fn run_batch(visitor: Visitor, payload: web::Payload) -> Result
     let options = BatchOptions { dry_run: visitor.flag("dryRun"), idempotency };
     let answer = batch::run(&scope, requests, options).await.map_err(batch_problem)?;
     let (token, replayed) = (answer.token.clone(), answer.replayed);
-    let id = crate::http::extract::request_id(visitor.request());
+    let id = crate::http::extract::shown_request_id(visitor.request());
     Ok(respond::with_write_token(respond::batch(answer, &id), token.as_ref(), replayed))
 }
 

@@ -6,7 +6,7 @@
 //! Does not do: creating accounts (that is `records`), access to records (rules), HTTP shapes.
 //!
 //! Reading order: [`Auth`] here → `account` → `login` → `factors` → `identify` → `sessions`, `suspension`, `impersonation` →
-//! `journal`, `events` → `recovery`, `otp`, `keys` → `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
+//! `journal`, `events` → `recovery`, `registration`, `otp`, `keys` → `owner` → `totp`, `recovery_codes`, `passkeys`, `reset` → `superusers`.
 
 mod account;
 mod challenges;
@@ -30,6 +30,7 @@ mod passkeys;
 mod prune;
 mod recovery;
 mod recovery_codes;
+mod registration;
 mod reset;
 mod rule;
 mod sessions;
@@ -54,6 +55,7 @@ pub use otp::{OtpGrant, OtpLogin};
 pub use party::PartyOptions;
 pub use passkeys::{NewPasskey, PasskeyChallenge, PasskeyInfo, PasskeyLogin};
 pub use recovery::{ConfirmEmailChange, ConfirmPasswordReset, MailedLink};
+pub use registration::Registrar;
 pub use sessions::SessionInfo;
 pub use superusers::SuperuserSaved;
 pub use suspension::{Suspend, SuspensionInfo};

@@ -1,5 +1,5 @@
-//! Removing what has expired: sessions nobody refreshed, one-time codes nobody used, logins nobody finished,
-//! suspensions whose time is over, old events.
+//! Removing what has expired: sessions nobody refreshed, one-time codes nobody used, logins and registrations nobody
+//! finished, suspensions whose time is over, old events.
 //!
 //! Keeps true: only rows that mean nothing to any login any more go; a file that holds none is read and not written.
 //! Does not do: deciding when; `app` does.
@@ -13,12 +13,18 @@ use crate::kernel::value::Stored;
 use crate::schema::Collection;
 use crate::schema::record::RecordImage;
 use crate::services::tenants::rows;
-use crate::services::tenants::system::{AUTH_EVENTS, MFAS, OTPS, SESSIONS, SUSPENSIONS};
+use crate::services::tenants::system::{AUTH_EVENTS, MFAS, OTPS, REGISTRATIONS, SESSIONS, SUSPENSIONS};
 use crate::store::{Reader, StoreError, TenantDb, WriteMeta};
 
 /// What ends, and the field that says when. A session or code without an end is over; a suspension without one is not.
-const ENDS: [(&str, &str); 5] =
-    [(SESSIONS, "expires"), (OTPS, "expires"), (MFAS, "expires"), (AUTH_EVENTS, "expires"), (SUSPENSIONS, UNTIL)];
+const ENDS: [(&str, &str); 6] = [
+    (SESSIONS, "expires"),
+    (OTPS, "expires"),
+    (MFAS, "expires"),
+    (REGISTRATIONS, "expires"),
+    (AUTH_EVENTS, "expires"),
+    (SUSPENSIONS, UNTIL),
+];
 const UNTIL: &str = "until";
 
 impl Auth {

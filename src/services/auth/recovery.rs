@@ -27,6 +27,9 @@ use crate::services::tenants::rows;
 use crate::store::{StoreError, TenantDb, WriteTx};
 use std::sync::Arc;
 
+/// Where links that set a new password lead, below the application's address.
+pub(super) const RESET_PATH: &str = "_/#/auth/confirm-password-reset/";
+
 /// A new password, and the token that allows to set it.
 #[derive(Debug, Clone)]
 pub struct ConfirmPasswordReset {
@@ -120,7 +123,7 @@ impl Auth {
         self.renew(db, scope, &account, values).await
     }
 
-    /// Marks the address as confirmed.
+    /// Marks the address as confirmed, or makes the account that waited for it.
     pub async fn confirm_verification(
         &self,
         scope: &AuthScope,
@@ -129,6 +132,11 @@ impl Auth {
     ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
+        if let Ok(registered) = UnverifiedToken::parse(token.expose())
+            && registered.hint().kind == TokenKind::Registration
+        {
+            return self.confirm_registration(db, scope, &collection, registered).await;
+        }
         let (claims, account) = self.check_mail_token(db, &collection, token, TokenKind::Verification).await?;
         if claims.email.as_deref() != Some(account::email(&account)) {
             return Err(AuthError::Confirmation);
@@ -269,12 +277,12 @@ impl Auth {
         let (wanted, id) = (Arc::clone(&collection.collection), hint.id.clone());
         let account = db.read(move |reader| account::read(reader, &wanted, &id)).await?;
         let account = account.ok_or(AuthError::Confirmation)?;
-        let key = collection.key(&account, kind)?;
+        let key = self.token_key(db, collection, &account, kind)?;
         let claims = token.verify(&key, kind, db.id().as_str(), self.0.clock.now_ms()).map_err(refused)?;
         Ok((claims, account))
     }
 
-    async fn mail_token(
+    pub(super) async fn mail_token(
         &self,
         db: &TenantDb,
         collection: &AuthCollection,
@@ -283,11 +291,9 @@ impl Auth {
         to: &str,
         asked: Asked,
     ) -> Result<(), AuthError> {
-        let token = Secret::new(token::sign(claims, &collection.key(account, claims.kind)?));
+        let token = Secret::new(token::sign(claims, &self.token_key(db, collection, account, claims.kind)?));
         let (key, subject, path) = match claims.kind {
-            TokenKind::PasswordReset => {
-                ("resetPasswordTemplate", "Reset your password", "_/#/auth/confirm-password-reset/")
-            }
+            TokenKind::PasswordReset => ("resetPasswordTemplate", "Reset your password", RESET_PATH),
             TokenKind::EmailChange => {
                 ("confirmEmailChangeTemplate", "Confirm your new address", "_/#/auth/confirm-email-change/")
             }

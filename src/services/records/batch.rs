@@ -7,6 +7,7 @@
 use super::account::{self, Prepared};
 use super::batch_request::{BatchRequest, Item, Verb};
 use super::idempotency::Idempotency;
+use super::preparing;
 use super::read::{self, ListRequest, View};
 use super::write::{self, Done, Effect, WriteRequest, WriteSource, WriteVerb};
 use super::{Answer, RecordError, Scope, uploads};
@@ -261,7 +262,7 @@ async fn run_one(
 
 async fn prepare(scope: &Scope, item: &Item) -> Result<Prepared, RecordError> {
     match item.sets_members() {
-        true => write::prepare(&scope_of(scope, item), &write_request(item.clone())?).await,
+        true => preparing::prepare(&scope_of(scope, item), &write_request(item.clone())?).await,
         false => Ok(Prepared::default()),
     }
 }

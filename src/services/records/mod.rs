@@ -12,6 +12,8 @@ pub mod prepared;
 mod through;
 pub mod replay;
 pub mod write;
+mod preparing;
+pub mod registering;
 pub mod batch;
 pub mod uploads;
 pub mod files;

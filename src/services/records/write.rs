@@ -4,13 +4,14 @@
 //! read-modify-write are decided on the data the transaction itself sees; a receipt is stored with the write it proves.
 //! Does not do: more than one request (that is `batch`), reading (that is `read`), moving files (that is `uploads`).
 
-use super::account::{self, Prepared, Standing, StoredPassword};
+use super::account::{self, Prepared, Standing};
 use super::gate::{self, Subject};
 use super::idempotency::Idempotency;
+use super::preparing::{method_seen, prepare, prepare_alone};
 use super::read::{self, View};
 use super::through::{Through, Written};
 use super::values::{Build, Change};
-use super::{Answer, RecordError, Scope, cascade, uploads};
+use super::{Answer, RecordError, Scope, cascade, registering, uploads};
 use crate::access::Action;
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::{CollectionId, FieldNumber, RecordId};
@@ -20,10 +21,7 @@ use crate::schema::body;
 use crate::schema::field::FieldKind;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, CollectionKind, Schema};
-use crate::secrets::Secret;
 use crate::services::files::Upload;
-use crate::services::passwords;
-use crate::services::tenants::rows;
 use crate::store::{StoreError, WriteToken, WriteTx};
 use serde_json::{Map, Value};
 use std::cell::OnceCell;
@@ -71,12 +69,17 @@ pub enum WriteSource {
     /// A caller who is answered with the record.
     #[default]
     Caller,
+    /// The same, by a request that makes one record and nothing else: only so does somebody register who must first confirm
+    /// the address.
+    Alone,
+    /// A sign-in at a provider, which vouches for whom the account is made.
+    Provider,
     /// A bulk import by a superuser: dates that the server would set are kept, nothing is answered.
     Import,
 }
 
 /// What a write did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// A record was read (only inside a batch).
     Read,
@@ -86,6 +89,9 @@ pub enum Effect {
     Updated,
     /// A record was deleted; there is no body.
     Deleted,
+    /// A registration waits for its address to be confirmed, in this row; none where an earlier answer is repeated or
+    /// nothing was to be changed.
+    Registered(Option<RecordId>),
 }
 
 /// What one write did, before anybody knows that it is durable.
@@ -213,142 +219,6 @@ where
     Ok(())
 }
 
-/// Prepares a write whose body is final: what the rules refuse to this very body costs no hash.
-pub(super) async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
-    let schema = scope.tenant.schema();
-    let sets_password = |collection: &&Arc<Collection>| account::sets_password(collection, &request.body);
-    match schema.find(&request.collection).filter(sets_password) {
-        Some(collection) if !is_admitted(scope, collection, request).await? => Ok(Prepared::left_out()),
-        _ => prepare(scope, request).await,
-    }
-}
-
-/// Whether the rules let the write through as things are now; its transaction asks again.
-async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
-    if scope.is_superuser() {
-        return Ok(true);
-    }
-    let may_create = || {
-        let seen = seen_by_rules(scope, collection, request, None);
-        let schema = scope.tenant.schema();
-        Ok::<_, RecordError>(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?)
-    };
-    match request.verb {
-        WriteVerb::Create => may_create(),
-        WriteVerb::Update => may_update(scope, collection, request).await,
-        WriteVerb::Upsert => Ok(may_create()? || may_update(scope, collection, request).await?),
-        WriteVerb::Delete => Ok(true),
-    }
-}
-
-/// Whether the record is there and its rule lets it be changed.
-async fn may_update(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
-    let id = request.id.as_deref().or_else(|| request.body.get("id").and_then(Value::as_str));
-    let Some(id) = id.and_then(|id| RecordId::parse(id).ok()) else { return Ok(false) };
-    let (run, collection, request) = (scope.clone(), Arc::clone(collection), request.clone());
-    let asked = scope.tenant.read(move |reader| {
-        let Some(current) = reader.find_record(&collection, id.as_str())? else { return Ok(false) };
-        let seen = seen_by_rules(&run, &collection, &request, Some(&current));
-        gate::admits(reader, &run, &seen, &collection, &collection.rules.update, Subject::Stored(&id))
-    });
-    asked.await
-}
-
-fn seen_by_rules(
-    scope: &Scope,
-    collection: &Collection,
-    request: &WriteRequest,
-    current: Option<&RecordImage>,
-) -> RequestContext {
-    let body = body::interpret(collection, &request.body, current, body::is_settable);
-    RequestContext { method: method_seen(scope, request.verb, current), body, ..(*scope.request).clone() }
-}
-
-/// The method as rules see it: an upsert is what it does.
-fn method_seen(scope: &Scope, verb: WriteVerb, current: Option<&RecordImage>) -> Arc<str> {
-    match (verb, current) {
-        (WriteVerb::Upsert, None) => Arc::from("POST"),
-        (WriteVerb::Upsert, Some(_)) => Arc::from("PATCH"),
-        _ => Arc::clone(&scope.request.method),
-    }
-}
-
-/// Does what is slow and needs no transaction: hashing passwords, checking the old one.
-pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
-    let schema = scope.tenant.schema();
-    let Some(collection) = schema.find(&request.collection) else { return Ok(Prepared::default()) };
-    if request.verb == WriteVerb::Delete || !account::sets_password(collection, &request.body) {
-        return Ok(Prepared::default());
-    }
-    if !may_pass(scope, &schema, collection, request)? {
-        return Ok(Prepared::left_out());
-    }
-    let id = request.id.clone().or_else(|| request.body.get("id").and_then(Value::as_str).map(str::to_owned));
-    let current = match id {
-        Some(id) => find_current(scope, collection, id).await?,
-        None => None,
-    };
-    let refused = refused_password(scope, collection, &request.body, current.as_ref()).await;
-    if refused.is_some() {
-        // It costs no hash.
-        return Ok(Prepared::refusing(refused));
-    }
-    let stored = current.filter(|_| request.body.contains_key("oldPassword"));
-    account::prepare(scope, collection, &request.body, stored.and_then(|current| current.password)).await
-}
-
-async fn refused_password(
-    scope: &Scope,
-    collection: &Collection,
-    body: &Map<String, Value>,
-    current: Option<&Current>,
-) -> Option<Detail> {
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    // The account's own, whoever sets the password.
-    let emails = [text("email"), current.map(|current| current.email.as_str()).unwrap_or_default()];
-    let (registry, password) = (scope.tools.registry.as_ref(), Secret::new(text("password")));
-    passwords::refusal(registry, &scope.tenant, collection, &emails, &password).await
-}
-
-/// Whether the rules let the write through as far as can be told before its transaction; where they do not, no hash is made.
-fn may_pass(
-    scope: &Scope,
-    schema: &Arc<Schema>,
-    collection: &Arc<Collection>,
-    request: &WriteRequest,
-) -> Result<bool, RecordError> {
-    let refused = |rule| gate::refuses_all(scope, schema, collection, rule, None);
-    let rules = &collection.rules;
-    Ok(match request.verb {
-        WriteVerb::Create => !refused(&rules.create)?,
-        WriteVerb::Update => !refused(&rules.update)?,
-        WriteVerb::Upsert => !refused(&rules.create)? || !refused(&rules.update)?,
-        WriteVerb::Delete => false,
-    })
-}
-
-/// What an account has before its password is set.
-struct Current {
-    email: String,
-    password: Option<StoredPassword>,
-}
-
-async fn find_current(scope: &Scope, collection: &Arc<Collection>, id: String) -> Result<Option<Current>, RecordError> {
-    let Some(field) = account::password_field(collection).map(|field| field.number) else { return Ok(None) };
-    let collection = Arc::clone(collection);
-    scope
-        .tenant
-        .read(move |reader| {
-            let Some(record) = reader.find_record(&collection, &id)? else { return Ok(None) };
-            let hash = record.get(field).and_then(Stored::as_text);
-            Ok::<_, RecordError>(Some(Current {
-                email: rows::text(&collection, &record, "email").to_owned(),
-                password: hash.map(|hash| StoredPassword { account: id.clone(), hash: hash.to_owned() }),
-            }))
-        })
-        .await
-}
-
 /// Runs one write inside a transaction that may hold others.
 pub(super) fn apply(
     tx: &mut WriteTx<'_>,
@@ -441,7 +311,10 @@ impl Job<'_> {
         {
             record.set(field, key);
         }
-        let references = self.check_references(tx, record.values());
+        let references = check_references(tx, self.collection, record.values());
+        if self.must_wait(tx, &record)? {
+            return self.wait(tx, &build, &record, references);
+        }
         let stored = references.and_then(|()| Ok(tx.insert(self.collection, &record)?));
         let (subject, refusal) = match stored {
             Ok(()) => (Subject::Stored(&record.id), None),
@@ -449,15 +322,44 @@ impl Job<'_> {
             Err(error) if error.code() == Code::ValidationFailed => (Subject::WouldBe(&record), Some(error)),
             Err(error) => return Err(error),
         };
-        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, subject)? {
-            return Err(RecordError::CreateRefused(self.collection.name.clone()));
-        }
-        self.check_account(tx, None, subject)?;
-        self.check_field_rules(tx, &build, subject)?;
+        self.judge_creation(tx, &build, subject)?;
         match refusal {
             Some(refusal) => Err(refusal),
             None => self.done(tx, Effect::Created, &record.id),
         }
+    }
+
+    /// Refuses a new record that the rules do not let this caller make.
+    fn judge_creation(&self, tx: &WriteTx<'_>, build: &Build<'_>, subject: Subject<'_>) -> Result<(), RecordError> {
+        if !gate::admits(tx, self.scope, self.context(), self.collection, &self.collection.rules.create, subject)? {
+            return Err(RecordError::CreateRefused(self.collection.name.clone()));
+        }
+        self.check_account(tx, None, subject)?;
+        self.check_field_rules(tx, build, subject)
+    }
+
+    /// Whether the record is an account that is made only once its address is confirmed.
+    fn must_wait(&self, tx: &WriteTx<'_>, record: &RecordImage) -> Result<bool, RecordError> {
+        let vouched = matches!(self.request.source, WriteSource::Import | WriteSource::Provider);
+        if vouched || !registering::is_quiet(self.collection) {
+            return Ok(false);
+        }
+        Ok(self.standing(tx, Subject::WouldBe(record))? == Standing::Plain)
+    }
+
+    /// Lets a registration wait; nothing here asks whether somebody has the address.
+    fn wait(
+        &self,
+        tx: &mut WriteTx<'_>,
+        build: &Build<'_>,
+        record: &RecordImage,
+        references: Result<(), RecordError>,
+    ) -> Result<Done, RecordError> {
+        registering::check(self.request, self.collection, record)?;
+        self.judge_creation(tx, build, Subject::WouldBe(record))?;
+        references?;
+        let waiting = registering::keep(tx, self.collection, record, self.scope.tools.random.as_ref())?;
+        Ok(Done { effect: Effect::Registered(waiting), answer: registering::answer(self.collection), of: None })
     }
 
     fn update(&self, tx: &mut WriteTx<'_>, id: &RecordId) -> Result<Done, RecordError> {
@@ -487,7 +389,7 @@ impl Job<'_> {
     fn done(&self, tx: &WriteTx<'_>, effect: Effect, id: &RecordId) -> Result<Done, RecordError> {
         let answer = match self.request.source {
             WriteSource::Import => Answer::empty(),
-            WriteSource::Caller => {
+            WriteSource::Caller | WriteSource::Alone | WriteSource::Provider => {
                 read::load_written(tx, self.scope, self.context(), self.collection, id, &self.request.view)?
             }
         };
@@ -506,7 +408,7 @@ impl Job<'_> {
         let mut set: Vec<(FieldNumber, Stored)> = set.into_iter().map(|change| (change.field, change.value)).collect();
         let random = self.scope.tools.random.as_ref();
         set.extend(account::renewed_token_key(self.collection, Some(current), &set, random));
-        self.check_references(tx, &set)?;
+        check_references(tx, self.collection, &set)?;
         if !set.is_empty() {
             tx.update(self.collection, &current.id, &set)?;
         }
@@ -571,13 +473,15 @@ impl Job<'_> {
         if !self.collection.is_auth() || self.request.source == WriteSource::Import {
             return Ok(());
         }
-        let rule = Action::Manage.rule_text(self.collection).cloned();
-        let standing = match gate::admits(tx, self.scope, self.context(), self.collection, &rule, subject)? {
-            true => Standing::Manager,
-            false => Standing::Plain,
-        };
+        let standing = self.standing(tx, subject)?;
         let details = account::check(self.collection, self.body(), current, standing, self.prepared);
         if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+    }
+
+    fn standing(&self, tx: &WriteTx<'_>, subject: Subject<'_>) -> Result<Standing, RecordError> {
+        let rule = Action::Manage.rule_text(self.collection).cloned();
+        let admitted = gate::admits(tx, self.scope, self.context(), self.collection, &rule, subject)?;
+        Ok(if admitted { Standing::Manager } else { Standing::Plain })
     }
 
     /// The write rules of the fields that the body names.
@@ -594,41 +498,46 @@ impl Job<'_> {
         }
         if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
     }
+}
 
-    /// Every id in a relation must be that of a record.
-    fn check_references(&self, tx: &WriteTx<'_>, values: &[(FieldNumber, Stored)]) -> Result<(), RecordError> {
-        let schema = Arc::clone(tx.schema());
-        let mut details = Vec::new();
-        for (number, value) in values {
-            let Some(field) = self.collection.find_field_number(*number) else { continue };
-            let FieldKind::Relation(relation) = &field.kind else { continue };
-            let (Some(target), Some(text)) = (schema.find_id(&relation.target), value.as_text()) else { continue };
-            if text.is_empty() || text == "[]" {
-                continue;
-            }
-            let source = if field.kind.is_list() { "SELECT value FROM json_each(?1)" } else { "SELECT ?1 AS value" };
-            let sql = format!(
-                "SELECT 1 FROM ({source}) AS given \
-                 WHERE NOT EXISTS (SELECT 1 FROM \"{}\" AS target WHERE target.id = given.value) LIMIT 1",
-                target.table()
-            );
-            if tx.find_one(&sql, std::slice::from_ref(value), |_| Ok(()))?.is_some() {
-                let message = "Failed to find all relation records with the provided ids.";
-                details.push(Detail::new(field.name.as_str(), "validation_missing_rel_records", message));
-            }
+/// Every id in a relation must be that of a record.
+pub(super) fn check_references(
+    tx: &WriteTx<'_>,
+    collection: &Collection,
+    values: &[(FieldNumber, Stored)],
+) -> Result<(), RecordError> {
+    let schema = Arc::clone(tx.schema());
+    let mut details = Vec::new();
+    for (number, value) in values {
+        let Some(field) = collection.find_field_number(*number) else { continue };
+        let FieldKind::Relation(relation) = &field.kind else { continue };
+        let (Some(target), Some(text)) = (schema.find_id(&relation.target), value.as_text()) else { continue };
+        if text.is_empty() || text == "[]" {
+            continue;
         }
-        if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+        let source = if field.kind.is_list() { "SELECT value FROM json_each(?1)" } else { "SELECT ?1 AS value" };
+        let sql = format!(
+            "SELECT 1 FROM ({source}) AS given \
+             WHERE NOT EXISTS (SELECT 1 FROM \"{}\" AS target WHERE target.id = given.value) LIMIT 1",
+            target.table()
+        );
+        if tx.find_one(&sql, std::slice::from_ref(value), |_| Ok(()))?.is_some() {
+            let message = "Failed to find all relation records with the provided ids.";
+            details.push(Detail::new(field.name.as_str(), "validation_missing_rel_records", message));
+        }
     }
+    if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
 }
 
 impl Done {
     /// One byte for the effect, then the body.
     pub(super) fn to_receipt(&self) -> Vec<u8> {
-        let effect = match self.effect {
+        let effect = match &self.effect {
             Effect::Read => 0,
             Effect::Created => 1,
             Effect::Updated => 2,
             Effect::Deleted => 3,
+            Effect::Registered(_) => 4,
         };
         std::iter::once(effect).chain(self.answer.body.iter().copied()).collect()
     }
@@ -640,6 +549,7 @@ impl Done {
             1 => Effect::Created,
             2 => Effect::Updated,
             3 => Effect::Deleted,
+            4 => Effect::Registered(None),
             other => return Err(RecordError::Defect(format!("receipt with effect {other}"))),
         };
         Ok(Self { effect, answer: Answer::new(body.to_vec()), of: None })

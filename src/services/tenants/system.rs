@@ -46,6 +46,8 @@ pub const SUSPENSIONS: &str = "_suspensions";
 pub const AUTH_EVENTS: &str = "_authEvents";
 /// Id of [`AUTH_EVENTS`], the same in every file.
 pub const AUTH_EVENTS_ID: &str = "tn_auth_events";
+/// Name of the collection of accounts that are made once their address is confirmed.
+pub const REGISTRATIONS: &str = "_registrations";
 /// Name of the collection of API keys.
 pub const API_KEYS: &str = "_apiKeys";
 /// Name of the auth collection every tenant starts with, as in PocketBase.
@@ -87,6 +89,7 @@ pub fn tenant_collections(now_ms: i64) -> Vec<Collection> {
         auth_origins(now_ms),
         suspensions(now_ms),
         auth_events(now_ms),
+        registrations(now_ms),
     ]
 }
 
@@ -357,6 +360,19 @@ fn auth_events(now_ms: i64) -> Collection {
     draft.date("expires");
     draft.stamps();
     draft.index("account", &["account"]);
+    draft.index("expires", &["expires"]);
+    draft.index("outcome", &["outcome", "expires"]);
+    draft.build(now_ms)
+}
+
+/// `record` is the account as it will be.
+fn registrations(now_ms: i64) -> Collection {
+    let mut draft = Draft::base("tn_registrations", REGISTRATIONS);
+    draft.required_text("collectionRef", 64);
+    draft.required_text("recordRef", 255);
+    draft.named("record", FieldKind::Json { max_size: 0 }).hidden = true;
+    draft.date("expires");
+    draft.stamps();
     draft.index("expires", &["expires"]);
     draft.build(now_ms)
 }

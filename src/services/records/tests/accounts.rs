@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::services::records::account::Prepared;
+use crate::services::records::preparing;
 
 fn users(manage: Value) -> Vec<Value> {
     vec![
@@ -152,7 +153,7 @@ async fn an_upsert_costs_a_hash_only_where_one_of_its_rules_lets_it_through() {
         body["id"] = json!(id);
         body["name"] = json!(name);
         let request = caller.request(WriteVerb::Upsert, "users", None, body);
-        write::prepare_alone(&caller.0, &request).await.unwrap().is_left_out()
+        preparing::prepare_alone(&caller.0, &request).await.unwrap().is_left_out()
     };
     assert!(left_out(&guest, &ada, "x").await, "not hers to change, and not to be made");
     assert!(left_out(&herself, "nobodynobody123", "x").await, "not there, and not to be made");

@@ -11,6 +11,7 @@ use super::rows::{Row, Splitter};
 use crate::kernel::error::Fault;
 use crate::kernel::limits;
 use crate::services::records::account::{self, Prepared};
+use crate::services::records::preparing;
 use crate::services::records::read::View;
 use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{Idempotency, RecordError, Scope};
@@ -231,7 +232,7 @@ impl Importer {
         let schema = self.scope.tenant.schema();
         match schema.find(&request.collection) {
             Some(collection) if account::sets_password(collection, &request.body) => {
-                write::prepare(&self.scope, request).await
+                preparing::prepare(&self.scope, request).await
             }
             _ => Ok(Prepared::default()),
         }

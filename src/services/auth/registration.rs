@@ -1,0 +1,155 @@
+//! Registering where nobody is to learn who has an account (`quietRegistration`): the mails and the link in them.
+//!
+//! Keeps true: which of the two mails is written is decided after the answer; whoever has the address learns by mail what
+//! nobody else learns at all; the link makes the account once. Does not do: deciding who may register, and keeping the
+//! registration until its link comes back (`records::registering`).
+
+use super::account::{self, AuthCollection};
+use super::error::AuthError;
+use super::mail_guard::Asked;
+use super::mailing::Letter;
+use super::{Auth, AuthScope, Identity, recovery, sessions};
+use crate::kernel::ident::RecordId;
+use crate::query::request::AuthRecord;
+use crate::secrets::Secret;
+use crate::secrets::token::{self, TokenKind, UnverifiedToken};
+use crate::services::mail::Template;
+use crate::services::records::RecordError;
+use crate::services::records::registering::{self, Waiting};
+use crate::store::TenantDb;
+use std::sync::Arc;
+
+const NOTICE: Template<'_> = Template {
+    key: "registrationNoticeTemplate",
+    subject: "Somebody registered with your address",
+    html: "<p>Somebody registered with your address, which has an account already. If it was you, log in, or choose a new \
+           password: <a href=\"{ACTION_URL}\">{ACTION_URL}</a></p><p>If it was not you, there is nothing to do.</p>",
+};
+
+/// Somebody who may be about to register quietly.
+#[derive(Debug, Clone, Copy)]
+pub struct Registrar {
+    /// The mail that was asked for, as far as it is known to be needed.
+    asked: Option<Asked>,
+}
+
+impl Auth {
+    /// Counts a registration with `email` among the mails that the caller's address asks for, or refuses it; `None` where
+    /// accounts are made at once.
+    pub fn ask_registration(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        identity: &Identity,
+        email: &str,
+    ) -> Result<Option<Registrar>, AuthError> {
+        let db = self.db(scope, collection);
+        let Some(accounts) = db.schema().find(collection).cloned().filter(|found| registering::is_quiet(found)) else {
+            return Ok(None);
+        };
+        // Whoever may turn out to manage accounts is counted once it is known that they do not.
+        let may_manage = identity.account().is_some() && accounts.rules.manage.is_some();
+        let asked = match identity.is_superuser() || may_manage || email.is_empty() {
+            true => None,
+            false => Some(self.ask_mail(scope, db, email)?),
+        };
+        Ok(Some(Registrar { asked }))
+    }
+
+    /// Writes to whoever has the address of registration `waiting`: how to complete it, or that there is an account already.
+    pub fn write_to_registrant(
+        &self,
+        scope: &AuthScope,
+        collection: &str,
+        registrar: Registrar,
+        email: &str,
+        waiting: RecordId,
+    ) -> Result<(), AuthError> {
+        let db = self.db(scope, collection);
+        let accounts = AuthCollection::find(&db.schema(), collection)?;
+        let asked = match registrar.asked {
+            Some(asked) => asked,
+            None => self.ask_mail(scope, db, email)?,
+        };
+        let (auth, db_) = (self.clone(), db.clone());
+        self.defer(db, async move {
+            let Some(waiting) = auth.find_waiting(&db_, &accounts, waiting.as_str()).await? else { return Ok(()) };
+            let to = account::email(&waiting.account);
+            match recovery::find_address(&db_, &accounts, to).await? {
+                Some(owner) => auth.mail_notice(&db_, &accounts, &owner, asked).await,
+                None => auth.mail_completion(&db_, &accounts, &waiting, to, asked).await,
+            }
+        });
+        Ok(())
+    }
+
+    async fn mail_completion(
+        &self,
+        db: &TenantDb,
+        accounts: &AuthCollection,
+        waiting: &Waiting,
+        to: &str,
+        asked: Asked,
+    ) -> Result<(), AuthError> {
+        let kind = TokenKind::Registration;
+        let mut claims = self.claims(db, &waiting.account, kind, accounts.duration_s(kind));
+        (claims.id, claims.email) = (waiting.id.to_string(), Some(to.to_owned()));
+        self.mail_token(db, accounts, &waiting.account, &claims, to, asked).await
+    }
+
+    /// Nothing that whoever registered chose is in it.
+    async fn mail_notice(
+        &self,
+        db: &TenantDb,
+        accounts: &AuthCollection,
+        owner: &Arc<AuthRecord>,
+        asked: Asked,
+    ) -> Result<(), AuthError> {
+        let to = account::email(owner);
+        if !accounts.options.password_enabled {
+            return self.post(db, accounts, owner, Letter::of(NOTICE), to, asked).await;
+        }
+        let kind = TokenKind::PasswordReset;
+        let mut claims = self.claims(db, owner, kind, accounts.duration_s(kind));
+        claims.email = Some(to.to_owned());
+        let token = Secret::new(token::sign(&claims, &self.token_key(db, accounts, owner, kind)?));
+        let letter = Letter { path: recovery::RESET_PATH, token: token.expose(), ..Letter::of(NOTICE) };
+        self.post(db, accounts, owner, letter, to, asked).await
+    }
+
+    /// Makes the account whose link this is.
+    pub(super) async fn confirm_registration(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        accounts: &AuthCollection,
+        token: UnverifiedToken<'_>,
+    ) -> Result<(), AuthError> {
+        let (kind, id) = (TokenKind::Registration, token.hint().id.clone());
+        let waiting = self.find_waiting(db, accounts, &id).await?.ok_or(AuthError::Confirmation)?;
+        let key = self.token_key(db, accounts, &waiting.account, kind)?;
+        let claims = token.verify(&key, kind, db.id().as_str(), self.0.clock.now_ms());
+        let claims = claims.map_err(|_| AuthError::Confirmation)?;
+        if claims.email.as_deref() != Some(account::email(&waiting.account)) {
+            return Err(AuthError::Confirmation);
+        }
+        let meta = sessions::as_record(&scope.meta, &accounts.collection, waiting.account.record.id.as_str());
+        let wanted = Arc::clone(&accounts.collection);
+        let made = db.write(meta, move |tx| registering::admit(tx, &wanted, &waiting.id));
+        made.await.map(drop).map_err(|error| match error {
+            RecordError::NotFound => AuthError::Confirmation,
+            error => error.into(),
+        })
+    }
+
+    async fn find_waiting(
+        &self,
+        db: &TenantDb,
+        accounts: &AuthCollection,
+        id: &str,
+    ) -> Result<Option<Waiting>, AuthError> {
+        let Some(id) = account::record_id(id) else { return Ok(None) };
+        let (wanted, now_ms) = (Arc::clone(&accounts.collection), self.0.clock.now_ms());
+        Ok(db.read(move |reader| registering::find(reader, &wanted, id.as_str(), now_ms)).await?)
+    }
+}

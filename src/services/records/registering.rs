@@ -1,0 +1,225 @@
+//! Registrations that wait for their address to be confirmed: collections with `quietRegistration`.
+//!
+//! Keeps true: until the address is confirmed nothing is made and nothing looks whether somebody has it, so answer, time,
+//! log position, caches and unique values are the same for an address that has an account and one that has none. What the
+//! create rule and the fields say of the account is decided when it registers; what must be unique, when it is confirmed.
+//! Does not do: mails and their tokens (`auth::registration`).
+
+use super::write::{WriteRequest, WriteSource, check_references};
+use super::{Answer, RecordError};
+use crate::kernel::datetime;
+use crate::kernel::error::Detail;
+use crate::kernel::ident::{FieldNumber, RecordId};
+use crate::kernel::limits;
+use crate::kernel::random::Random;
+use crate::kernel::value::Stored;
+use crate::query::request::AuthRecord;
+use crate::schema::record::RecordImage;
+use crate::schema::value_check::{self, Occasion};
+use crate::schema::{Collection, Schema};
+use crate::services::tenants::rows;
+use crate::services::tenants::system::REGISTRATIONS;
+use crate::store::{Reader, StoreError, WriteTx};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Whether accounts of `collection` are made only once their address is confirmed.
+pub fn is_quiet(collection: &Collection) -> bool {
+    let said = collection.auth.as_ref().and_then(|auth| auth.rest.get("quietRegistration")?.get("enabled")?.as_bool());
+    collection.is_auth() && said == Some(true)
+}
+
+/// A registration that waits.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Its row.
+    pub id: RecordId,
+    /// The account as it will be, its address not confirmed.
+    pub account: Arc<AuthRecord>,
+}
+
+/// Refuses what cannot wait; looks at the request alone.
+pub(super) fn check(request: &WriteRequest, accounts: &Collection, record: &RecordImage) -> Result<(), RecordError> {
+    let mut details = Vec::new();
+    let mut refuse = |field: &str, code, message: &str| details.push(Detail::new(field, code, message));
+    if request.source != WriteSource::Alone {
+        let message = "Accounts of this collection register one by one, by POST to its records.";
+        refuse("collection", "validation_registration_alone", message);
+    }
+    if request.body.get("id").is_some_and(|id| !id.is_null() && id.as_str() != Some("")) {
+        refuse("id", "validation_not_allowed", "Is chosen by the server.");
+    }
+    if !request.uploads.is_empty() {
+        refuse("files", "validation_not_allowed", "Are added once the address is confirmed.");
+    }
+    if rows::text(accounts, record, "email").is_empty() {
+        refuse("email", "validation_required", "Cannot be blank.");
+    }
+    if encode(record).len() > limits::REGISTRATION_BYTES_MAX {
+        refuse("body", "validation_length_too_long", "Is too long; add more once the address is confirmed.");
+    }
+    if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+}
+
+/// Keeps a registration until its address is confirmed or its time is over; where there are too many, the oldest goes.
+pub(super) fn keep(
+    tx: &mut WriteTx<'_>,
+    accounts: &Collection,
+    record: &RecordImage,
+    random: &dyn Random,
+) -> Result<Option<RecordId>, RecordError> {
+    let registrations = registrations(tx.schema())?;
+    make_room(tx, &registrations)?;
+    let id = RecordId::generate(random);
+    let (now_ms, age_ms) = (tx.now_ms(), duration_ms(accounts));
+    let values = [
+        ("collectionRef", Stored::text(&accounts.id)),
+        ("recordRef", Stored::text(&record.id)),
+        ("record", Stored::from(encode(record))),
+        ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(age_ms)))),
+    ];
+    tx.insert(&registrations, &rows::image(&registrations, id.clone(), &values, now_ms))?;
+    Ok(Some(id))
+}
+
+/// What everybody is answered who registers.
+pub(super) fn answer(accounts: &Collection) -> Answer {
+    let body = json!({
+        "collectionId": accounts.id.as_str(),
+        "collectionName": accounts.name.as_str(),
+        "code": "confirmation_mailed",
+        "message": "A mail was sent to the address; its link completes the registration.",
+    });
+    Answer::new(body.to_string().into_bytes())
+}
+
+/// The registration in row `id`, unless its time is over.
+pub fn find(
+    reader: &Reader<'_>,
+    accounts: &Arc<Collection>,
+    id: &str,
+    now_ms: i64,
+) -> Result<Option<Waiting>, StoreError> {
+    let Some(registrations) = reader.schema().find(REGISTRATIONS).cloned() else { return Ok(None) };
+    let Some(row) = reader.find_record(&registrations, id)? else { return Ok(None) };
+    let is_over = rows::moment_ms(&registrations, &row, "expires").is_none_or(|ms| ms <= now_ms);
+    let text = |name: &str| rows::text(&registrations, &row, name);
+    if is_over || text("collectionRef") != accounts.id.as_str() {
+        return Ok(None);
+    }
+    let record = RecordId::parse(text("recordRef")).ok().and_then(|id| decode(accounts, id, text("record")));
+    let account = record.map(|record| Arc::new(AuthRecord { collection: Arc::clone(accounts), record }));
+    Ok(account.map(|account| Waiting { id: row.id, account }))
+}
+
+/// Makes the account of the registration in row `id`, its address confirmed; [`RecordError::NotFound`] if there is none.
+pub fn admit(tx: &mut WriteTx<'_>, accounts: &Arc<Collection>, id: &RecordId) -> Result<(), RecordError> {
+    let now_ms = tx.now_ms();
+    let registrations = registrations(tx.schema())?;
+    let waiting = find(tx, accounts, id.as_str(), now_ms)?.ok_or(RecordError::NotFound)?;
+    if accounts.rules.create.is_none() {
+        // Nobody registers any more.
+        return Err(RecordError::NotFound);
+    }
+    tx.delete(&registrations, id)?;
+    let mut record = waiting.account.record.clone();
+    for (number, value) in rows::changes(accounts, &[("verified", Stored::bool(true))]) {
+        record.set(number, value);
+    }
+    for field in &accounts.fields {
+        if let Some(now) = value_check::autodate(field, Occasion::Create, now_ms) {
+            record.set(field.number, now);
+        }
+    }
+    check_references(tx, accounts, record.values())?;
+    Ok(tx.insert(accounts, &record)?)
+}
+
+fn make_room(tx: &mut WriteTx<'_>, registrations: &Arc<Collection>) -> Result<(), RecordError> {
+    let Some(expires) = registrations.find_field("expires") else { return Ok(()) };
+    let table = registrations.table();
+    let waiting = tx.find_one(&format!("SELECT count(*) FROM \"{table}\""), &[], |row| row.stored(0))?;
+    #[expect(clippy::cast_precision_loss, reason = "a bound of a few thousand")]
+    let is_full = waiting.and_then(|count| count.as_number()).unwrap_or(0.0) >= limits::REGISTRATIONS_MAX as f64;
+    if is_full {
+        let sql = format!("SELECT id FROM \"{table}\" ORDER BY {} LIMIT 1", expires.column());
+        let oldest = tx.find_one(&sql, &[], |row| row.stored(0))?;
+        if let Some(id) = oldest.as_ref().and_then(Stored::as_text).and_then(|id| RecordId::parse(id).ok()) {
+            tx.delete(registrations, &id)?;
+        }
+    }
+    Ok(())
+}
+
+/// How long a registration waits: as long as the link in its mail holds.
+fn duration_ms(accounts: &Collection) -> i64 {
+    let rest = accounts.auth.as_ref().map(|auth| &auth.rest);
+    let seconds = rest.and_then(|rest| rest.get("verificationToken")?.get("duration")?.as_i64()).unwrap_or(259_200);
+    seconds.saturating_mul(1_000)
+}
+
+/// The values by field number, which no other field ever gets.
+fn encode(record: &RecordImage) -> String {
+    let values = record.values().iter().map(|(number, value)| match value {
+        Stored::Null | Stored::Blob(_) => json!([number.0, null]),
+        Stored::Integer(value) => json!([number.0, value]),
+        Stored::Real(value) => json!([number.0, value]),
+        Stored::Text(text) => json!([number.0, text]),
+    });
+    Value::Array(values.collect()).to_string()
+}
+
+/// The record again, without fields that are gone meanwhile.
+fn decode(accounts: &Collection, id: RecordId, text: &str) -> Option<RecordImage> {
+    let Ok(Value::Array(pairs)) = serde_json::from_str(text) else { return None };
+    let values = pairs.iter().filter_map(|pair| {
+        let number = FieldNumber(u32::try_from(pair.get(0)?.as_u64()?).ok()?);
+        accounts.find_field_number(number)?;
+        let value = match pair.get(1)? {
+            Value::String(text) => Stored::text(text),
+            Value::Number(number) => match number.as_i64() {
+                Some(whole) => Stored::Integer(whole),
+                None => Stored::Real(number.as_f64()?),
+            },
+            _ => Stored::Null,
+        };
+        Some((number, value))
+    });
+    Some(RecordImage::new(id, values))
+}
+
+fn registrations(schema: &Schema) -> Result<Arc<Collection>, RecordError> {
+    let found = schema.find(REGISTRATIONS).cloned();
+    found.ok_or_else(|| RecordError::Defect(format!("no collection {REGISTRATIONS}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::random::SeededRandom;
+    use crate::services::tenants::system;
+
+    #[test]
+    fn what_waits_comes_back_as_it_was_without_fields_that_are_gone() {
+        let mut accounts = system::users(&SeededRandom::new(1), 0);
+        let id = RecordId::parse("abcdefghijklmno").unwrap();
+        let last = accounts.fields.last().unwrap().number;
+        let values = [
+            (FieldNumber(1), Stored::text("hash \"ü\"")),
+            (FieldNumber(2), Stored::Integer(1)),
+            (FieldNumber(3), Stored::Real(1.5)),
+            (FieldNumber(4), Stored::Real(2.0)),
+            (FieldNumber(5), Stored::Null),
+            (last, Stored::text("x")),
+        ];
+        let record = RecordImage::new(id.clone(), values);
+        assert_eq!(decode(&accounts, id.clone(), &encode(&record)), Some(record.clone()));
+        accounts.fields.pop();
+        let shorter = decode(&accounts, id.clone(), &encode(&record)).unwrap();
+        assert_eq!(shorter.get(last), None);
+        assert_eq!(shorter.values().len(), record.values().len() - 1);
+        for nonsense in ["", "{}", "[", "7"] {
+            assert_eq!(decode(&accounts, id.clone(), nonsense), None, "{nonsense}");
+        }
+    }
+}
