@@ -6,23 +6,38 @@
 //! whose secrets are hashed or sealed and which only their owner may read.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: a panic is the failure")]
 
+#[path = "http/support/authenticator.rs"]
+mod authenticator;
+
+use authenticator::Authenticator;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use reqwest::{Client, Method};
+use ring::{hkdf, hmac};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
+use tenantry::app::{self, Parts};
+use tenantry::config::RawConfig;
+use tenantry::kernel::random::{Random, SystemRandom};
 
 const PASSWORD: &str = "pw-4f1c9d-of-ada-lovelace";
 const USERS: &str = "/api/collections/users";
+/// Where passkeys are at home.
+const ORIGIN: &str = "https://node.test";
 
 fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
     command.current_dir(folder).env("NO_COLOR", "1").env("TENANTRY__LOG__FILTER", "trace");
     command.env("TENANTRY__HTTP__METRICS_TOKEN", "metrics-7c2e1f-token");
+    command.env("TENANTRY__HTTP__PUBLIC_URL", ORIGIN);
+    // Where a tenant's mail server would be that is not there.
+    command.env("TENANTRY__OUTBOUND__PRIVATE_ALLOWED", "127.0.0.1");
     command.env("TENANTRY__CACHE__PURGE_URL", "http://127.0.0.1:9/purge");
     command.env("TENANTRY__CACHE__PURGE_SECRET", "purge-91ab3c-secret");
     command
@@ -43,9 +58,16 @@ struct Run {
 
 impl Run {
     fn start(folder: &Path) -> Self {
-        tenantry::tls::install_provider();
         let args = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"];
-        let mut child = program(folder).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = program(folder);
+        command.args(args);
+        Self::of(command)
+    }
+
+    /// The run of a program that says where it answers.
+    fn of(mut command: Command) -> Self {
+        tenantry::tls::install_provider();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let stderr = Arc::new(Mutex::new(String::new()));
         let url = loop {
@@ -243,7 +265,55 @@ async fn live(run: &mut Run, folder: &Path) -> (String, String) {
     for (number, code) in done["recoveryCodes"].as_array().unwrap().clone().iter().enumerate() {
         run.secret(&format!("recovery code {number}"), code.as_str().unwrap());
     }
+    let token = use_a_passkey(run, token).await;
     (root, token)
+}
+
+/// Adds a passkey to ada's account and logs in with it; the token that goes on.
+async fn use_a_passkey(run: &mut Run, token: String) -> String {
+    let mut device = Authenticator::new(ORIGIN);
+    let begun = run.receive(&format!("{USERS}/passkeys/begin"), &token, json!({ "password": PASSWORD })).await;
+    run.secret("name of adding a passkey", begun["challengeId"].as_str().unwrap());
+    let credential = device.create(&begun);
+    let body = json!({ "challengeId": begun["challengeId"], "credential": credential, "name": "Phone" });
+    let added = run.receive(&format!("{USERS}/passkeys"), &token, body).await;
+    let token = run.keep_grant("ada, with a passkey", &added);
+    let begun = run.receive(&format!("{USERS}/auth-with-passkey/begin"), "", json!({})).await;
+    run.secret("name of a login by passkey", begun["challengeId"].as_str().unwrap());
+    let credential = device.get(&begun);
+    run.secret("signature of a passkey", credential["response"]["signature"].as_str().unwrap());
+    let login = json!({ "challengeId": begun["challengeId"], "credential": credential });
+    let grant = run.receive(&format!("{USERS}/auth-with-passkey"), "", login.clone()).await;
+    run.keep_grant("ada, by passkey", &grant);
+    run.ask(Method::POST, &format!("{USERS}/auth-with-passkey"), "", login).await;
+    run.ask(Method::GET, &format!("{USERS}/passkeys"), &token, Value::Null).await;
+    token
+}
+
+/// Two registrations that nobody is told about, one of which is completed.
+async fn register_quietly(run: &mut Run, root: &str, folder: &Path) {
+    run.ask(Method::POST, "/api/tenants", root, json!({ "slug": "quiet", "name": "Quiet" })).await;
+    let bob = json!({ "email": "bob@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+    run.ask(Method::POST, &format!("/t/quiet{USERS}/records"), root, bob).await;
+    run.ask(Method::PATCH, &format!("/t/quiet{USERS}"), root, json!({ "quietRegistration": { "enabled": true } }))
+        .await;
+    run.secret("password of a registration", "pw-2d80aa-of-a-registration");
+    for email in ["bob@example.com", "eve@example.com", "fay@example.com"] {
+        let account = json!({ "email": email, "password": "pw-2d80aa-of-a-registration",
+            "passwordConfirm": "pw-2d80aa-of-a-registration" });
+        let answer = run.ask(Method::POST, &format!("/t/quiet{USERS}/records"), "", account).await;
+        assert_eq!(answer["code"], "confirmation_mailed", "{answer}");
+    }
+    for (name, email) in [("completed", "eve@example.com"), ("waiting", "fay@example.com")] {
+        let token = run.mailed(folder, email, "confirm-verification/", "\"").await;
+        run.secret(&format!("token of a {name} registration"), token.rsplit('.').next().unwrap());
+        if name == "completed" {
+            let confirm = json!({ "token": token });
+            run.ask(Method::POST, &format!("/t/quiet{USERS}/confirm-verification"), "", confirm).await;
+        }
+    }
+    let told = run.mailed(folder, "bob@example.com", "confirm-password-reset/", "\"").await;
+    run.secret("reset token for whoever has the address", told.rsplit('.').next().unwrap());
 }
 
 /// A blueprint with a client secret, a tenant made from it and a copy of that, and the files of both.
@@ -287,7 +357,21 @@ async fn read_everything(run: &mut Run, root: &str, token: &str, folder: &Path) 
     run.ask(Method::POST, &format!("/t/acme{USERS}/records"), "", bob).await;
     let reset = json!({ "email": "bob@example.com" });
     run.ask(Method::POST, &format!("/t/acme{USERS}/request-password-reset"), "", reset).await;
+    register_quietly(run, root, folder).await;
+    run.ask(Method::POST, "/api/tenants/acme/clone", root, json!({ "slug": "acme-two" })).await;
+    for tenant in ["main", "acme", "acme-two", "quiet"] {
+        let (text, _) = run.send(Method::GET, &format!("/api/tenants/{tenant}/export"), root, &Value::Null).await;
+        assert!(text.starts_with("200"), "the file of {tenant}");
+        run.files.push((format!("the later file of {tenant}"), text));
+    }
     for path in [
+        "/t/quiet/api/collections/_registrations/records",
+        "/t/quiet/api/collections/_registrations/export",
+        "/t/quiet/api/changes?limit=1000",
+        "/t/quiet/api/audit?limit=1000",
+        "/t/acme/api/changes?limit=1000",
+        "/t/acme-two/api/settings",
+        "/t/acme-two/api/changes?limit=1000",
         "/t/acme/api/settings",
         "/t/acme/api/audit?limit=1000",
         "/t/acme/api/collections/_settings/records",
@@ -380,4 +464,137 @@ async fn no_secret_is_in_logs_answers_exports_audit_metrics_or_configuration() {
         }
     }
     assert!(found.is_empty(), "{} secrets were told:\n{}", found.len(), found.join("\n"));
+}
+
+/// What a tenant's exported file says of an account: its id, token key, and the secret of its collection.
+fn read_keys(file: &Path) -> (String, String, String, String) {
+    let database = rusqlite::Connection::open(file).unwrap();
+    let definition: String = database
+        .query_row("SELECT definition FROM _tn_collection WHERE definition LIKE '%\"users\"%'", [], |row| row.get(0))
+        .unwrap();
+    let definition: Value = serde_json::from_str(&definition).unwrap();
+    let fields = definition["fields"].as_array().unwrap();
+    let token_key = fields.iter().find(|field| field["name"] == "tokenKey").unwrap();
+    let (table, column) = (definition["id"].as_str().unwrap(), token_key["number"].as_u64().unwrap());
+    let sql = format!("SELECT id, f{column} FROM \"c_{table}\" LIMIT 1");
+    let (id, key): (String, String) = database.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    (table.to_owned(), id, key, definition["auth"]["tokenSecret"].as_str().unwrap().to_owned())
+}
+
+fn forge(claims: &Value, key: &[u8]) -> String {
+    let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+/// What the node adds to the key for `tenant`, made from its secret as the node makes it.
+fn node_part(folder: &Path, tenant: &str) -> [u8; 32] {
+    let text = std::fs::read_to_string(folder.join("data/node.secret")).unwrap();
+    let secret = STANDARD_NO_PAD.decode(text.trim().split_once(':').unwrap().1).unwrap();
+    let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"tenantry/seal/v1").extract(&secret);
+    let mut part = [0; 32];
+    let info = [b"token/", tenant.as_bytes()];
+    root.expand(&info, hmac::HMAC_SHA256).unwrap().fill(&mut part).unwrap();
+    part
+}
+
+/// Whoever got a tenant's file, a backup say, could sign tokens that the tenant it came from took.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exported_file_signs_no_token_of_the_living_tenant() {
+    let folder = TempDir::new().unwrap();
+    let mut run = Run::start(folder.path());
+    let node = format!("Node {}", std::fs::read_to_string(folder.path().join("data/node.key")).unwrap().trim());
+    let ada = json!({ "email": "ada@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+    let made = run.ask(Method::POST, &format!("{USERS}/records"), &node, ada).await;
+    let tenant = run.ask(Method::GET, "/api/tenants/main", &node, Value::Null).await["id"].as_str().unwrap().to_owned();
+    let export = run.http.get(format!("{}/api/tenants/main/export", run.url)).header("authorization", &node);
+    let file = folder.path().join("main.tenant");
+    std::fs::write(&file, export.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    let (collection, id, key, secret) = read_keys(&file);
+    assert_eq!(made["id"], json!(id));
+    let claims = json!({ "id": id, "type": "auth", "collectionId": collection, "exp": 4_000_000_000_u32, "iat": 1,
+        "refreshable": true, "aud": tenant });
+    let own = format!("{USERS}/records/{id}");
+    for parts in [vec![&key, &secret], vec![&secret], vec![&key], vec![&secret, &key]] {
+        let joined: String = parts.into_iter().map(String::as_str).collect();
+        let answer = run.ask(Method::GET, &own, &forge(&claims, joined.as_bytes()), Value::Null).await;
+        assert_eq!(answer["status"], 404, "{answer}");
+    }
+    // The same with the node's part is the token: nothing else was missing.
+    let whole = [&node_part(folder.path(), &tenant)[..], key.as_bytes(), secret.as_bytes()].concat();
+    let answer = run.ask(Method::GET, &own, &forge(&claims, &whole), Value::Null).await;
+    assert_eq!(answer["email"], "ada@example.com", "{answer}");
+    run.stop();
+}
+
+/// Randomness that fails whoever answers requests, once a file says so.
+#[derive(Debug)]
+struct Broken {
+    armed: PathBuf,
+    whole: SystemRandom,
+}
+
+impl Random for Broken {
+    fn fill(&self, bytes: &mut [u8]) {
+        let answers = std::thread::current().name().is_some_and(|name| name.contains("actix"));
+        assert!(!answers || !self.armed.exists(), "no randomness is left");
+        self.whole.fill(bytes);
+    }
+}
+
+/// The node of the test below, in a process of its own.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by a_panic_in_a_request_tells_no_secret"]
+async fn a_node_whose_randomness_breaks() {
+    let folder = PathBuf::from(std::env::var_os("BROKEN_NODE_FOLDER").unwrap());
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr).init();
+    let config = RawConfig::default().with_toml("[http]\nlisten = '127.0.0.1:0'\nworkers = 1", "test");
+    let config = config.with_flag("--data-dir", "data.dir", folder.join("data").display().to_string());
+    let random = Arc::new(Broken { armed: folder.join("armed"), whole: SystemRandom::default() });
+    let node = app::start(config.validate().unwrap(), Parts { random, ..Parts::default() }).await.unwrap();
+    eprintln!("answers at {}. ", node.url());
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_request_tells_no_secret() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "--nocapture", "a_node_whose_randomness_breaks"]);
+    command.env("BROKEN_NODE_FOLDER", folder.path()).env("RUST_BACKTRACE", "full");
+    let mut run = Run::of(command);
+    let node = format!("Node {}", std::fs::read_to_string(folder.path().join("data/node.key")).unwrap().trim());
+    run.secret("key of the folder", node.trim_start_matches("Node "));
+    run.secret("first password", PASSWORD);
+    let account = json!({ "email": "ada@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });
+    run.ask(Method::POST, &format!("{USERS}/records"), &node, account).await;
+    let login = json!({ "identity": "ada@example.com", "password": PASSWORD });
+    let grant = run.receive(&format!("{USERS}/auth-with-password"), "", login.clone()).await;
+    let token = run.keep_grant("ada", &grant);
+    std::fs::write(folder.path().join("armed"), "").unwrap();
+    run.secret("password of somebody new", "pw-51d7be-of-somebody-new");
+    let other = json!({ "email": "bob@example.com", "password": "pw-51d7be-of-somebody-new", "passwordConfirm": "pw-51d7be-of-somebody-new" });
+    let change = json!({ "oldPassword": PASSWORD, "password": "pw-51d7be-of-somebody-new", "passwordConfirm": "pw-51d7be-of-somebody-new" });
+    let own = format!("{USERS}/records/{}", grant["record"]["id"].as_str().unwrap());
+    for (method, path, authorization, body) in [
+        (Method::POST, format!("{USERS}/auth-with-password?session=1"), "", login),
+        (Method::POST, format!("{USERS}/totp"), token.as_str(), json!({ "password": PASSWORD })),
+        (Method::POST, "/api/keys".to_owned(), token.as_str(), json!({ "name": "reader" })),
+        (Method::POST, format!("{USERS}/records"), node.as_str(), other),
+        (Method::PATCH, own, token.as_str(), change),
+    ] {
+        run.ask(method, &path, authorization, body).await;
+    }
+    let panicked = run.said.iter().filter(|(_, text)| text.starts_with("500")).count();
+    assert!(panicked >= 3, "{:#?}", run.said);
+    let stderr = run.stderr.lock().unwrap().clone();
+    assert!(stderr.contains("no randomness is left") && stderr.contains("TRACE"), "the panics are in the log");
+    run.said.push(("the log".to_owned(), stderr));
+    for (place, text) in &run.said {
+        for (name, secret) in &run.secrets {
+            assert!(!text.contains(secret.as_str()), "{name} in {place}");
+        }
+    }
 }

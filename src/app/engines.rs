@@ -108,13 +108,18 @@ impl Engines {
         observers.push(Arc::clone(&feed) as Arc<dyn CommitObserver>);
         let secret = NodeSecret::load_or_create(&config.data.dir, parts.random.as_ref())?;
         let sealer = Sealer::new(&secret);
+        let outbound = outbound(&config.outbound);
         let mut options = store_options(config, parts, observers)?;
         options.sealer = Some(Arc::new(SchemaSeal(sealer.clone(), Arc::clone(&parts.random))));
         options.meters = Some(feed);
         let store = Arc::new(store::Tenants::start(options)?);
         let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
-        let options =
-            RegistryOptions { store: Arc::clone(&store), clock: Arc::clone(&clock), random: Arc::clone(&random) };
+        let options = RegistryOptions {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            sealer: sealer.clone(),
+        };
         let registry = Registry::open(options).await?;
         let purger = match &purges {
             Some(hook) => {
@@ -124,7 +129,7 @@ impl Engines {
             None => None,
         };
         let hasher = PasswordHasher::new(PasswordOptions::default(), Arc::clone(&random))?;
-        let (courier, posting) = Courier::start(courier_options(config, &registry, &sealer, parts)?)?;
+        let (courier, posting) = Courier::start(courier_options(config, &registry, &sealer, &outbound, parts)?)?;
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
         let guard = Arc::new(LoginGuard::new(login_limits(&config.limits)));
         let tools = tools.with_guard(Arc::clone(&guard)).with_registry(registry.clone());
@@ -136,7 +141,7 @@ impl Engines {
             registry: registry.clone(),
             hasher,
             sealer: sealer.clone(),
-            oauth: OAuthTools::new(outbound(&config.outbound)),
+            oauth: OAuthTools::new(outbound.clone()),
             mailer: Arc::new(courier.clone()),
             known,
             guard,
@@ -471,6 +476,7 @@ fn courier_options(
     config: &Config,
     registry: &Registry,
     sealer: &Sealer,
+    outbound: &Outbound,
     parts: &Parts,
 ) -> Result<CourierOptions, StartError> {
     let mail = &config.mail;
@@ -494,6 +500,7 @@ fn courier_options(
         give_up_ms: i64::from(mail.give_up_h) * 3_600_000,
         registry: registry.clone(),
         sealer: sealer.clone(),
+        outbound: outbound.clone(),
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
     })

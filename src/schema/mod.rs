@@ -152,8 +152,16 @@ impl Collection {
     /// The collection with the secrets of its identity providers sealed, by their place and their text; `None` if none
     /// is plain.
     pub fn with_sealed_secrets(&self, seal: &dyn Fn(&str, &str) -> String) -> Option<Self> {
-        let place = |provider: &str| oauth::secret_place(&self.id, provider);
-        let auth = auth_form::sealed(self.auth.as_deref()?, &|provider, plain| seal(&place(provider), plain))?;
+        self.with_client_secrets(&|provider, text| {
+            let is_plain = !text.is_empty() && !text.starts_with(oauth::SEALED);
+            is_plain.then(|| format!("{}{}", oauth::SEALED, seal(&oauth::secret_place(&self.id, provider), text)))
+        })
+    }
+
+    /// The collection with what `change` makes of the secret of each identity provider, given the provider's name and the
+    /// secret as it is kept; `None` if nothing changes.
+    pub fn with_client_secrets(&self, change: &dyn Fn(&str, &str) -> Option<String>) -> Option<Self> {
+        let auth = auth_form::with_client_secrets(self.auth.as_deref()?, change)?;
         Some(Self { auth: Some(Arc::new(auth)), ..self.clone() })
     }
 

@@ -16,8 +16,10 @@ use ring::hmac::{self, HMAC_SHA256};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// First part of sealed text: format version.
-const VERSION_PREFIX: &str = "1:";
+/// First part of sealed text: format version. Then whom it was sealed for, `:`, and the bytes.
+const VERSION_PREFIX: &str = "2:";
+/// The format before, which did not say whom it was sealed for.
+const OLDER_PREFIX: &str = "1:";
 
 /// Seals and opens; cheap to clone.
 #[derive(Clone)]
@@ -41,16 +43,47 @@ impl Sealer {
             .expect("invariant: a short text is within the bound of the cipher");
         sealed.extend_from_slice(&bytes);
         sealed.extend_from_slice(tag.as_ref());
-        format!("{VERSION_PREFIX}{}", URL_SAFE_NO_PAD.encode(sealed))
+        format!("{VERSION_PREFIX}{tenant}:{}", URL_SAFE_NO_PAD.encode(sealed))
     }
 
     /// Opens what was sealed for the same place of the same tenant; `None` for everything else.
     pub fn open(&self, tenant: &TenantId, place: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let mut sealed = Zeroizing::new(URL_SAFE_NO_PAD.decode(text.strip_prefix(VERSION_PREFIX)?).ok()?);
+        let coded = match text.strip_prefix(VERSION_PREFIX) {
+            Some(rest) => rest.strip_prefix(tenant.as_str())?.strip_prefix(':')?,
+            None => text.strip_prefix(OLDER_PREFIX)?,
+        };
+        let mut sealed = Zeroizing::new(URL_SAFE_NO_PAD.decode(coded).ok()?);
         let (nonce, bytes) = sealed.split_at_mut_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let plain = self.key(tenant).open_in_place(nonce, Aad::from(place), bytes).ok()?;
         Some(Zeroizing::new(plain.to_vec()))
+    }
+
+    /// `text`, which was sealed under this secret for another tenant, sealed for `target`; `older_of` is whom it was sealed
+    /// for where the text itself does not say. For copies of a tenant, and for nothing else.
+    pub fn move_to(
+        &self,
+        random: &dyn Random,
+        older_of: Option<&TenantId>,
+        target: &TenantId,
+        place: &str,
+        text: &str,
+    ) -> Option<String> {
+        let source = match text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.split_once(':')) {
+            Some((named, _)) => TenantId::parse(named).ok()?,
+            None => older_of?.clone(),
+        };
+        let plain = self.open(&source, place, text)?;
+        Some(self.seal(random, target, place, &plain))
+    }
+
+    /// What the node adds to the keys that sign tokens of `tenant`: whoever has the tenant's file alone signs nothing.
+    pub fn token_part(&self, tenant: &TenantId) -> Zeroizing<[u8; 32]> {
+        let info = [b"token/", tenant.as_str().as_bytes()];
+        let derived = self.0.expand(&info, HMAC_SHA256).expect("invariant: one key is within the bound of HKDF");
+        let mut part = Zeroizing::new([0_u8; 32]);
+        derived.fill(&mut part[..]).expect("invariant: the key of HMAC-SHA-256 has 32 bytes");
+        part
     }
 
     /// What `text` is called where it must not be read: the same for the same text of a tenant, and not to be tried out by
@@ -110,8 +143,39 @@ mod tests {
         assert!(sealer.open(&tenant("a"), "totp/u/2", &text).is_none());
         let other = Sealer::new(&NodeSecret::ephemeral(&random));
         assert!(other.open(&tenant("a"), "totp/u/1", &text).is_none());
-        for damaged in ["", "1:", "1:AAAA", "2:AAAA", &text[..text.len() - 2], text.trim_start_matches("1:")] {
+        let without_version = text.trim_start_matches("2:");
+        for damaged in ["", "1:", "1:AAAA", "2:AAAA", "2:a:", "2:a:AAAA", &text[..text.len() - 2], without_version] {
             assert!(sealer.open(&tenant("a"), "totp/u/1", damaged).is_none(), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_copy_gets_what_this_node_sealed_and_nothing_else() {
+        let random = SystemRandom::default();
+        let tenant = |id: &str| TenantId::parse(id).unwrap();
+        let (sealer, other) =
+            (Sealer::new(&NodeSecret::ephemeral(&random)), Sealer::new(&NodeSecret::ephemeral(&random)));
+        let (text, copy) = (sealer.seal(&random, &tenant("a"), "p", b"secret"), tenant("copy"));
+        let moved = sealer.move_to(&random, None, &copy, "p", &text).unwrap();
+        assert_eq!(sealer.open(&copy, "p", &moved).unwrap().as_slice(), b"secret");
+        assert!(sealer.open(&tenant("a"), "p", &moved).is_none());
+        assert!(sealer.move_to(&random, None, &copy, "q", &text).is_none(), "another place");
+        assert!(other.move_to(&random, None, &copy, "p", &text).is_none(), "another node");
+        let older = text.replacen("2:a:", "1:", 1);
+        assert_eq!(sealer.open(&tenant("a"), "p", &older).unwrap().as_slice(), b"secret");
+        assert!(sealer.move_to(&random, None, &copy, "p", &older).is_none(), "nobody knows whose it was");
+        assert!(sealer.move_to(&random, Some(&tenant("a")), &copy, "p", &older).is_some());
+    }
+
+    #[test]
+    fn each_tenant_of_each_node_has_a_token_part_of_its_own() {
+        let random = SystemRandom::default();
+        let tenant = |id: &str| TenantId::parse(id).unwrap();
+        let (sealer, other) =
+            (Sealer::new(&NodeSecret::ephemeral(&random)), Sealer::new(&NodeSecret::ephemeral(&random)));
+        let part = sealer.token_part(&tenant("a"));
+        assert_eq!(part, sealer.token_part(&tenant("a")));
+        assert_ne!(part, sealer.token_part(&tenant("b")));
+        assert_ne!(part, other.token_part(&tenant("a")));
     }
 }

@@ -26,6 +26,8 @@ pub enum TokenKind {
     File,
     /// Confirms an e-mail address.
     Verification,
+    /// Confirms the address of an account that is to be made.
+    Registration,
     /// Sets a new password.
     PasswordReset,
     /// Confirms a new e-mail address.
@@ -103,18 +105,20 @@ pub enum TokenError {
     Kind,
 }
 
-/// The key that signs tokens of one record: its `tokenKey` followed by a secret of its collection.
+/// The key that signs tokens of one record: what the node adds for the tenant, the record's `tokenKey`, and a secret of its
+/// collection.
 ///
-/// Changing either makes every token signed before it worthless.
+/// Changing any of them makes every token signed before it worthless. The first is in no file of a tenant.
 pub struct TokenKey(hmac::Key);
 
 impl TokenKey {
-    /// Joins the record's and the collection's part. `None` when both are empty: an empty key would sign for anyone.
-    pub fn join(record_key: &str, collection_secret: &str) -> Option<Self> {
+    /// Joins the node's, the record's and the collection's part. `None` when one of the latter is empty.
+    pub fn join(node_part: &[u8; 32], record_key: &str, collection_secret: &str) -> Option<Self> {
         if record_key.is_empty() || collection_secret.is_empty() {
             return None;
         }
-        let joined = zeroize::Zeroizing::new([record_key.as_bytes(), collection_secret.as_bytes()].concat());
+        let joined =
+            zeroize::Zeroizing::new([&node_part[..], record_key.as_bytes(), collection_secret.as_bytes()].concat());
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, &joined)))
     }
 }
@@ -226,7 +230,7 @@ mod tests {
     }
 
     fn key() -> TokenKey {
-        TokenKey::join("record-key", "collection-secret").unwrap()
+        TokenKey::join(&[7; 32], "record-key", "collection-secret").unwrap()
     }
 
     fn check(token: &str) -> Result<Claims, TokenError> {
@@ -290,8 +294,10 @@ mod tests {
         let verify = |key: &TokenKey, kind, audience, now_ms| {
             UnverifiedToken::parse(&token).unwrap().verify(key, kind, audience, now_ms)
         };
-        let other = TokenKey::join("record-key", "another-secret").unwrap();
+        let other = TokenKey::join(&[7; 32], "record-key", "another-secret").unwrap();
+        let other_node = TokenKey::join(&[8; 32], "record-key", "collection-secret").unwrap();
         for (outcome, expected) in [
+            (verify(&other_node, TokenKind::Auth, "tenant_a", NOW_MS), TokenError::Signature),
             (verify(&other, TokenKind::Auth, "tenant_a", NOW_MS), TokenError::Signature),
             (verify(&key(), TokenKind::File, "tenant_a", NOW_MS), TokenError::Kind),
             (verify(&key(), TokenKind::Auth, "tenant_b", NOW_MS), TokenError::Audience),
@@ -304,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_key_needs_both_parts() {
-        assert!(TokenKey::join("", "secret").is_none());
-        assert!(TokenKey::join("key", "").is_none());
+        assert!(TokenKey::join(&[7; 32], "", "secret").is_none());
+        assert!(TokenKey::join(&[7; 32], "key", "").is_none());
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use crate::kernel::value::Stored;
 use crate::secrets::Secret;
 use crate::secrets::seal::Sealer;
 use crate::services::tenants::rows;
+use crate::services::tenants::sealed::SMTP_PASSWORD_PLACE;
 use crate::services::tenants::system::SETTINGS;
 use crate::store::{Reader, StoreError, TenantDb, WriteMeta, WriteTx};
 use lettre::Address;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use url::Url;
 
 const TEXT_CHARS_MAX: usize = 255;
-const SMTP_PASSWORD_PLACE: &str = "settings/smtp/password";
 
 /// How the connection to a mail server is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -417,24 +417,6 @@ async fn two_logins_at_once_cannot_share_a_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_asks_for_recovery_codes_because_it_cannot_read_the_apps_secret() {
-    let (server, clock) = start().await;
-    let admin = server.tenant("acme").await;
-    let user = server.user(&admin, "ada").await;
-    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
-    server.node().post("/api/tenants/acme/clone", json!({ "slug": "copy" })).await.created();
-    let copy = server.anon().at("copy");
-    let id = mfa_id(password(&copy, "users", "ada@example.com", "").await);
-    let body = json!({ "mfaId": id, "code": app.next() });
-    copy.post(&format!("{USERS}/auth-with-totp"), body).await.problem("credentials_invalid");
-    let body = json!({ "mfaId": id, "code": codes[0] });
-    let grant = copy.post(&format!("{USERS}/auth-with-recovery-code"), body).await.ok();
-    let off = json!({ "password": PASSWORD, "code": codes[1] });
-    let done = bearer(&copy, &grant).post(&format!("{USERS}/totp/disable"), off).await.ok();
-    enrol(&bearer(&copy, &done), USERS, &clock).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn whoever_registered_an_address_first_is_out_when_its_owner_comes_by_code() {
     let (server, _) = start().await;
     let admin = server.node();
@@ -464,4 +446,56 @@ async fn whoever_registered_an_address_first_is_out_when_its_owner_comes_by_code
     password(&anon, "users", "ada@example.com", "").await.problem("credentials_invalid");
     let refresh = json!({ "refreshToken": session["refreshToken"] });
     anon.post(&format!("{USERS}/auth-refresh"), refresh).await.has_status(401);
+}
+
+/// What a node can open it seals anew for a copy; what it cannot it names, and asks for in no other way.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_keep_apps_and_secrets_where_the_node_can_open_them_and_say_so_where_not() {
+    let (server, clock) = start().await;
+    let admin = server.tenant("acme").await;
+    let user = server.user(&admin, "ada").await;
+    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
+    let provider = json!({ "name": "google", "clientId": "client", "clientSecret": "secret of acme" });
+    admin.patch(USERS, json!({ "oauth2": { "enabled": true, "providers": [provider] } })).await.ok();
+    let smtp =
+        json!({ "enabled": true, "host": "203.0.113.9", "port": 9, "username": "u", "password": "secret of smtp" });
+    admin.patch("/api/settings", json!({ "smtp": smtp })).await.ok();
+
+    let cloned = server.node().post("/api/tenants/acme/clone", json!({ "slug": "copy" })).await.created();
+    assert_eq!(cloned.get("secretsToSet"), None, "{cloned}");
+    let file = server.node().get("/api/tenants/acme/export").await.has_status(200).body;
+    let import = |server: &TestServer| {
+        let request = server.node().request(reqwest::Method::POST, "/api/tenants/import?slug=brought&name=Brought");
+        crate::support::Answer::of(request.header("content-type", "application/octet-stream").body(file.clone()))
+    };
+    let brought = import(&server).await.created();
+    assert_eq!(brought.get("secretsToSet"), None, "{brought}");
+    let with_app = async |server: &TestServer, tenant: &str, code: String| {
+        let guest = server.anon().at(tenant);
+        let id = mfa_id(password(&guest, "users", "ada@example.com", "").await);
+        guest.post(&format!("{USERS}/auth-with-totp"), json!({ "mfaId": id, "code": code })).await
+    };
+    for tenant in ["copy", "brought", "acme"] {
+        with_app(&server, tenant, app.wrong()).await.problem("credentials_invalid");
+        with_app(&server, tenant, app.next()).await.ok();
+    }
+
+    let other = TestServer::start_with("", clock.clone()).await;
+    let brought = import(&other).await.created();
+    let wanted = json!(["smtp.password", "users.oauth2.google.clientSecret", "users.totp (1)"]);
+    assert_eq!(brought["secretsToSet"], wanted);
+    let refused = with_app(&other, "brought", app.next()).await.problem("validation_failed");
+    assert!(refused.to_string().contains("validation_totp_unreadable"), "{refused}");
+    let guest = other.anon().at("brought");
+    let id = mfa_id(password(&guest, "users", "ada@example.com", "").await);
+    let recovery = json!({ "mfaId": id, "code": codes[0] });
+    let grant = guest.post(&format!("{USERS}/auth-with-recovery-code"), recovery).await.ok();
+    let off = json!({ "password": PASSWORD, "code": codes[1] });
+    let done = bearer(&guest, &grant).post(&format!("{USERS}/totp/disable"), off).await.ok();
+    enrol(&bearer(&guest, &done), USERS, &clock).await;
+    let there = other.node().at("brought");
+    let tried = there.post("/api/settings/test/email", json!({ "email": "a@example.com" })).await.has_status(400);
+    assert!(tried.json().to_string().contains("smtp.password"), "{}", tried.json());
+    there.delete(&format!("{USERS}/second-factors/{}", user.id)).await.gone();
+    password(&guest, "users", "ada@example.com", "").await.ok();
 }

@@ -21,7 +21,7 @@ use crate::services::purging::PurgeHook;
 use crate::services::records::RecordTools;
 use crate::services::sample::SampleRequest;
 use crate::services::tenants::{
-    BlueprintRef, CreateTenant, Registry, RenameTenant, TenantEntry, TenantQuery, TenantState,
+    BlueprintRef, Copied, CreateTenant, Registry, RenameTenant, TenantEntry, TenantQuery, TenantState,
 };
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
@@ -241,8 +241,8 @@ pub(crate) async fn clone_tenant(
     Json(body): Json<CloneTenantRequest>,
 ) -> Result<HttpResponse, Problem> {
     let slug = slug_of(Some(&body.slug), "")?;
-    let entry = part.registry.clone_tenant(visitor.0.write_meta(), &tenant, slug, &body.name).await?;
-    Ok(respond::json(&to_wire(&entry)))
+    let copied = part.registry.clone_tenant(visitor.0.write_meta(), &tenant, slug, &body.name).await?;
+    Ok(respond::json(&copied_to_wire(&copied)))
 }
 
 /// `DELETE /api/tenants/{tenant}`
@@ -291,6 +291,15 @@ pub(crate) async fn import_tenant(
     let (slug, name) = (slug_of(text("slug").as_deref(), "")?, text("name").unwrap_or_default());
     let transit = part.transit.fresh();
     visitor.0.outlast(transit.receive(visitor.0.request(), &limits, payload)).await?;
-    let entry = part.registry.import(visitor.0.write_meta(), transit.path().to_owned(), slug, &name).await?;
-    Ok(respond::json(&to_wire(&entry)))
+    let copied = part.registry.import(visitor.0.write_meta(), transit.path().to_owned(), slug, &name).await?;
+    Ok(respond::json(&copied_to_wire(&copied)))
+}
+
+/// The tenant, and what has to be set anew in it, if anything.
+fn copied_to_wire(copied: &Copied) -> Value {
+    let mut shown = to_wire(&copied.entry);
+    if !copied.unreadable.is_empty() {
+        shown["secretsToSet"] = json!(copied.unreadable);
+    }
+    shown
 }

@@ -3,6 +3,7 @@
 //! Keeps true: every token kind is signed with the account's `tokenKey` and a secret of its own kind.
 //! Does not do: deciding who may come in.
 
+use super::Auth;
 use super::error::AuthError;
 use crate::kernel::error::Detail;
 use crate::kernel::ident::{CollectionId, RecordId};
@@ -14,7 +15,7 @@ use crate::schema::{AuthOptions, Collection, Schema};
 use crate::secrets::Secret;
 use crate::secrets::token::{TokenKey, TokenKind};
 use crate::services::tenants::rows;
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, StoreError, TenantDb};
 use std::sync::Arc;
 
 /// An auth collection and its login options.
@@ -56,17 +57,11 @@ impl AuthCollection {
         let fallback = match kind {
             TokenKind::Auth => return self.options.token_duration_s,
             TokenKind::File => 180,
-            TokenKind::Verification => 259_200,
+            TokenKind::Verification | TokenKind::Registration => 259_200,
             TokenKind::PasswordReset | TokenKind::EmailChange => 1_800,
         };
         let own = member(kind).and_then(|member| self.options.rest.get(member)?.get("duration")?.as_u64());
         own.unwrap_or(fallback)
-    }
-
-    /// The key of tokens of `kind` for `account`.
-    pub(super) fn key(&self, account: &AuthRecord, kind: TokenKind) -> Result<TokenKey, AuthError> {
-        TokenKey::join(token_key(account), &self.secret(kind))
-            .ok_or_else(|| AuthError::NoTokenKey(self.collection.name.to_string()))
     }
 
     /// Whether the option group `name` (`otp`, `mfa`) is switched on. What an account's owner has to set up first is,
@@ -87,11 +82,26 @@ impl AuthCollection {
     }
 }
 
+impl Auth {
+    /// The key of tokens of `kind` for `account` of `accounts`, which live in `db`.
+    pub(super) fn token_key(
+        &self,
+        db: &TenantDb,
+        accounts: &AuthCollection,
+        account: &AuthRecord,
+        kind: TokenKind,
+    ) -> Result<TokenKey, AuthError> {
+        TokenKey::join(&self.0.sealer.token_part(db.id()), token_key(account), &accounts.secret(kind))
+            .ok_or_else(|| AuthError::NoTokenKey(accounts.collection.name.to_string()))
+    }
+}
+
 const fn member(kind: TokenKind) -> Option<&'static str> {
     match kind {
         TokenKind::Auth => None,
         TokenKind::File => Some("fileToken"),
-        TokenKind::Verification => Some("verificationToken"),
+        // What follows is signed with one secret and told apart by its kind.
+        TokenKind::Verification | TokenKind::Registration => Some("verificationToken"),
         TokenKind::PasswordReset => Some("passwordResetToken"),
         TokenKind::EmailChange => Some("emailChangeToken"),
     }

@@ -209,7 +209,7 @@ impl Auth {
         let id = CollectionId::parse(&hint.collection_id).map_err(|_| TokenError::Malformed)?;
         let collection = AuthCollection::find_id(&db.schema(), &id).ok_or(AuthError::Revoked)?;
         let account = self.known_record(db, &collection.collection, &hint.id).await?.ok_or(AuthError::Revoked)?;
-        let key = collection.key(&account, kind)?;
+        let key = self.token_key(db, &collection, &account, kind)?;
         let claims = token.verify(&key, kind, db.id().as_str(), self.0.clock.now_ms())?;
         if let Some(session) = &claims.sid {
             self.check_session(db, &account, session).await?;

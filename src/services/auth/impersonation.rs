@@ -97,7 +97,7 @@ impl Auth {
         };
         let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
         by.sign(&mut claims);
-        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        let token = Secret::new(token::sign(&claims, &self.token_key(db, &collection, &account, TokenKind::Auth)?));
         let who = Who::Account(&account.collection, account.record.id.as_str());
         self.note(db, &scope.meta, Event { event: "impersonate", method: "", outcome: Outcome::Ok, who });
         Ok(Grant { token, expires_in_s, account, session: None })

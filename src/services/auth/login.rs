@@ -213,7 +213,7 @@ impl Auth {
                 claims.exp = claims.exp.min(identity.expires_s);
             }
         }
-        Ok(Secret::new(token::sign(&claims, &collection.key(account, TokenKind::File)?)))
+        Ok(Secret::new(token::sign(&claims, &self.token_key(db, &collection, account, TokenKind::File)?)))
     }
 
     /// Signs the token of a login whose credentials held.
@@ -248,7 +248,7 @@ impl Auth {
         let expires_in_s = collection.duration_s(TokenKind::Auth);
         let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
         (claims.refreshable, claims.login) = (true, login_s);
-        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        let token = Secret::new(token::sign(&claims, &self.token_key(db, collection, &account, TokenKind::Auth)?));
         Ok(Grant { token, expires_in_s, account, session: None })
     }
 
@@ -263,7 +263,7 @@ impl Auth {
         let expires_in_s = limits::SESSION_TOKEN_S.min(collection.duration_s(TokenKind::Auth));
         let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
         claims.sid = Some(session.id.to_string());
-        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        let token = Secret::new(token::sign(&claims, &self.token_key(db, collection, &account, TokenKind::Auth)?));
         Ok(Grant { token, expires_in_s, account, session: Some(session) })
     }
 

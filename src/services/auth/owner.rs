@@ -126,7 +126,7 @@ impl Auth {
         let expires_in_s = limits::SESSION_TOKEN_S.min(collection.duration_s(TokenKind::Auth));
         let mut claims = self.claims(db, &account, TokenKind::Auth, expires_in_s);
         claims.sid = Some(session.to_string());
-        let token = Secret::new(token::sign(&claims, &collection.key(&account, TokenKind::Auth)?));
+        let token = Secret::new(token::sign(&claims, &self.token_key(db, &collection, &account, TokenKind::Auth)?));
         Ok(Grant { token, expires_in_s, account, session: None })
     }
 }

@@ -7,9 +7,7 @@ use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::schema::Collection;
 use crate::secrets::Secret;
-use crate::secrets::keys::NodeSecret;
 use crate::secrets::password::{PasswordCost, PasswordOptions};
-use crate::secrets::seal::Sealer;
 use crate::services::login_guard::LoginLimits;
 use crate::services::mail::Mail;
 use crate::services::tenants::system;
@@ -65,7 +63,7 @@ fn auth_with(
         oauth: OAuthTools::new(crate::outbound::Outbound::new(Arc::new(|_| false))),
         registry: node.registry.clone(),
         hasher: hasher(cost, node),
-        sealer: Sealer::new(&NodeSecret::ephemeral(node.random.as_ref())),
+        sealer: node.sealer.clone(),
         mailer: Arc::clone(mails) as Arc<dyn Mailer>,
         known: Arc::clone(known),
         guard: Arc::new(LoginGuard::new(limits)),

@@ -23,6 +23,7 @@ use crate::secrets::Secret;
 use crate::secrets::seal::Sealer;
 use crate::secrets::totp::TotpSecret;
 use crate::services::tenants::rows;
+use crate::services::tenants::sealed;
 use crate::services::tenants::system::TOTPS;
 use crate::store::{Reader, WriteTx};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ enum Check {
     Held,
     Wrong,
     Pause(u32),
+    /// Another node sealed the app's secret; no code of it can be compared.
+    Unreadable,
 }
 
 impl Check {
@@ -88,8 +91,14 @@ impl Check {
             Self::Held => Ok(()),
             Self::Wrong => Err(AuthError::field("code", "validation_invalid_code", "The code does not hold.")),
             Self::Pause(seconds) => Err(pause(seconds)),
+            Self::Unreadable => Err(unreadable()),
         }
     }
+}
+
+fn unreadable() -> AuthError {
+    let message = "The app was set up at another node; use a recovery code, or have a superuser take the app away.";
+    AuthError::field("code", "validation_totp_unreadable", message)
 }
 
 fn pause(seconds: u32) -> AuthError {
@@ -291,6 +300,10 @@ impl Auth {
                 let who = Who::Account(&account.collection, account.record.id.as_str());
                 self.note_login(db, &scope.meta, factor, who, Err(pause(seconds)))
             }
+            Some((_, Check::Unreadable)) => {
+                charged.held();
+                Err(unreadable())
+            }
             Some((account, Check::Wrong)) => {
                 let who = Who::Account(&account.collection, account.record.id.as_str());
                 self.note_login(db, &scope.meta, factor, who, Err(AuthError::Credentials))
@@ -336,13 +349,9 @@ impl Checker {
             let seconds = u32::try_from((free_ms - now_ms + 999) / 1_000).unwrap_or(u32::MAX);
             return Ok(Check::Pause(seconds));
         }
-        let step = self
-            .sealer
-            .open(&self.tenant, &place(&self.account), &row.sealed)
-            .and_then(TotpSecret::from_bytes)
-            .and_then(|secret| secret.check(code.expose(), now_ms))
-            .map(step_number)
-            .filter(|step| *step > row.last_step);
+        let opened = self.sealer.open(&self.tenant, &place(&self.account), &row.sealed);
+        let Some(secret) = opened.and_then(TotpSecret::from_bytes) else { return Ok(Check::Unreadable) };
+        let step = secret.check(code.expose(), now_ms).map(step_number).filter(|step| *step > row.last_step);
         let values = match step {
             Some(step) => vec![("lastStep", Stored::Real(step)), ("misses", Stored::Real(0.0))],
             None => vec![
@@ -380,7 +389,7 @@ pub(super) fn label(account: &AuthRecord) -> &str {
 
 /// Where the secret is sealed for.
 fn place(account: &AuthRecord) -> String {
-    format!("totp/{}/{}", account.collection.id, account.record.id)
+    sealed::totp_place(account.collection.id.as_str(), account.record.id.as_str())
 }
 
 /// The account's app, if it has one.

@@ -10,6 +10,7 @@ use super::directory::{BlueprintRef, TenantEntry, TenantState};
 use super::entry::{self, Save};
 use super::error::TenantError;
 use super::registry::{Hold, Inner, MAIN, Registry};
+use super::sealed::Resealer;
 use super::system;
 use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
@@ -67,6 +68,15 @@ impl CreateTenant {
     }
 }
 
+/// A tenant that was made from another.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    /// The tenant.
+    pub entry: Arc<TenantEntry>,
+    /// The names of secrets in it that were sealed by another node: they have to be set anew.
+    pub unreadable: Vec<String>,
+}
+
 /// What to change about a tenant's addressing; `None` leaves as it is.
 #[derive(Debug, Clone, Default)]
 pub struct RenameTenant {
@@ -94,7 +104,7 @@ impl Registry {
     pub async fn create(&self, meta: WriteMeta, request: CreateTenant) -> Result<Arc<TenantEntry>, TenantError> {
         let CreateTenant { slug, name, hosts, blueprint, contents } = request;
         let draft = self.draft(slug, &name, &hosts, blueprint)?;
-        self.bring_up(meta, draft, Origin::Contents(contents), Vec::new()).await
+        Ok(self.bring_up(meta, draft, Origin::Contents(contents), Vec::new()).await?.entry)
     }
 
     /// Makes a copy of `source` under another slug; sessions, codes and API keys stay behind.
@@ -104,7 +114,7 @@ impl Registry {
         source: &str,
         slug: TenantSlug,
         name: &str,
-    ) -> Result<Arc<TenantEntry>, TenantError> {
+    ) -> Result<Copied, TenantError> {
         let source = self.find(source)?;
         let hold = self.hold(&source.id, source.slug.as_str())?;
         self.open_any(&source.id).await?;
@@ -119,7 +129,7 @@ impl Registry {
         file: PathBuf,
         slug: TenantSlug,
         name: &str,
-    ) -> Result<Arc<TenantEntry>, TenantError> {
+    ) -> Result<Copied, TenantError> {
         let draft = self.draft(slug, name, &[], None)?;
         self.bring_up(meta, draft, Origin::Import(file), Vec::new()).await
     }
@@ -294,7 +304,7 @@ impl Registry {
         draft: TenantEntry,
         origin: Origin,
         mut holds: Vec<Hold>,
-    ) -> Result<Arc<TenantEntry>, TenantError> {
+    ) -> Result<Copied, TenantError> {
         holds.push(self.hold(&draft.id, draft.slug.as_str())?);
         let inner = Arc::clone(&self.0);
         finish(async move {
@@ -306,7 +316,9 @@ impl Registry {
                 inner.directory.put(Arc::new(draft.clone()));
             }
             let made = match make_file(&inner, &draft, origin).await {
-                Ok(()) => activate(&inner, meta.clone(), &draft).await,
+                Ok(unreadable) => {
+                    activate(&inner, meta.clone(), &draft).await.map(|entry| Copied { entry, unreadable })
+                }
                 Err(error) => Err(error),
             };
             if made.is_err() {
@@ -361,9 +373,10 @@ pub(super) async fn create_main(registry: &Registry) -> Result<(), TenantError> 
     registry.create(WriteMeta::system("start"), CreateTenant::plain(slug)).await.map(|_| ())
 }
 
-async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> Result<(), TenantError> {
+/// Makes the file; the names of the secrets in it that this node cannot open.
+async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> Result<Vec<String>, TenantError> {
     let mut collections = system::tenant_collections(draft.created_ms);
-    let db = match origin {
+    let (db, source) = match origin {
         Origin::Contents(contents) => {
             if matches!(contents, Contents::Users) {
                 collections.push(system::users(inner.random.as_ref(), draft.created_ms));
@@ -372,15 +385,17 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
             if let Contents::Filled(fill) = contents {
                 fill(db).await.map_err(TenantError::Fill)?;
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
-        Origin::Clone(source) => inner.store.clone_tenant(&source, &draft.id).await?,
-        Origin::Import(file) => inner.store.import(&draft.id, &file).await?,
+        Origin::Clone(source) => (inner.store.clone_tenant(&source, &draft.id).await?, Some(source)),
+        Origin::Import(file) => (inner.store.import(&draft.id, &file).await?, None),
     };
     if let Some(plan) = system::plan_missing(&db.schema(), collections) {
         db.write(WriteMeta::system("upgrade"), move |tx| tx.apply_schema(&plan)).await?;
     }
-    drop_credentials(&db).await
+    drop_credentials(&db).await?;
+    let resealer = Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), source };
+    Ok(resealer.run(&db).await?)
 }
 
 /// Makes an empty file and puts `collections` into it.
@@ -418,12 +433,12 @@ async fn tear_down(inner: &Arc<Inner>, meta: WriteMeta, id: &TenantId) -> Result
 
 const CREDENTIALS_PER_WRITE: usize = 1_000;
 
-/// Removes sessions, half-finished logins, one-time codes and API keys, so that none of the source's is valid in a copy, and
+/// Removes sessions, half-finished logins and registrations, one-time codes and API keys, so that none of the source's is valid in a copy, and
 /// the receipts of its requests, which would answer those of the copy.
 ///
 /// Signed tokens need no care: they name the tenant they are for.
 async fn drop_credentials(db: &TenantDb) -> Result<(), TenantError> {
-    for name in [system::SESSIONS, system::MFAS, system::OTPS, system::API_KEYS] {
+    for name in [system::SESSIONS, system::MFAS, system::OTPS, system::API_KEYS, system::REGISTRATIONS] {
         loop {
             let dropped = db
                 .write(WriteMeta::system("copy"), move |tx| {

@@ -4,7 +4,7 @@
 //! something that the next start removes.
 //! Does not do: blueprints (whoever creates a tenant passes what fills it), records, HTTP.
 //!
-//! Reading order: [`directory`] → [`registry`] → [`lifecycle`]; [`system`] lists the collections that Tenantry brings.
+//! Reading order: [`directory`] → [`registry`] → [`lifecycle`] → [`sealed`]; [`system`] lists the collections that Tenantry brings.
 
 pub mod directory;
 mod entry;
@@ -12,6 +12,7 @@ mod error;
 pub mod lifecycle;
 pub mod registry;
 pub mod rows;
+pub mod sealed;
 pub mod system;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,5 +20,5 @@ pub(crate) mod tests;
 pub use directory::{BlueprintRef, TenantEntry, TenantState};
 pub use entry::read_entries;
 pub use error::TenantError;
-pub use lifecycle::{Contents, CreateTenant, Fill, RenameTenant};
+pub use lifecycle::{Contents, Copied, CreateTenant, Fill, RenameTenant};
 pub use registry::{MAIN, Registry, RegistryOptions, TenantPage, TenantQuery, TenantReport};

@@ -14,6 +14,7 @@ use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
+use crate::secrets::seal::Sealer;
 use crate::store::{self, StoreError, TenantDb, WriteMeta};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -32,6 +33,8 @@ pub struct RegistryOptions {
     pub clock: Arc<dyn Clock>,
     /// Randomness for ids and secrets.
     pub random: Arc<dyn Random>,
+    /// Opens what a copied tenant holds sealed.
+    pub sealer: Sealer,
 }
 
 /// The tenants of this node; cheap to clone.
@@ -49,6 +52,7 @@ pub(super) struct Inner {
     pub(super) naming: tokio::sync::Mutex<()>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
+    pub(super) sealer: Sealer,
 }
 
 impl fmt::Debug for Registry {
@@ -108,7 +112,7 @@ impl Registry {
     /// Opens the control database (or makes it), reads the list, removes what a crash left behind, and makes sure that
     /// the tenant `main` is there.
     pub async fn open(options: RegistryOptions) -> Result<Self, TenantError> {
-        let RegistryOptions { store, clock, random } = options;
+        let RegistryOptions { store, clock, random, sealer } = options;
         let control = open_control(&store, clock.as_ref(), random.as_ref()).await?;
         let inner = Inner {
             store,
@@ -118,6 +122,7 @@ impl Registry {
             naming: tokio::sync::Mutex::default(),
             clock,
             random,
+            sealer,
         };
         let registry = Self(Arc::new(inner));
         for entry in entry::load_all(&registry.0.control).await? {

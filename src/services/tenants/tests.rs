@@ -8,6 +8,8 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{NodeId, RecordId, TenantId, TenantSlug};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::kernel::value::Stored;
+use crate::secrets::keys::NodeSecret;
+use crate::secrets::seal::Sealer;
 use crate::store::{self, StoreError, StoreOptions, TenantDb, WriteMeta};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ pub(crate) struct TestNode {
     pub(crate) store: Arc<store::Tenants>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) sealer: Sealer,
 }
 
 impl TestNode {
@@ -33,14 +36,16 @@ impl TestNode {
         options.observers = observers;
         options.writer_threads = 2;
         let store = Arc::new(store::Tenants::start(options).unwrap());
+        let sealer = Sealer::new(&NodeSecret::ephemeral(random.as_ref()));
         let registry = Registry::open(RegistryOptions {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::clone(&random),
+            sealer: sealer.clone(),
         })
         .await
         .unwrap();
-        Self { registry, store, clock, random }
+        Self { registry, store, clock, random, sealer }
     }
 
     pub(crate) async fn create(&self, slug: &str) -> TenantDb {
