@@ -147,6 +147,15 @@ impl Outbound {
         Ok(Reply { status, body })
     }
 
+    /// An address of `host`, a name or a literal, that may be reached by a protocol of the caller's own.
+    pub async fn resolve(&self, host: &str) -> Result<IpAddr, OutboundError> {
+        let gate = Gate { allowed: Arc::clone(&self.0.allowed), reach: Reach::Public };
+        let failed = |error: std::io::Error| OutboundError::Failed(error.to_string());
+        let mut found = tokio::net::lookup_host((host, 0)).await.map_err(failed)?;
+        let admitted = found.find(|address| gate.admits(address.ip()));
+        admitted.map(|address| address.ip()).ok_or_else(|| OutboundError::Private(host.to_owned()))
+    }
+
     /// The client for the address, and the address once it is known to be one that may be reached.
     fn client(&self, text: &str) -> Result<(&reqwest::Client, Url), OutboundError> {
         let url = Url::parse(text).map_err(|_| OutboundError::Address("not a URL"))?;

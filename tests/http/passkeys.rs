@@ -20,6 +20,12 @@ async fn add(actor: &Actor, device: &mut Authenticator) -> Value {
     actor.post(&format!("{USERS}/passkeys"), body).await.created()
 }
 
+/// The user with the token that adding a passkey answered: the one before has ended.
+fn go_on(user: User, added: &Value) -> User {
+    let token = added["token"].as_str().unwrap().to_owned();
+    User { actor: user.actor.with_authorization(&token), token, ..user }
+}
+
 async fn begin(anon: &Actor) -> Value {
     anon.post(&format!("{USERS}/auth-with-passkey/begin"), json!({})).await.ok()
 }
@@ -38,7 +44,8 @@ async fn login(anon: &Actor, device: &mut Authenticator) -> crate::support::Answ
 async fn with_passkey(server: &TestServer) -> (User, Authenticator) {
     let user = server.user(&server.node(), "ada").await;
     let mut device = Authenticator::new(ORIGIN);
-    add(&user.actor, &mut device).await;
+    let added = add(&user.actor, &mut device).await;
+    let user = go_on(user, &added);
     (user, device)
 }
 
@@ -59,7 +66,15 @@ async fn a_passkey_is_added_logs_in_and_is_taken_away() {
     let mut device = Authenticator::new(ORIGIN);
     let credential = device.create(&begun);
     let body = json!({ "challengeId": begun["challengeId"], "credential": credential, "name": "Phone" });
+    let elsewhere = json!({ "identity": "ada@example.com", "password": PASSWORD });
+    let elsewhere = anon.post(&format!("{USERS}/auth-with-password?session=1"), elsewhere).await.ok();
+    let elsewhere = anon.clone().with_authorization(elsewhere["token"].as_str().unwrap());
+    elsewhere.get(&format!("{USERS}/passkeys")).await.ok();
     let added = user.actor.post(&format!("{USERS}/passkeys"), body.clone()).await.created();
+    // A new way in ends what is open elsewhere, and the caller goes on with the token of the answer.
+    elsewhere.get(&format!("{USERS}/passkeys")).await.problem("token_invalid");
+    user.actor.get(&format!("{USERS}/passkeys")).await.problem("token_invalid");
+    let user = go_on(user, &added);
     assert_eq!((&added["name"], &added["backedUp"]), (&json!("Phone"), &json!(false)));
     user.actor.post(&format!("{USERS}/passkeys"), body).await.problem("validation_failed");
     let again = user.actor.post(&format!("{USERS}/passkeys/begin"), json!({ "password": PASSWORD })).await.ok();

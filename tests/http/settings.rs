@@ -46,3 +46,31 @@ async fn changes_at_the_same_time_all_stay() {
         (&json!(values[0]), &json!(values[1]), &json!(values[2]))
     );
 }
+
+/// Settings of a tenant were a way to connect to whatever the node can reach, and to read what it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_mail_server_on_a_private_address_is_not_reached_unless_the_operator_names_it() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let inside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = inside.local_addr().unwrap().port();
+    for host in ["127.0.0.1", "localhost", "10.0.0.1", "::1", "169.254.169.254"] {
+        let smtp = json!({ "smtp": { "enabled": true, "host": host, "port": port, "encryption": "none" } });
+        admin.patch("/api/settings", smtp).await.ok();
+        let tried = admin.post("/api/settings/test/email", json!({ "email": "a@example.com" })).await;
+        assert_eq!(tried.status, 400, "{host}");
+        assert!(tried.json().to_string().contains("outbound.private_allowed"), "{host}: {}", tried.json());
+    }
+    let asked = tokio::time::timeout(std::time::Duration::from_millis(200), inside.accept()).await;
+    assert!(asked.is_err(), "nobody connected");
+    let allowed = "[outbound]\nprivate_allowed = ['127.0.0.1']";
+    let server = TestServer::start_with(allowed, std::sync::Arc::new(tenantry::kernel::clock::SystemClock)).await;
+    let admin = server.tenant("acme").await;
+    let smtp = json!({ "smtp": { "enabled": true, "host": "127.0.0.1", "port": port, "encryption": "none" } });
+    admin.patch("/api/settings", smtp).await.ok();
+    let trying =
+        tokio::spawn(async move { admin.post("/api/settings/test/email", json!({ "email": "a@example.com" })).await });
+    tokio::time::timeout(std::time::Duration::from_secs(20), inside.accept()).await.expect("a connection").unwrap();
+    drop(inside);
+    trying.await.unwrap().has_status(400);
+}

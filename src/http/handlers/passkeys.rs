@@ -76,8 +76,7 @@ pub(crate) async fn list_passkeys(
     part: web::Data<AuthPart>,
     collection: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let listed = part.auth.list_passkeys(&scope, &collection, &visitor.identity).await?;
     let items: Vec<Value> = listed.iter().map(shown).collect();
     Ok(respond::json(&json!({ "items": items })))
@@ -90,8 +89,7 @@ pub(crate) async fn begin_passkey(
     collection: web::Path<String>,
     Json(body): Json<ProofRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let (scope, host) = (visitor.auth_scope("default", Map::new()), visitor.own_host());
+    let (scope, host) = (visitor.own_scope()?, visitor.own_host());
     let auth = &part.auth;
     let begun = auth.begin_passkey(&scope, &collection, &visitor.identity, body.password, host.as_deref()).await?;
     Ok(respond::json(&challenge(begun)))
@@ -104,11 +102,13 @@ pub(crate) async fn add_passkey(
     collection: web::Path<String>,
     Json(body): Json<AddPasskeyRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let (scope, host) = (visitor.auth_scope("default", Map::new()), visitor.own_host());
+    let (scope, host) = (visitor.own_scope()?, visitor.own_host());
     let new = NewPasskey { challenge_id: body.challenge_id, credential: body.credential, name: body.name };
-    let added = part.auth.add_passkey(&scope, &collection, &visitor.identity, new, host.as_deref()).await?;
-    Ok(respond::json(&shown(&added)))
+    let (added, grant) = part.auth.add_passkey(&scope, &collection, &visitor.identity, new, host.as_deref()).await?;
+    let mut body = shown(&added);
+    body["token"] = json!(grant.token.expose());
+    body["expiresIn"] = json!(grant.expires_in_s);
+    Ok(respond::json(&body))
 }
 
 /// `PATCH …/passkeys/{id}`
@@ -118,8 +118,7 @@ pub(crate) async fn rename_passkey(
     path: web::Path<(String, String)>,
     Json(body): Json<RenamePasskeyRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let renamed = part.auth.rename_passkey(&scope, &path.0, &visitor.identity, &path.1, &body.name).await?;
     Ok(respond::json(&shown(&renamed)))
 }
@@ -131,8 +130,7 @@ pub(crate) async fn remove_passkey(
     path: web::Path<(String, String)>,
     Json(body): Json<ProofRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let changed = part.auth.remove_passkey(&scope, &path.0, &visitor.identity, &path.1, body.password).await?;
     Ok(factors_changed(&changed))
 }

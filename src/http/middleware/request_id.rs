@@ -1,7 +1,8 @@
 //! Request ids: the caller's if it is well formed, otherwise one of ours.
 //!
 //! Keeps true: an id is 8 to 64 characters of `[A-Za-z0-9._-]`, so it is safe in headers and logs, and ours never repeat
-//! on a node. Does not do: secrets; an id is guessable and grants nothing.
+//! on a node; what a tenant's log keeps begins with one of ours, so nobody can pass a change off as part of another request.
+//! Does not do: secrets; an id is guessable and grants nothing.
 
 use crate::kernel::random::{self, Random};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -11,22 +12,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The id of one request.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestId(Arc<str>);
+pub(crate) struct RequestId {
+    shown: Arc<str>,
+    noted: Arc<str>,
+}
 
 impl RequestId {
-    /// The text.
+    /// The text that answers and the process's log show.
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.shown
     }
 
     /// The text as it leaves.
     pub(crate) fn to_value(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.0).expect("invariant: letters, digits, dots and dashes are a header value")
+        HeaderValue::from_str(&self.shown).expect("invariant: letters, digits, dots and dashes are a header value")
     }
 
-    /// A handle that outlives the request.
-    pub(crate) fn to_shared(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+    /// What a tenant's log keeps: ours, and behind it the caller's if there is one.
+    pub(crate) fn to_noted(&self) -> Arc<str> {
+        Arc::clone(&self.noted)
     }
 }
 
@@ -45,9 +49,10 @@ impl RequestIds {
 
     /// The caller's `X-Request-Id` if it is well formed, otherwise the next of ours.
     pub(crate) fn take_or_make(&self, headers: &HeaderMap) -> RequestId {
+        let own: Arc<str> = Arc::from(String::from_utf8_lossy(&self.make()));
         match offered(headers).and_then(|value| value.to_str().ok()) {
-            Some(text) => RequestId(Arc::from(text)),
-            None => RequestId(Arc::from(String::from_utf8_lossy(&self.make()))),
+            Some(text) => RequestId { shown: Arc::from(text), noted: Arc::from(format!("{own}.{text}")) },
+            None => RequestId { shown: Arc::clone(&own), noted: own },
         }
     }
 
@@ -106,7 +111,10 @@ mod tests {
         for (text, taken) in [("abcdefgh", true), ("short", false), ("with space", false), ("a.b-c_d9", true)] {
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::from_static("x-request-id"), HeaderValue::from_static(text));
-            assert_eq!(ids.take_or_make(&headers).as_str() == text, taken, "{text}");
+            let id = ids.take_or_make(&headers);
+            assert_eq!(id.as_str() == text, taken, "{text}");
+            assert!(id.to_noted().starts_with(&format!("{}-", ids.word)), "{}", id.to_noted());
+            assert_eq!(id.to_noted().ends_with(&format!(".{text}")), taken, "{}", id.to_noted());
             assert_eq!(ids.take_or_make_value(&headers) == text, taken, "{text}");
         }
     }

@@ -135,7 +135,7 @@ impl Auth {
     /// Writes `row` by and by; if that fails, the next one of its kind counts its events.
     fn write_event(&self, db: &TenantDb, meta: WriteMeta, row: Row, draft: Draft) {
         let journal = Arc::clone(&self.0.journal);
-        let Some(writing) = journal.begin() else {
+        let Some(writing) = journal.begin(row.slot.outcome) else {
             tracing::warn!(tenant.id = %db.id(), event = row.slot.event, "too many events wait; one was not written");
             journal.put_back(row);
             return;

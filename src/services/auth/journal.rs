@@ -171,10 +171,14 @@ impl AuthJournal {
         state.cheap.remove(tenant);
     }
 
-    /// Takes a place among the writes under way.
-    pub(super) fn begin(self: &Arc<Self>) -> Option<Writing> {
+    /// Takes a place among the writes under way; some are kept free of what anybody can cause.
+    pub(super) fn begin(self: &Arc<Self>, outcome: Outcome) -> Option<Writing> {
+        let places = match outcome.is_cheap() {
+            true => limits::AUTH_EVENTS_CHEAP_WRITING_MAX,
+            false => limits::AUTH_EVENTS_WRITING_MAX,
+        };
         let taken = self.writing.send_if_modified(|writing| {
-            let free = *writing < limits::AUTH_EVENTS_WRITING_MAX;
+            let free = *writing < places;
             *writing += usize::from(free);
             free
         });
@@ -328,6 +332,24 @@ mod tests {
         assert_eq!(journal.count(slot("one more", Outcome::Ok), MINUTE_MS, &random), None);
         journal.forget(&slot("", Outcome::Ok).tenant);
         assert_eq!(len(), 0, "a tenant that is gone is forgotten");
+    }
+
+    /// Guesses took every place, and the suspension beside them had no row.
+    #[test]
+    fn guesses_leave_places_for_what_is_not_cheap() {
+        let journal = Arc::new(AuthJournal::default());
+        let mut guesses = Vec::new();
+        while let Some(place) = journal.begin(Outcome::Failed) {
+            guesses.push(place);
+        }
+        assert_eq!(guesses.len(), limits::AUTH_EVENTS_CHEAP_WRITING_MAX);
+        let mut others = Vec::new();
+        while let Some(place) = journal.begin(Outcome::Ok) {
+            others.push(place);
+        }
+        assert_eq!(guesses.len() + others.len(), limits::AUTH_EVENTS_WRITING_MAX);
+        drop(others);
+        assert!(journal.begin(Outcome::Throttled).is_none() && journal.begin(Outcome::Refused).is_some());
     }
 
     /// A row that could not be written went on standing for its minute.

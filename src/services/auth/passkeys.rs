@@ -110,7 +110,7 @@ impl Auth {
         Ok(PasskeyChallenge { id: self.keep(scope, place, ceremony), options })
     }
 
-    /// Adds the passkey that a browser made.
+    /// Adds the passkey that a browser made, and ends every session but the one that asks.
     pub async fn add_passkey(
         &self,
         scope: &AuthScope,
@@ -118,7 +118,7 @@ impl Auth {
         identity: &Identity,
         new: NewPasskey,
         host: Option<&str>,
-    ) -> Result<PasskeyInfo, AuthError> {
+    ) -> Result<(PasskeyInfo, Grant), AuthError> {
         let owner = self.owner_of(scope, collection, identity).await?;
         let (site, place) = self.site(owner.db, &owner.collection, host)?;
         let name = check_name(&new.name)?;
@@ -137,9 +137,14 @@ impl Auth {
             ("rpId", Stored::from(place.party)),
             ("userHandle", Stored::from(handle)),
         ];
-        let account = Arc::clone(&owner.account);
-        let written = owner.db.write(scope.meta.clone(), move |tx| store(tx, &account, id, passkey, values));
-        Ok(written.await?.value)
+        let (account, renewal) = (Arc::clone(&owner.account), owner.renewal(self));
+        let written = owner.db.write(scope.meta.clone(), move |tx| {
+            let added = store(tx, &account, id, passkey, values)?;
+            renewal.run(tx)?;
+            Ok::<_, AuthError>(added)
+        });
+        let added = written.await?.value;
+        Ok((added, self.go_on(owner).await?))
     }
 
     /// The passkeys of the account of `identity`.

@@ -14,6 +14,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::kernel::random::{self, Random};
+use crate::outbound::Outbound;
 use crate::secrets::seal::Sealer;
 use crate::services::settings::{self, Encryption};
 use crate::services::tenants::Registry;
@@ -46,6 +47,8 @@ pub struct CourierOptions {
     pub registry: Registry,
     /// Opens the passwords of tenants' mail servers.
     pub sealer: Sealer,
+    /// Says which addresses of tenants' mail servers may be reached.
+    pub outbound: Outbound,
     /// The present.
     pub clock: Arc<dyn Clock>,
     /// Names of files.
@@ -160,6 +163,9 @@ impl Desk {
             let password = set.smtp.open_password(&self.options.sealer, &db).ok_or_else(|| {
                 MailError::Later("smtp.password was sealed by another node or tenant; set it again".to_owned())
             })?;
+            // Whoever sets a tenant up says here where the node connects to; the node's own server is the operator's word.
+            let address = self.options.outbound.resolve(&set.smtp.host).await;
+            route.address = Some(address.map_err(|error| MailError::Later(error.to_string()))?);
             route.host.clone_from(&set.smtp.host);
             route.port = set.smtp.port;
             route.username.clone_from(&set.smtp.username);
@@ -403,6 +409,7 @@ impl Route {
             sender_name: String::new(),
             sender_address: sender_address.to_owned(),
             host: String::new(),
+            address: None,
             port: 587,
             username: String::new(),
             password: crate::secrets::Secret::default(),

@@ -18,6 +18,7 @@ use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Ex
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
@@ -31,6 +32,8 @@ pub struct Route {
     pub sender_address: String,
     /// Host name or address of the server.
     pub host: String,
+    /// The address to reach it at, where it was looked up already; the name still has to be that of its certificate.
+    pub address: Option<IpAddr>,
     /// Its port.
     pub port: u16,
     /// Login, empty for none.
@@ -90,8 +93,9 @@ impl Servers {
 
     fn transport(&self, route: &Route) -> Result<Transport, MailError> {
         let name = opaque::digest_hex(&format!(
-            "{}\n{}\n{}\n{}\n{}\n{:?}\n{}",
+            "{}\n{:?}\n{}\n{}\n{}\n{}\n{:?}\n{}",
             route.host,
+            route.address,
             route.port,
             route.username,
             route.password.expose(),
@@ -119,7 +123,8 @@ impl Servers {
             Encryption::StartTls => Tls::Required(self.tls(&route.host)?),
             Encryption::Implicit => Tls::Wrapper(self.tls(&route.host)?),
         };
-        let mut builder = Transport::builder_dangerous(&route.host)
+        let target = route.address.map_or_else(|| route.host.clone(), |address| address.to_string());
+        let mut builder = Transport::builder_dangerous(target)
             .port(route.port)
             .tls(tls)
             .timeout(Some(self.timeout))
@@ -187,6 +192,7 @@ mod tests {
             sender_name: "Ac\"me, <Inc>\r\nBcc: evil@x.test".to_owned(),
             sender_address: "noreply@acme.test".to_owned(),
             host: "localhost".to_owned(),
+            address: None,
             port: 25,
             username: String::new(),
             password: Secret::default(),

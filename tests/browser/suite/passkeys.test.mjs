@@ -97,7 +97,7 @@ test("a passkey is made, is kept by the browser, and logs in without a name", as
     assert.notEqual(listed.body.items[0].lastUsed, "");
   }
   // The browser knows from the list of excluded ones that it has a passkey of this account.
-  await assert.rejects(page.add(users, ada.token), /InvalidStateError/);
+  await assert.rejects(page.add(users, added.token), /InvalidStateError/);
   await page.close();
 });
 
