@@ -7,8 +7,9 @@
 //!
 //! One per worker and used by its thread alone: no lock, and no borrow is held across an await.
 
+use crate::http::addressing::request_host;
 use crate::http::connections::Connection;
-use crate::http::extract::{Budget, VisitPart, request_host};
+use crate::http::extract::{Budget, VisitPart};
 use crate::http::problem::Problem;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;

@@ -5,6 +5,7 @@
 
 pub mod problem;
 pub mod routes;
+mod addressing;
 mod body;
 mod connections;
 mod delivery;

@@ -4,7 +4,7 @@
 
 use super::auth::{AuthPart, sessions_shown};
 use crate::http::body::Json;
-use crate::http::extract::Visitor;
+use crate::http::extract::SuperVisitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::datetime;
@@ -25,11 +25,10 @@ pub(crate) struct SuspendRequest {
 
 /// `GET …/records/{id}/suspend`
 pub(crate) async fn get_suspension(
-    visitor: Visitor,
+    SuperVisitor(visitor): SuperVisitor,
     part: web::Data<AuthPart>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_superuser()?;
     let scope = visitor.auth_scope("default", Map::new());
     let found = part.auth.get_suspension(&scope, &path.0, &path.1, &visitor.identity).await?;
     Ok(respond::json(&shown(&found)))
@@ -37,12 +36,11 @@ pub(crate) async fn get_suspension(
 
 /// `POST …/records/{id}/suspend`: `{reason?, until?}`
 pub(crate) async fn suspend_account(
-    visitor: Visitor,
+    SuperVisitor(visitor): SuperVisitor,
     part: web::Data<AuthPart>,
     path: web::Path<(String, String)>,
     Json(body): Json<SuspendRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_superuser()?;
     let until_ms = match body.until.as_str() {
         "" => None,
         text => Some(datetime::parse_ms(text).ok_or_else(until_refused)?),
@@ -55,11 +53,10 @@ pub(crate) async fn suspend_account(
 
 /// `DELETE …/records/{id}/suspend`
 pub(crate) async fn resume_account(
-    visitor: Visitor,
+    SuperVisitor(visitor): SuperVisitor,
     part: web::Data<AuthPart>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_superuser()?;
     let scope = visitor.auth_scope("default", Map::new());
     part.auth.resume_account(&scope, &path.0, &path.1, &visitor.identity).await?;
     Ok(respond::no_content())
@@ -67,11 +64,10 @@ pub(crate) async fn resume_account(
 
 /// `GET …/records/{id}/sessions`
 pub(crate) async fn list_sessions_of(
-    visitor: Visitor,
+    SuperVisitor(visitor): SuperVisitor,
     part: web::Data<AuthPart>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_superuser()?;
     let scope = visitor.auth_scope("default", Map::new());
     let sessions = part.auth.list_sessions(&scope, &visitor.identity, Some((&path.0, &path.1))).await?;
     Ok(sessions_shown(&sessions))
@@ -79,11 +75,10 @@ pub(crate) async fn list_sessions_of(
 
 /// `DELETE …/records/{id}/sessions`: every token and session; one of them goes by `DELETE …/sessions/{session}`.
 pub(crate) async fn end_sessions_of(
-    visitor: Visitor,
+    SuperVisitor(visitor): SuperVisitor,
     part: web::Data<AuthPart>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_superuser()?;
     let scope = visitor.auth_scope("default", Map::new());
     part.auth.end_sessions_of(&scope, &path.0, &path.1, &visitor.identity).await?;
     Ok(respond::no_content())

@@ -4,7 +4,7 @@
 
 use super::auth::{AuthPart, granted};
 use crate::http::body::Json;
-use crate::http::extract::Visitor;
+use crate::http::extract::{SuperVisitor, Visitor};
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::secrets::Secret;
@@ -61,8 +61,7 @@ pub(crate) async fn get_totp(
     part: web::Data<AuthPart>,
     collection: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let status = part.auth.totp_status(&scope, &collection, &visitor.identity).await?;
     Ok(respond::json(&json!({
         "enabled": status.enabled, "pending": status.pending, "recoveryCodesLeft": status.recovery_codes,
@@ -76,8 +75,7 @@ pub(crate) async fn enrol_totp(
     collection: web::Path<String>,
     Json(body): Json<ProofRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let made = part.auth.enrol_totp(&scope, &collection, &visitor.identity, body.password).await?;
     Ok(respond::json(&json!({ "secret": made.secret.expose(), "uri": made.uri.expose() })))
 }
@@ -89,8 +87,7 @@ pub(crate) async fn confirm_totp(
     collection: web::Path<String>,
     Json(body): Json<ProofRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let changed = part.auth.confirm_totp(&scope, &collection, &visitor.identity, body.code).await?;
     Ok(factors_changed(&changed))
 }
@@ -102,8 +99,7 @@ pub(crate) async fn disable_totp(
     collection: web::Path<String>,
     Json(body): Json<ProofRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let auth = &part.auth;
     let changed = auth.disable_totp(&scope, &collection, &visitor.identity, body.password, body.code).await?;
     Ok(factors_changed(&changed))
@@ -116,8 +112,7 @@ pub(crate) async fn renew_recovery_codes(
     collection: web::Path<String>,
     Json(body): Json<ProofRequest>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_login()?;
-    let scope = visitor.auth_scope("default", Map::new());
+    let scope = visitor.own_scope()?;
     let auth = &part.auth;
     let changed = auth.renew_recovery_codes(&scope, &collection, &visitor.identity, body.password, body.code).await?;
     Ok(factors_changed(&changed))
@@ -125,11 +120,10 @@ pub(crate) async fn renew_recovery_codes(
 
 /// `DELETE …/second-factors/{id}`: for superusers, of somebody who lost them all.
 pub(crate) async fn reset_factors(
-    visitor: Visitor,
+    SuperVisitor(visitor): SuperVisitor,
     part: web::Data<AuthPart>,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
-    visitor.require_superuser()?;
     let scope = visitor.auth_scope("default", Map::new());
     part.auth.reset_factors(&scope, &path.0, &path.1, &visitor.identity).await?;
     Ok(respond::no_content())

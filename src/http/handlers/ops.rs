@@ -4,7 +4,8 @@
 //! hears whether it answers; metrics, which name tenants, are for the machine itself, for superusers, or for whoever has the
 //! token of the configuration. Does not do: deciding health; each part says that itself.
 
-use crate::http::extract::{AtNode, NodeVisitor, VisitPart, find_named_tenant, is_local};
+use crate::http::addressing::{find_named_tenant, is_local};
+use crate::http::extract::{AtNode, NodeVisitor, VisitPart};
 use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::clock::Clock;

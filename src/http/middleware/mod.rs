@@ -19,9 +19,10 @@ pub(crate) use prefix::TenantPrefix;
 pub(crate) use rate_limit::{Counted, RequestLimits, RequestQuotas};
 pub(crate) use request_id::{RequestId, RequestIds};
 
+use crate::http::addressing::{client_ip, find_tenant};
 use crate::http::connections::Connection;
 use crate::http::delivery;
-use crate::http::extract::{VisitPart, client_ip, find_tenant};
+use crate::http::extract::VisitPart;
 use crate::http::front::{Front, Read, Visit, split_prefix};
 use crate::http::problem::{PROBLEM_JSON, Problem};
 use crate::kernel::error::Code;

@@ -18,7 +18,7 @@ use crate::schema::{Collection, Schema};
 use crate::secrets::opaque;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::SUSPENSIONS;
-use crate::store::{Reader, StoreError, TenantDb};
+use crate::store::{Reader, StoreError, TenantDb, WriteTx};
 use std::sync::Arc;
 
 /// What is said about a suspension.
@@ -41,6 +41,13 @@ pub struct SuspensionInfo {
     pub created: String,
 }
 
+/// An account that a superuser is about to do something about.
+struct Administered<'scope> {
+    db: &'scope TenantDb,
+    accounts: Arc<Collection>,
+    id: String,
+}
+
 impl Auth {
     /// Suspends account `id` from now on; one that is suspended already gets the new reason and end.
     pub async fn suspend_account(
@@ -51,21 +58,16 @@ impl Auth {
         wish: Suspend,
         identity: &Identity,
     ) -> Result<SuspensionInfo, AuthError> {
-        require_superuser(identity)?;
-        let db = self.db(scope, collection);
-        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
-        if identity.account().is_some_and(|own| own.collection.id == accounts.id && own.record.id.as_str() == id) {
+        let of = self.administered(scope, collection, id, identity)?;
+        if identity.account().is_some_and(|own| own.collection.id == of.accounts.id && own.record.id.as_str() == id) {
             let message = "Nobody suspends the account they act with; have another superuser do it.";
             return Err(AuthError::field("id", "validation_own_account", message));
         }
         check_wish(&wish, self.0.clock.now_ms())?;
-        let (wanted, id, key) =
-            (Arc::clone(&accounts), id.to_owned(), opaque::generate_token_key(self.0.random.as_ref()));
-        let done = db.write(scope.meta.clone(), move |tx| {
-            let account = account::read(tx, &wanted, &id)?.ok_or(AuthError::NotFound("account"))?;
+        let key = opaque::generate_token_key(self.0.random.as_ref());
+        self.administer(scope, of, "suspend", move |tx, account| {
             let suspensions = suspensions(tx.schema())?;
-            let row_id = row_id(&account);
-            for row in of_account(tx, &suspensions, &account)? {
+            for row in of_account(tx, &suspensions, account)? {
                 tx.delete(&suspensions, &row.id)?;
             }
             let values = [
@@ -74,14 +76,12 @@ impl Auth {
                 ("reason", Stored::from(wish.reason)),
                 ("until", Stored::from(wish.until_ms.map(datetime::format_ms).unwrap_or_default())),
             ];
-            let image = rows::image(&suspensions, row_id, &values, tx.now_ms());
+            let image = rows::image(&suspensions, row_id(account), &values, tx.now_ms());
             tx.insert(&suspensions, &image)?;
-            sessions::lock_out(tx, &account, key)?;
-            Ok::<_, AuthError>((info(&suspensions, &image), account))
-        });
-        let (info, account) = done.await?.value;
-        self.note_about(db, scope, "suspend", &account);
-        Ok(info)
+            sessions::lock_out(tx, account, key)?;
+            Ok(info(&suspensions, &image))
+        })
+        .await
     }
 
     /// Lets a suspended account in again.
@@ -92,25 +92,16 @@ impl Auth {
         id: &str,
         identity: &Identity,
     ) -> Result<(), AuthError> {
-        require_superuser(identity)?;
-        let db = self.db(scope, collection);
-        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
-        let id = id.to_owned();
-        let done = db.write(scope.meta.clone(), move |tx| {
-            let account = account::read(tx, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
+        let of = self.administered(scope, collection, id, identity)?;
+        self.administer(scope, of, "resume", |tx, account| {
             let suspensions = suspensions(tx.schema())?;
-            let found = of_account(tx, &suspensions, &account)?;
+            let found = of_account(tx, &suspensions, account)?;
             if found.is_empty() {
                 return Err(AuthError::NotFound("suspension"));
             }
-            for row in found {
-                tx.delete(&suspensions, &row.id)?;
-            }
-            Ok::<_, AuthError>(account)
-        });
-        let account = done.await?.value;
-        self.note_about(db, scope, "resume", &account);
-        Ok(())
+            found.iter().try_for_each(|row| Ok(tx.delete(&suspensions, &row.id)?))
+        })
+        .await
     }
 
     /// The suspension of account `id`, for a while also one whose time is over.
@@ -121,10 +112,7 @@ impl Auth {
         id: &str,
         identity: &Identity,
     ) -> Result<SuspensionInfo, AuthError> {
-        require_superuser(identity)?;
-        let db = self.db(scope, collection);
-        let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
-        let id = id.to_owned();
+        let Administered { db, accounts, id } = self.administered(scope, collection, id, identity)?;
         db.read(move |reader| {
             let account = account::read(reader, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
             let suspensions = suspensions(reader.schema())?;
@@ -142,18 +130,43 @@ impl Auth {
         id: &str,
         identity: &Identity,
     ) -> Result<(), AuthError> {
-        require_superuser(identity)?;
+        let of = self.administered(scope, collection, id, identity)?;
+        let key = opaque::generate_token_key(self.0.random.as_ref());
+        self.administer(scope, of, "endSessions", move |tx, account| sessions::lock_out(tx, account, key)).await
+    }
+
+    /// Somebody else's account, for a superuser.
+    fn administered<'scope>(
+        &'scope self,
+        scope: &'scope AuthScope,
+        collection: &str,
+        id: &str,
+        identity: &Identity,
+    ) -> Result<Administered<'scope>, AuthError> {
+        if !identity.is_superuser() {
+            return Err(AuthError::SuperuserRequired);
+        }
         let db = self.db(scope, collection);
         let accounts = AuthCollection::find(&db.schema(), collection)?.collection;
-        let (id, key) = (id.to_owned(), opaque::generate_token_key(self.0.random.as_ref()));
+        Ok(Administered { db, accounts, id: id.to_owned() })
+    }
+
+    /// Does `work` on the account in one transaction and notes it as `event`.
+    async fn administer<T: Send + 'static>(
+        &self,
+        scope: &AuthScope,
+        of: Administered<'_>,
+        event: &'static str,
+        work: impl FnOnce(&mut WriteTx<'_>, &Arc<AuthRecord>) -> Result<T, AuthError> + Send + 'static,
+    ) -> Result<T, AuthError> {
+        let Administered { db, accounts, id } = of;
         let done = db.write(scope.meta.clone(), move |tx| {
             let account = account::read(tx, &accounts, &id)?.ok_or(AuthError::NotFound("account"))?;
-            sessions::lock_out(tx, &account, key)?;
-            Ok::<_, AuthError>(account)
+            Ok::<_, AuthError>((work(tx, &account)?, account))
         });
-        let account = done.await?.value;
-        self.note_about(db, scope, "endSessions", &account);
-        Ok(())
+        let (done, account) = done.await?.value;
+        self.note_about(db, scope, event, &account);
+        Ok(done)
     }
 
     fn note_about(&self, db: &TenantDb, scope: &AuthScope, event: &'static str, account: &AuthRecord) {
@@ -195,10 +208,6 @@ fn row_id(account: &AuthRecord) -> RecordId {
     let digest = opaque::digest_hex(&format!("suspension/{}/{}", account.collection.id, account.record.id));
     let id = digest.get(..15).and_then(|id| RecordId::parse(id).ok());
     id.expect("invariant: fifteen hexadecimal digits are a record id")
-}
-
-fn require_superuser(identity: &Identity) -> Result<(), AuthError> {
-    if identity.is_superuser() { Ok(()) } else { Err(AuthError::SuperuserRequired) }
 }
 
 fn check_wish(wish: &Suspend, now_ms: i64) -> Result<(), AuthError> {
