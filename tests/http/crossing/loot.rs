@@ -148,6 +148,13 @@ pub(super) async fn loot(server: &TestServer, clock: &ManualClock, slug: &str, m
     let login = json!({ "identity": email, "password": password });
     let grant = anon.post(&format!("{USERS}/auth-with-password?session=1"), login).await.ok();
     let user = anon.clone().with_authorization(text(&grant["token"]));
+    let mut device = Authenticator::new(ORIGIN);
+    let proof = json!({ "password": password });
+    let begun = user.post(&format!("{USERS}/passkeys/begin"), proof.clone()).await.ok();
+    let body = json!({ "challengeId": begun["challengeId"], "credential": device.create(&begun), "name": mark });
+    let made = user.post(&format!("{USERS}/passkeys"), body).await.created();
+    // The token before has ended with that.
+    let user = anon.clone().with_authorization(text(&made["token"]));
     let path = "/api/collections/notes/records";
     let mut note = String::new();
     for n in 0..3 {
@@ -181,11 +188,6 @@ pub(super) async fn loot(server: &TestServer, clock: &ManualClock, slug: &str, m
     admin.post(&format!("/api/cache/{counter}"), json!({ "increment": 7 })).await.ok();
     let lease = admin.post(&format!("/api/locks/{lock}"), json!({ "leaseMs": 600_000 })).await.ok();
 
-    let mut device = Authenticator::new(ORIGIN);
-    let proof = json!({ "password": password });
-    let begun = user.post(&format!("{USERS}/passkeys/begin"), proof.clone()).await.ok();
-    let body = json!({ "challengeId": begun["challengeId"], "credential": device.create(&begun), "name": mark });
-    let made = user.post(&format!("{USERS}/passkeys"), body).await.created();
     let adding = user.post(&format!("{USERS}/passkeys/begin"), proof).await.ok();
     let added = Authenticator::new(ORIGIN).create(&adding);
     let begun = anon.post(&format!("{USERS}/auth-with-passkey/begin"), json!({})).await.ok();
@@ -221,7 +223,7 @@ pub(super) async fn loot(server: &TestServer, clock: &ManualClock, slug: &str, m
         id,
         mark: mark.to_owned(),
         admin,
-        token: text(&grant["token"]),
+        token: text(&made["token"]),
         refresh: text(&grant["refreshToken"]),
         session: text(&grant["sessionId"]),
         anon: anon.clone(),
