@@ -298,7 +298,7 @@ pub const OUTBOUND_CONCURRENCY_MAX: usize = 64;
 /// Registrations of one tenant that wait for their address to be confirmed.
 pub const REGISTRATIONS_MAX: usize = 10_000;
 /// Bytes of one such registration.
-pub const REGISTRATION_BYTES_MAX: usize = 64 * 1024;
+pub const REGISTRATION_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of one outbound answer.
 pub const OUTBOUND_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Milliseconds one outbound connection may take to come about.
