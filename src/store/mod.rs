@@ -23,6 +23,7 @@ mod readers;
 mod read_queue;
 mod ops;
 mod writetx;
+mod checkpoint;
 mod writer;
 mod stats;
 mod tenant;

@@ -331,8 +331,8 @@ pub(super) struct ReadConnection {
 }
 
 struct Snapshot {
-    /// What `TenantInner::commits` said before the snapshot began.
-    commits: u64,
+    /// What `TenantInner::present` said before the snapshot began.
+    present: u64,
     lsn: i64,
     schema: Arc<Schema>,
 }
@@ -427,11 +427,11 @@ impl ReadPool {
         (state.connections, state.connections - state.idle_connections)
     }
 
-    /// Ends the snapshots of idle connections that are not the present, which `commits` counts.
-    pub(super) fn release_stale(&self, commits: u64) {
+    /// Ends the snapshots of idle connections that are outdated, as `present` says.
+    pub(super) fn release_stale(&self, present: u64) {
         let idle: Vec<_> = std::iter::from_fn(|| self.0.try_get()).take(64).collect();
         for mut connection in idle {
-            if connection.snapshot.as_ref().is_some_and(|snapshot| snapshot.commits != commits) {
+            if connection.snapshot.as_ref().is_some_and(|snapshot| snapshot.present != present) {
                 connection.end();
             }
         }
@@ -470,7 +470,7 @@ impl ReadConnection {
     /// Begins a snapshot unless the open one is still the present.
     fn renew(&mut self, tenant: &TenantInner) -> Result<(), StoreError> {
         if let Some(snapshot) = &self.snapshot
-            && snapshot.commits == tenant.commits()
+            && snapshot.present == tenant.present()
         {
             return Ok(());
         }
@@ -551,14 +551,14 @@ impl DerefMut for Prepared<'_> {
 const PIN: &str = "SELECT (SELECT value FROM _tn_meta WHERE key = 'schema'), (SELECT max(lsn) FROM _tn_tx)";
 
 fn begin(connection: &Connection, tenant: &TenantInner) -> Result<Snapshot, StoreError> {
-    let commits = tenant.commits();
+    let present = tenant.present();
     connection.prepare_cached("BEGIN")?.execute([])?;
     // BEGIN takes no lock; this first read pins the snapshot and says what it is.
     let (version, lsn): (i64, Option<i64>) =
         connection.prepare_cached(PIN)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let present = tenant.schema();
-    let schema = if present.version() == version { present } else { Arc::new(load_schema(connection)?) };
-    Ok(Snapshot { commits, lsn: lsn.unwrap_or(0), schema })
+    let known = tenant.schema();
+    let schema = if known.version() == version { known } else { Arc::new(load_schema(connection)?) };
+    Ok(Snapshot { present, lsn: lsn.unwrap_or(0), schema })
 }
 
 /// Reads the collections from the file.

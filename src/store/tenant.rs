@@ -6,6 +6,7 @@
 
 use super::changelog::{LogHead, LoggedTx};
 use super::check;
+use super::checkpoint;
 use super::files::FileRemover;
 use super::migrate;
 use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
@@ -37,8 +38,8 @@ pub(super) struct TenantInner {
     path: PathBuf,
     schema: ArcSwap<Schema>,
     position: AtomicI64,
-    /// Counts COMMITs, so that a reader knows whether its open snapshot is still the present.
-    commits: AtomicU64,
+    /// By which a reader knows whether its open snapshot is still the present.
+    present: AtomicU64,
     readers: ReadPool,
     reads: ReadQueue,
     queue: Mutex<WriteQueue>,
@@ -92,7 +93,7 @@ impl TenantInner {
             path,
             schema: ArcSwap::from_pointee(schema),
             position: AtomicI64::new(log.lsn),
-            commits: AtomicU64::new(0),
+            present: AtomicU64::new(0),
             queue: Mutex::default(),
             write: Mutex::new(Some(WriteState { connection, budget, log, turns: 0, shrunk: false })),
             last_used_ms: AtomicI64::new(options.clock.now_ms()),
@@ -132,12 +133,17 @@ impl TenantInner {
     pub(super) fn publish(&self, schema: Arc<Schema>, position: i64) {
         self.schema.store(schema);
         self.position.store(position, Ordering::Release);
-        self.commits.fetch_add(1, Ordering::AcqRel);
+        self.outdate_snapshots();
     }
 
-    /// How many COMMITs were published through this handle.
-    pub(super) fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Acquire)
+    /// No read that begins from now on uses a snapshot that is open already.
+    pub(super) fn outdate_snapshots(&self) {
+        self.present.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counts how often snapshots were outdated: by every COMMIT published through this handle, and by a log to begin anew.
+    pub(super) fn present(&self) -> u64 {
+        self.present.load(Ordering::Acquire)
     }
 
     pub(super) fn options(&self) -> &StoreOptions {
@@ -184,7 +190,7 @@ impl TenantInner {
         let Self { readers, write, shared, _place, .. } = self;
         drop(readers);
         if let Some(state) = write.into_inner() {
-            writer::settle_file(&state);
+            checkpoint::settle_file(&state.connection, state.turns > 0);
         }
         Counters::add(&shared.counters.closes, 1);
     }

@@ -1,14 +1,18 @@
 //! Writing: one bounded queue per tenant, a few shared threads, group commit.
 //!
-//! Keeps true: one thread at a time writes to a tenant; requests of a tenant run in the order they were queued, each in a
-//! savepoint of its own; nobody is acknowledged before COMMIT returned and the observers ran; after a failed COMMIT the
+//! Keeps true: one thread at a time writes to a tenant; requests of a tenant run in the order they were queued, each to be
+//! undone alone; nobody is acknowledged before COMMIT returned and the observers ran; after a failed COMMIT the
 //! writer's memory (schema, log head, clock) is what it was before the group. A tenant with an empty queue holds no
 //! thread. Does not do: what a request may change (`writetx`).
+//!
+//! Undoing: while nothing else is written, ROLLBACK undoes a request; behind others it needs a savepoint, for which SQLite
+//! keeps a copy of every page that is changed again.
 //!
 //! Fairness: a tenant gets one group per turn and then goes to the back of the run queue.
 
 use super::StoreError;
 use super::changelog::{LogHead, TxHeader};
+use super::checkpoint;
 use super::connection::Budget;
 use super::faults::FaultPoint;
 use super::files::{Released, released};
@@ -28,13 +32,8 @@ use rusqlite::{Connection, params};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
-
-/// Write-ahead log frames (pages) after which a checkpoint is tried.
-const CHECKPOINT_FRAMES: i32 = 1_000;
-/// Frames after which the log file is worth truncating: 64 MiB.
-const TRUNCATE_FRAMES: i32 = 16_384;
 
 /// One queued request.
 pub(super) trait Job: Send {
@@ -285,7 +284,10 @@ fn turn(tenant: &TenantDb) {
         let mut queue = inner.queue().lock();
         jobs.into_iter().rev().for_each(|job| queue.jobs.push_front(job));
     }
-    maintain(inner, state);
+    state.turns = state.turns.wrapping_add(1);
+    if state.turns.is_multiple_of(16) || inner.queue().lock().len() == 0 {
+        checkpoint::maintain(inner, &state.connection, std::mem::take(&mut state.shrunk));
+    }
 }
 
 /// After a defect: roll back and read the head from the file again.
@@ -386,7 +388,10 @@ impl<'a> Group<'a> {
 
     /// `Ok(Some)`: kept, with what it logged if anything. `Ok(None)`: rolled back alone.
     fn attempt(&mut self, job: &mut dyn Job) -> Result<Option<Option<Logged>>, StoreError> {
-        execute(&self.state.connection, "SAVEPOINT request")?;
+        let behind = self.wrote();
+        if behind {
+            execute(&self.state.connection, "SAVEPOINT request")?;
+        }
         let options = self.inner.options();
         let now_ms = options.clock.now_ms();
         let hlc = self.state.log.hlc.tick(now_ms);
@@ -415,7 +420,7 @@ impl<'a> Group<'a> {
             self.inner.note_panic();
         }
         if verdict != Verdict::Keep || outcome.dry_run {
-            self.undo(ops.schema_changed)?;
+            self.undo(behind, ops.schema_changed)?;
             return Ok(None);
         }
         let schema_changed = ops.schema_changed;
@@ -435,7 +440,9 @@ impl<'a> Group<'a> {
             self.state.log.append(&self.state.connection, &header, ops)?;
             logged = Some(Logged { seq: self.state.log.seq, lsn: self.state.log.lsn });
         }
-        execute(&self.state.connection, "RELEASE request")?;
+        if behind {
+            execute(&self.state.connection, "RELEASE request")?;
+        }
         self.touches.extend(touches);
         self.released.extend(released);
         self.stored |= outcome.stored;
@@ -447,9 +454,15 @@ impl<'a> Group<'a> {
         Ok(Some(logged))
     }
 
-    fn undo(&self, schema_changed: bool) -> Result<(), StoreError> {
-        execute(&self.state.connection, "ROLLBACK TO request")?;
-        execute(&self.state.connection, "RELEASE request")?;
+    /// Undoes the request that ran last, which was `behind` others or not.
+    fn undo(&self, behind: bool, schema_changed: bool) -> Result<(), StoreError> {
+        if behind {
+            execute(&self.state.connection, "ROLLBACK TO request")?;
+            execute(&self.state.connection, "RELEASE request")?;
+        } else {
+            execute(&self.state.connection, "ROLLBACK")?;
+            execute(&self.state.connection, "BEGIN IMMEDIATE")?;
+        }
         if schema_changed {
             self.state.connection.flush_prepared_statement_cache();
         }
@@ -460,8 +473,13 @@ impl<'a> Group<'a> {
         self.state.log.lsn != self.saved.lsn
     }
 
+    /// Whether the transaction holds anything of the requests so far.
+    fn wrote(&self) -> bool {
+        self.logged() || self.stored
+    }
+
     fn commit(&mut self) -> Result<(), StoreError> {
-        if !self.logged() && !self.stored {
+        if !self.wrote() {
             return rollback(&self.state.connection);
         }
         if self.logged() {
@@ -484,7 +502,7 @@ impl<'a> Group<'a> {
 
     fn acknowledge(mut self) {
         let logged = self.logged();
-        let committed = logged || self.stored;
+        let committed = self.wrote();
         if committed {
             self.inner.publish(Arc::clone(&self.schema), self.state.log.lsn);
         }
@@ -505,7 +523,7 @@ impl<'a> Group<'a> {
             job.settle(Ok(Receipt { lsn: position, token: None }));
         }
         if committed {
-            self.inner.readers().release_stale(self.inner.commits());
+            self.inner.readers().release_stale(self.inner.present());
         }
     }
 
@@ -574,39 +592,4 @@ fn bump(connection: &Connection, touches: &[Touch], schema_lsn: Option<i64>) -> 
         connection.execute("DELETE FROM _tn_gen WHERE coll NOT IN (SELECT id FROM _tn_collection)", [])?;
     }
     Ok(())
-}
-
-/// Between groups: checkpoint when the write-ahead log has grown. PASSIVE never waits for readers; TRUNCATE is rare.
-fn maintain(inner: &TenantInner, state: &mut WriteState) {
-    state.turns = state.turns.wrapping_add(1);
-    if !state.turns.is_multiple_of(16) && inner.queue().lock().len() > 0 {
-        return;
-    }
-    let Ok(frames) = checkpoint(&state.connection, "PRAGMA wal_checkpoint(NOOP)") else { return };
-    Counters::raise(&inner.counters().wal_frames_max, u64::try_from(frames.0).unwrap_or(0));
-    let shrunk = std::mem::take(&mut state.shrunk);
-    if !shrunk && (frames.0 < CHECKPOINT_FRAMES || frames.0 == frames.1) {
-        return;
-    }
-    inner.readers().release_stale(inner.commits());
-    Counters::add(&inner.counters().checkpoints, 1);
-    let _ = checkpoint(&state.connection, "PRAGMA wal_checkpoint(PASSIVE)");
-    if shrunk || frames.0 > TRUNCATE_FRAMES {
-        let _ = state.connection.busy_timeout(Duration::from_millis(20));
-        let _ = checkpoint(&state.connection, "PRAGMA wal_checkpoint(TRUNCATE)");
-        let _ = state.connection.busy_timeout(Duration::from_secs(5));
-    }
-}
-
-/// Frames in the log and frames already in the database.
-fn checkpoint(connection: &Connection, sql: &str) -> Result<(i32, i32), StoreError> {
-    Ok(connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?)
-}
-
-/// Before a handle closes: statistics for the planner, and the log folded into the file.
-pub(super) fn settle_file(state: &WriteState) {
-    if state.turns > 0 {
-        let _ = state.connection.execute_batch("PRAGMA analysis_limit=400; PRAGMA optimize;");
-    }
-    let _ = checkpoint(&state.connection, "PRAGMA wal_checkpoint(TRUNCATE)");
 }

@@ -7,6 +7,7 @@ use crate::query::functions::SqlFunction;
 use crate::store::{SlowQuery, SlowQuerySink, StoreError, WriteTx, assert_sqlite};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const ENDLESS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
@@ -247,6 +248,35 @@ async fn the_log_file_does_not_grow_with_idle_readers() {
     let wal = tenant.stats().wal_bytes;
     assert!(wal < 16 * 1024 * 1024, "the write-ahead log has {wal} bytes");
     assert!(fixture.tenants.stats().checkpoints > 0);
+}
+
+/// A snapshot that was begun right after a commit stood in the log until the next one, which then could not begin it anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_log_begins_anew_while_readers_never_rest() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (tenant, notes, over) = (tenant.clone(), Arc::clone(&notes), Arc::clone(&over));
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    count(&tenant, &notes).await;
+                }
+            })
+        })
+        .collect();
+    let text = "x".repeat(100_000);
+    for index in 0..400 {
+        insert(&tenant, &notes, &format!("n{index}"), &format!("{index}{text}")).await.unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let stats = fixture.tenants.stats();
+    // That writes more than 24,000 frames; without beginning anew all of them are in the log.
+    assert!(stats.wal_frames_max < 16_000, "the write-ahead log had {} frames", stats.wal_frames_max);
 }
 
 #[tokio::test(flavor = "multi_thread")]
