@@ -5,7 +5,8 @@
 
 use crate::access::{Action, CollectionRules, Rule};
 use crate::kernel::ident::CollectionName;
-use crate::query::ast::{Comparison, Expr, Operator, Resolved};
+use crate::query::ast::{Comparison, Expr, Operator, Resolved, Term, TermKind};
+use crate::query::parse_rule;
 use crate::query::request::CallerClass;
 use crate::query::resolve::Lens;
 use crate::query::resolved::{Operand, ROOT, Slot, Visibility};
@@ -117,6 +118,14 @@ fn lint_rule(
     } else if action.is_write() && compiled.first() == Some(&Rule::Known(true)) {
         add(Severity::Warning, "It holds for strangers. Add @request.auth.id != ''.".to_owned());
     }
+    if action == Action::Create && asks_what_changed(text) {
+        add(
+            Severity::Warning,
+            "It asks for :changed, and nothing of a new record has changed, so that is always false here. Ask for :isset, \
+             or compare @request.body with what is allowed."
+                .to_owned(),
+        );
+    }
     // Strangers are the first class.
     if action != Action::Create && compiled.first().is_some_and(|rule| is_open_to_empty_owner(rule, text)) {
         add(
@@ -126,6 +135,22 @@ fn lint_rule(
                 .to_owned(),
         );
     }
+}
+
+/// Whether some name in a rule has the modifier `:changed`.
+fn asks_what_changed(text: &str) -> bool {
+    fn in_term(term: &Term) -> bool {
+        match &term.kind {
+            TermKind::Name(name) => name.ends_with(":changed"),
+            TermKind::Call { arguments, .. } => arguments.iter().any(in_term),
+            TermKind::Text(_) | TermKind::Number(_) => false,
+        }
+    }
+    let mut found = false;
+    if let Ok(Some(rule)) = parse_rule(text) {
+        rule.for_each_comparison(&mut |comparison| found |= in_term(&comparison.left) || in_term(&comparison.right));
+    }
+    found
 }
 
 /// Whether what is left of a rule for strangers compares a field with `@request.auth…`, which is empty for them and

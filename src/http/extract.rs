@@ -401,6 +401,7 @@ fn context_of(request: &HttpRequest, context: &str, body: Map<String, Value>, no
         query: parameters(request).into_iter().collect(),
         headers: rule_headers(request.headers()),
         body,
+        fresh: false,
         auth: None,
         now_ms,
     }

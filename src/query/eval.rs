@@ -5,9 +5,10 @@
 
 use crate::kernel::value::{Cell, Stored};
 use crate::query::ast::{Comparison, Expr, Operator, Resolved};
+use crate::query::path::plain;
 use crate::query::request::RequestContext;
 use crate::query::resolved::{
-    Column, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Slot, Visibility, casts,
+    Column, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Slot, Type, Visibility, casts,
 };
 use crate::query::value::{self, Shape};
 use crate::schema::Collection;
@@ -293,8 +294,8 @@ impl<'e> Run<'e> {
                 (function.0.call)(&cells)
             }
             Operand::Changed { is_set, sent, column } => {
-                let stored = self.column(column);
-                let (cast, _) = casts(crate::query::resolved::Type::Free, false, column.slot.value_type());
+                let stored = self.operand(&plain(column.clone()));
+                let (cast, _) = casts(Type::Free, false, column.slot.value_type());
                 let sent = Shape::cast(cast).apply(self.request.look_up(sent));
                 let is_set = self.request.look_up(is_set) == Stored::bool(true);
                 Stored::bool(is_set && value::compare(&sent, Operator::NotEqual, &stored))

@@ -7,6 +7,7 @@ use crate::kernel::value::Stored;
 use crate::query::ast::{Comparison, Operator, Resolved};
 use crate::query::error::Span;
 use crate::query::moment::Macro;
+use crate::query::path::plain;
 use crate::query::request::{Bind, RequestPath};
 use crate::query::resolve::is_never_empty;
 use crate::query::resolved::{Column, Operand, Slot, Type};
@@ -114,7 +115,7 @@ impl Renderer {
             left: Operand::Request(sent.clone()),
             operator: Operator::NotEqual,
             any: true,
-            right: Operand::Column(column.clone()),
+            right: plain(column.clone()),
             span: Span::default(),
         };
         let differs = self.comparison(view, &differs).into_fragment();

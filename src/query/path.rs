@@ -295,7 +295,7 @@ impl Resolver<'_> {
             Some(field) if names.len() == 1 => {
                 self.check_nameable(&root, field, span)?;
                 let sent = RequestPath::value(Place::Body(path));
-                let is_set = RequestPath { aspect: Aspect::IsSet, ..sent.clone() };
+                let is_set = RequestPath { aspect: Aspect::Replaces, ..sent.clone() };
                 Ok(Operand::Changed { is_set, sent, column: self.column(ROOT, &root, field) })
             }
             _ => Err(self.unknown_field(&root, last, span)),
@@ -457,7 +457,7 @@ fn can_be_list(field: &Field) -> bool {
 }
 
 /// The whole value of a column.
-fn plain(column: Column) -> Operand {
+pub(crate) fn plain(column: Column) -> Operand {
     match column.slot {
         Slot::Field(_, Storage::Json) => Operand::Json(column, Vec::new()),
         _ => Operand::Column(column),

@@ -36,6 +36,8 @@ pub struct RequestContext {
     pub headers: BTreeMap<String, String>,
     /// The submitted body.
     pub body: serde_json::Map<String, Json>,
+    /// The record that rules are asked about is made by this very request: nothing in the body changes it.
+    pub fresh: bool,
     /// The logged-in record, superusers included; `None` is a stranger.
     pub auth: Option<Arc<AuthRecord>>,
     /// The present, milliseconds since the Unix epoch.
@@ -58,7 +60,7 @@ pub enum CallerClass {
 pub struct RequestPath {
     /// Where it is found.
     pub place: Place,
-    /// Set for `:isset` and `:length`.
+    /// Set for `:isset`, `:changed` and `:length`.
     pub aspect: Aspect,
 }
 
@@ -93,6 +95,8 @@ pub enum Aspect {
     Value,
     /// Whether it was sent at all.
     IsSet,
+    /// Whether it was sent for a record that was there before.
+    Replaces,
     /// How many elements it has.
     Length,
 }
@@ -144,6 +148,7 @@ impl RequestContext {
         match path.aspect {
             Aspect::Value => self.value_at(&path.place),
             Aspect::IsSet => Stored::bool(self.is_set(&path.place)),
+            Aspect::Replaces => Stored::bool(!self.fresh && self.is_set(&path.place)),
             Aspect::Length => value::list_len(&self.value_at(&path.place)),
         }
     }

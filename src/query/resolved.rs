@@ -150,9 +150,9 @@ pub enum Operand {
     Lower(Box<Operand>),
     /// A function of operands.
     Call(Function, Vec<Operand>),
-    /// `:changed`: 1 where the body sets the column to something else.
+    /// `:changed`: 1 where the body sets the column of a record that was there before to something else.
     Changed {
-        /// Whether the body has it.
+        /// Whether the body has it, for a record that was there before.
         is_set: RequestPath,
         /// What the body says.
         sent: RequestPath,

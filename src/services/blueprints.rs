@@ -486,7 +486,8 @@ fn decide(schema: &Schema, test: &RuleTest, now_ms: i64) -> Result<Explanation, 
         RuleAction::Manage => (Action::Manage, "PATCH", seen(&test.body, Some(&record))),
         RuleAction::Delete => (Action::Delete, "DELETE", Map::new()),
     };
-    let request = RequestContext { method: method.into(), body, auth, now_ms, ..RequestContext::default() };
+    let fresh = action == Action::Create;
+    let request = RequestContext { method: method.into(), body, fresh, auth, now_ms, ..RequestContext::default() };
     if test.field.is_empty() {
         return Ok(explain(schema, collection, action, &principal, &request, &record, &given));
     }

@@ -124,6 +124,7 @@ fn seen_by_rules(
         query: request.query.clone(),
         headers: request.headers.clone(),
         body: body::interpret(collection, &request.body, before, body::is_settable),
+        fresh: request.action == Action::Create,
         auth: principal.auth().cloned(),
         now_ms: scope.request.now_ms,
     }

@@ -152,8 +152,7 @@ impl Prepared {
         let steady = keeping.steady && !self.task.walks() && self.task.access() == Access::Checked;
         let mut own = Arc::into_inner(self).filter(|_| steady)?;
         let (headers, body) = (BTreeMap::new(), serde_json::Map::new());
-        let RequestContext { context, method, query, auth, now_ms, .. } = (*own.request).clone();
-        own.request = Arc::new(RequestContext { context, method, query, headers, body, auth, now_ms });
+        own.request = Arc::new(RequestContext { headers, body, ..(*own.request).clone() });
         own.remembered = true;
         Some(Arc::new(own))
     }

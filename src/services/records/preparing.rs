@@ -68,7 +68,8 @@ fn seen_by_rules(
     current: Option<&RecordImage>,
 ) -> RequestContext {
     let body = body::interpret(collection, &request.body, current, body::is_settable);
-    RequestContext { method: method_seen(scope, request.verb, current), body, ..(*scope.request).clone() }
+    let (method, fresh) = (method_seen(scope, request.verb, current), current.is_none());
+    RequestContext { method, body, fresh, ..(*scope.request).clone() }
 }
 
 /// The method as rules see it: an upsert is what it does.

@@ -288,8 +288,8 @@ impl Job<'_> {
             return;
         }
         let method = method_seen(self.scope, self.request.verb, current);
-        let body = build.seen_by_rules(current);
-        self.context.get_or_init(|| RequestContext { method, body, ..(*self.scope.request).clone() });
+        let (body, fresh) = (build.seen_by_rules(current), current.is_none());
+        self.context.get_or_init(|| RequestContext { method, body, fresh, ..(*self.scope.request).clone() });
     }
 
     fn create(&self, tx: &mut WriteTx<'_>) -> Result<Done, RecordError> {

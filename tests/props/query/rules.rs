@@ -133,6 +133,7 @@ fn the_linter_finds_rules_that_are_open_by_mistake() {
         ("updateRule", "title = @request.auth.name", Severity::Warning),
         ("updateRule", "@collection.users.name ?= @request.auth.name", Severity::Warning),
         ("updateRule", "1 = 2", Severity::Warning),
+        ("createRule", "@request.auth.id != '' && @request.body.title:changed = false", Severity::Warning),
     ] {
         let mut rules = json!({"listRule": "@request.auth.id != ''", "viewRule": "@request.auth.id != ''"});
         rules[name] = json!(rule);
@@ -144,7 +145,8 @@ fn the_linter_finds_rules_that_are_open_by_mistake() {
         "(title = 'x' || author = @request.auth.id) && @request.auth.verified = true",
         "id = @request.auth.id",
     ] {
-        let rules = json!({"listRule": rule, "viewRule": rule, "updateRule": rule});
+        let updates = format!("({rule}) && @request.body.title:changed = false");
+        let rules = json!({"listRule": rule, "viewRule": rule, "updateRule": updates});
         assert_eq!(linted(rules), [], "{rule}");
     }
     let open_list = json!({"listRule": "", "viewRule": "@request.auth.id != ''"});

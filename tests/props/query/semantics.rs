@@ -259,6 +259,36 @@ fn the_body_and_the_rest_of_the_request_are_read() {
     }
 }
 
+/// A text in a JSON field counted as changed although the same was sent; whatever a body said of a new record did, if its
+/// value was completed before it was stored.
+#[test]
+fn only_what_was_there_before_can_be_changed() {
+    let mut world = World::new();
+    world
+        .add("posts", "text", json!({"title": "a", "meta": "same"}))
+        .add("posts", "list", json!({"title": "b", "meta": ["same"]}))
+        .add("posts", "null", json!({"title": "c", "meta": null}));
+    let mut request = world.request(None);
+    for (meta, changed) in [
+        (json!("same"), "list null"),
+        (json!(["same"]), "null text"),
+        (json!(null), "list text"),
+        (json!(5), "list null text"),
+    ] {
+        request.body = json!({"meta": meta}).as_object().unwrap().clone();
+        let rule = "@request.body.meta:changed = true";
+        assert_eq!(world.rule_for("posts", rule, None, &request).join(" "), changed, "{meta}");
+    }
+    request.body = json!({"title": "a", "meta": 5}).as_object().unwrap().clone();
+    request.fresh = true;
+    for (rule, expected) in [
+        ("@request.body.title:changed = true || @request.body.meta:changed = true", ""),
+        ("@request.body.title:changed = false && @request.body.title:isset = true", "list null text"),
+    ] {
+        assert_eq!(world.rule_for("posts", rule, None, &request).join(" "), expected, "{rule}");
+    }
+}
+
 #[test]
 fn clients_get_what_they_may_read() {
     let world = world();

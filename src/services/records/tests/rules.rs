@@ -170,3 +170,23 @@ async fn a_creation_that_names_a_record_which_is_there_looks_at_it_once() {
     assert_eq!(seen, [json!("new")], "{why}");
     world.stop().await;
 }
+
+/// A field that the server completes (here the id and the code) differs from what was sent, and was taken for changed.
+#[tokio::test]
+async fn nothing_of_a_new_record_has_changed() {
+    let rule = "@request.body.code:changed = false && @request.body.role:changed = false";
+    let notes = json!({"name": "notes", "type": "base", "createRule": rule, "updateRule": rule, "viewRule": "", "fields": [
+        {"name": "code", "type": "text", "autogeneratePattern": "[a-z]{8}"},
+        {"name": "role", "type": "text", "writeRule": "@request.body.role:changed = false"},
+        {"name": "data", "type": "json", "writeRule": "@request.body.data:changed = false"}]});
+    let world = World::new(&[notes]).await;
+    let guest = world.guest();
+    let note = guest.create("notes", json!({"id": "", "code": "", "role": "owner", "data": "text"})).await;
+    let id = note["id"].as_str().unwrap();
+    assert_eq!(note["code"].as_str().unwrap().len(), 8);
+    let same = json!({"code": note["code"], "role": "owner", "data": "text"});
+    guest.update("notes", id, same).await;
+    assert_eq!(code(guest.try_update("notes", id, json!({"code": ""})).await), Code::RecordNotFound);
+    assert_eq!(code(guest.try_update("notes", id, json!({"data": "other"})).await), Code::ValidationFailed);
+    world.stop().await;
+}
