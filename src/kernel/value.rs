@@ -78,6 +78,8 @@ impl Stored {
         }
         match (self, other) {
             (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
+            (Self::Integer(a), Self::Real(b)) => exact_cmp(*a, *b),
+            (Self::Real(a), Self::Integer(b)) => exact_cmp(*b, *a).reverse(),
             (Self::Text(a), Self::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Self::Blob(a), Self::Blob(b)) => a.cmp(b),
             _ => match (self.as_number(), other.as_number()) {
@@ -86,6 +88,20 @@ impl Stored {
             },
         }
     }
+}
+
+/// An integer against a double without rounding either, as SQLite does: not every integer beyond 2^53 is a double.
+fn exact_cmp(whole: i64, real: f64) -> Ordering {
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    if real >= BEYOND {
+        return Ordering::Less;
+    }
+    if real < -BEYOND {
+        return Ordering::Greater;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "bounded above; what is cut off is compared next")]
+    let cut = real as i64;
+    whole.cmp(&cut).then_with(|| 0.0_f64.partial_cmp(&real.fract()).unwrap_or(Ordering::Equal))
 }
 
 impl From<&str> for Stored {
@@ -175,9 +191,16 @@ mod tests {
     fn the_order_is_sqlites() {
         let ordered = [
             Stored::Null,
+            Stored::Real(f64::MIN),
+            Stored::Integer(i64::MIN),
             Stored::Integer(-3),
             Stored::Real(-2.5),
             Stored::Integer(7),
+            Stored::Real(7.5),
+            Stored::Real(9_007_199_254_740_992.0),
+            Stored::Integer(9_007_199_254_740_993),
+            Stored::Integer(i64::MAX),
+            Stored::Real(9_223_372_036_854_775_808.0),
             Stored::text(""),
             Stored::text("A"),
             Stored::text("a"),

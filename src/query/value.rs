@@ -218,8 +218,12 @@ pub fn lower(stored: &Stored) -> Stored {
 /// A LIKE pattern for the operand of `~`: kept where it holds an unescaped `%`, otherwise escaped and wrapped in `%`.
 ///
 /// A pattern beyond [`limits::LIKE_PATTERN_BYTES_MAX`] keeps its beginning and ends in `%`, so it can only match more.
+/// SQLite's LIKE ends where a NUL stands, so a pattern holds none: it would match what only begins as it does.
 pub fn like_pattern(stored: &Stored) -> Stored {
-    let stored = to_text(stored);
+    let stored = match to_text(stored) {
+        Stored::Text(text) if text.contains('\0') => Stored::from(text.replace('\0', "\u{fffd}")),
+        text => text,
+    };
     let Some(text) = stored.as_text() else { return stored };
     let kept = has_wildcard(text);
     if kept && text.len() <= limits::LIKE_PATTERN_BYTES_MAX {
@@ -258,11 +262,13 @@ fn has_wildcard(text: &str) -> bool {
     false
 }
 
-/// SQLite's `text LIKE pattern ESCAPE '\'`: `%` any run, `_` any character, ASCII letters without case.
+/// SQLite's `text LIKE pattern ESCAPE '\'`: `%` any run, `_` any character, ASCII letters without case; what stands behind a
+/// NUL is not looked at.
 fn like(text: &Stored, pattern: &Stored) -> bool {
     let (text, pattern) = (to_text(text), to_text(pattern));
     let (Some(text), Some(pattern)) = (text.as_text(), pattern.as_text()) else { return false };
     let pattern = compile_pattern(pattern);
+    let text = text.split('\0').next().unwrap_or_default();
     let text: Vec<char> = text.chars().map(|c| c.to_ascii_lowercase()).collect();
     match pattern {
         Some(pattern) => matches_pattern(&text, &pattern),
@@ -328,9 +334,16 @@ mod tests {
 
     #[test]
     fn patterns_are_wrapped_unless_they_hold_a_wildcard() {
-        for (text, pattern) in
-            [("a", "%a%"), ("a%", "a%"), ("5_0", "%5\\_0%"), ("50\\%", "%50\\%%"), ("", "%%"), ("a\\", "%a\\\\%")]
-        {
+        for (text, pattern) in [
+            ("a", "%a%"),
+            ("a%", "a%"),
+            ("5_0", "%5\\_0%"),
+            ("50\\%", "%50\\%%"),
+            ("", "%%"),
+            ("a\\", "%a\\\\%"),
+            ("\0", "%\u{fffd}%"),
+            ("\0%", "\u{fffd}%"),
+        ] {
             assert_eq!(like_pattern(&Stored::text(text)), Stored::text(pattern), "{text}");
         }
     }

@@ -22,7 +22,7 @@ impl Dice {
         values[self.below(values.len())]
     }
 
-    fn some_of(&self, values: &[&str]) -> Vec<String> {
+    pub(crate) fn some_of(&self, values: &[&str]) -> Vec<String> {
         values.iter().filter(|_| self.below(2) == 0).map(|value| (*value).to_owned()).collect()
     }
 }

@@ -4,6 +4,8 @@
 
 mod world;
 mod equivalence;
+mod universe;
+mod generated;
 mod semantics;
 mod paging;
 mod oracle;

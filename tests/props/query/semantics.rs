@@ -289,6 +289,28 @@ fn only_what_was_there_before_can_be_changed() {
     }
 }
 
+/// A pattern with a NUL in it found, in lists alone, whatever began as it did.
+#[test]
+fn a_nul_in_a_pattern_is_no_end_of_it() {
+    let mut world = World::new();
+    world.add("posts", "p1", json!({"title": "ab", "meta": {"a": "a\0b", "b": "\0"}})).add(
+        "posts",
+        "p2",
+        json!({"title": "b", "meta": {"a": "c"}}),
+    );
+    for (filter, expected) in [
+        ("title ~ 'a\0x'", ""),
+        ("title ~ 'a\0%'", ""),
+        ("title ~ meta.b", ""),
+        ("title !~ meta.b", "p1"),
+        ("meta.a ~ 'a'", "p1"),
+        ("meta.a ~ 'b'", ""),
+        ("meta.a != 'a' && meta.a > 'a'", "p1 p2"),
+    ] {
+        assert_eq!(world.filter("posts", filter, None).unwrap().join(" "), expected, "{filter:?}");
+    }
+}
+
 #[test]
 fn clients_get_what_they_may_read() {
     let world = world();

@@ -21,6 +21,7 @@ use tenantry::query::statement::Statement;
 use tenantry::query::{QueryError, plan as queries};
 use tenantry::schema::record::RecordImage;
 use tenantry::schema::{Collection, Schema, definition, plan};
+use tenantry::store::describe_in_scratch;
 
 pub(crate) const NOW_MS: i64 = 1_709_212_025_250; // 2024-02-29 13:07:05.250Z
 
@@ -58,8 +59,7 @@ impl World {
         file.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, pattern_max).unwrap();
         let mut world = Self { schema: Arc::new(Schema::default()), file, rows: HashMap::new() };
         let random = SeededRandom::new(1);
-        let describe = |_: &[String], _: &str| Err("no views here".to_owned());
-        let context = plan::PlanContext { random: &random, now_ms: NOW_MS, describe: &describe };
+        let context = plan::PlanContext { random: &random, now_ms: NOW_MS, describe: &describe_in_scratch };
         let inputs: Vec<_> = collections.as_array().unwrap().iter().map(|c| definition::parse(c).unwrap()).collect();
         let plan = plan::plan_import(&world.schema, &inputs, plan::Unmentioned::Keep, &context).unwrap();
         for sql in plan.ddl() {
@@ -97,6 +97,24 @@ impl World {
         let image = RecordImage::new(RecordId::parse(id).unwrap(), values);
         self.rows.entry(collection.id.clone()).or_default().push(Arc::new(image));
         self
+    }
+
+    /// Takes the rows of every view collection as they are by now.
+    pub(crate) fn take_views(&mut self) {
+        for view in self.schema.collections().iter().filter(|collection| collection.is_view()) {
+            let columns: Vec<_> = view.fields.iter().map(|field| field.column()).collect();
+            let sql = format!("SELECT {} FROM \"{}\"", columns.join(", "), view.table());
+            let mut statement = self.file.prepare(&sql).unwrap();
+            let mut found = statement.query([]).unwrap();
+            let mut rows = Vec::new();
+            while let Some(row) = found.next().unwrap() {
+                let read = |at: usize| cell(row.get_ref(at).unwrap()).to_stored();
+                let id = RecordId::parse(read(0).as_text().unwrap()).unwrap();
+                let values = view.fields.iter().enumerate().skip(1).map(|(at, field)| (field.number, read(at)));
+                rows.push(Arc::new(RecordImage::new(id, values)));
+            }
+            self.rows.insert(view.id.clone(), rows);
+        }
     }
 
     pub(crate) fn record(&self, collection: &str, id: &str) -> Arc<RecordImage> {
@@ -247,6 +265,27 @@ fn stored(storage: tenantry::schema::field::Storage, value: &Value) -> Stored {
         Storage::Json if value.is_null() => Stored::Null,
         Storage::List | Storage::Json | Storage::Point => Stored::from(value.to_string()),
     }
+}
+
+/// Every collection with its fields and rules and its records, to be read by people.
+pub(crate) fn collections_of(world: &World) -> String {
+    let mut out = String::new();
+    for collection in world.schema.collections() {
+        let rule = &collection.rules.list;
+        out.push_str(&format!("{} list {rule:?} {:?}\n", collection.name, collection.view_query));
+        for field in &collection.fields {
+            out.push_str(&format!(
+                "  {} {:?} hidden {} read {:?}\n",
+                field.name, field.kind, field.hidden, field.read_rule
+            ));
+        }
+        for row in world.rows.get(&collection.id).into_iter().flatten() {
+            let values = collection.fields.iter().map(|field| row.get(field.number)).map(|value| format!("{value:?}"));
+            let short = values.map(|value| value.chars().take(80).collect::<String>());
+            out.push_str(&format!("    {} {}\n", row.id, short.collect::<Vec<_>>().join(" ")));
+        }
+    }
+    out
 }
 
 fn relation(name: &str, target: &str, max_select: u32) -> Value {
