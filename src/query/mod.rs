@@ -27,6 +27,7 @@ mod search;
 pub mod eval;
 pub mod plan;
 pub mod aggregate;
+pub mod advice;
 pub mod resolve;
 
 pub use error::QueryError;

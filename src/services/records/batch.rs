@@ -6,6 +6,7 @@
 
 use super::account::{self, Prepared};
 use super::batch_request::{BatchRequest, Item, Verb};
+use super::hint::{self, Question};
 use super::idempotency::Idempotency;
 use super::preparing;
 use super::read::{self, ListRequest, View};
@@ -14,8 +15,10 @@ use super::{Answer, RecordError, Scope, uploads};
 use crate::kernel::error::{Code, Detail, Fault, Kind};
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
-use crate::store::{FileRef, Reader, WriteToken, WriteTx};
+use crate::store::{FileRef, Reader, StoreError, WriteToken, WriteTx};
 use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What became of one request of a batch.
 #[derive(Debug)]
@@ -80,13 +83,15 @@ fn malformed(index: usize, reason: String) -> RecordError {
 
 /// Nothing but reads: one snapshot, and the writer is left alone.
 async fn run_reads(scope: &Scope, items: Vec<Item>) -> Result<BatchAnswer, RecordError> {
-    let run = scope.clone();
-    let (done, lsn) = scope
+    let (run, items, under_way) = (scope.clone(), Arc::new(items), Arc::new(AtomicUsize::new(0)));
+    let (all, progress) = (Arc::clone(&items), Arc::clone(&under_way));
+    let read = scope
         .tenant
         .read(move |reader| {
             let mut answers = Vec::with_capacity(items.len());
             let mut done = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
+                progress.store(index, Ordering::Relaxed);
                 let mut item = item.clone();
                 let one = item
                     .resolve(&answers)
@@ -98,8 +103,32 @@ async fn run_reads(scope: &Scope, items: Vec<Item>) -> Result<BatchAnswer, Recor
             }
             Ok::<_, RecordError>((done, reader.lsn()))
         })
-        .await?;
+        .await;
+    // A read that was stopped takes with it what it said.
+    let index = under_way.load(Ordering::Relaxed);
+    let (done, lsn) = read.map_err(|fault| match all.get(index) {
+        Some(item) if matches!(fault, RecordError::Store(StoreError::TooExpensive)) => {
+            at(index, explain_cost(fault, scope, item))
+        }
+        _ => fault,
+    })?;
     Ok(BatchAnswer { items: done, lsn, token: None, replayed: false })
+}
+
+/// Adds what would help a read of a batch that did too much work.
+fn explain_cost(fault: RecordError, scope: &Scope, item: &Item) -> RecordError {
+    let (scope, schema) = (scope_of(scope, item), scope.tenant.schema());
+    let Some(collection) = schema.find(&item.collection) else { return fault };
+    if item.record.is_some() {
+        return match View::from_pairs(&item.parameters) {
+            Ok(view) => hint::explain_cost(fault, &scope, collection, Question::One(view.expand())),
+            Err(_) => fault,
+        };
+    }
+    match ListRequest::from_pairs(&item.parameters) {
+        Ok(request) => hint::explain_cost(fault, &scope, collection, Question::List(&request.query)),
+        Err(_) => fault,
+    }
 }
 
 async fn run_together(scope: &Scope, items: Vec<Item>, options: BatchOptions) -> Result<BatchAnswer, RecordError> {
@@ -181,7 +210,7 @@ fn apply_all(tx: &mut WriteTx<'_>, scope: &Scope, ready: Vec<(Item, Prepared)>) 
 
 fn apply_item(tx: &mut WriteTx<'_>, scope: &Scope, item: Item, prepared: &Prepared) -> Result<Done, RecordError> {
     if item.is_read() {
-        return read_item(tx, scope, &item);
+        return read_item(tx, scope, &item).map_err(|fault| explain_cost(fault, scope, &item));
     }
     write::apply(tx, &scope_of(scope, &item), &write_request(item)?, prepared)
 }

@@ -5,6 +5,7 @@
 
 use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::{CollectionName, FieldName};
+use crate::query::advice::Advice;
 use crate::secrets::password::PasswordError;
 use crate::services::login_guard::GuessRefused;
 use crate::store::StoreError;
@@ -89,13 +90,15 @@ pub enum RecordError {
     /// An expand would load more records than the bound.
     #[error("the expand loads too many records")]
     ExpandTooLarge,
-    /// A list used up its budget.
-    #[error("the list of {collection} used up its budget; not indexed: {fields:?}")]
+    /// A read used up its budget.
+    #[error("a read of {collection} used up its budget")]
     TooExpensive {
         /// The collection.
         collection: CollectionName,
-        /// Fields of the question that no index begins with, as the caller named them.
-        fields: Vec<String>,
+        /// What would help, in words of the question alone.
+        advice: Advice,
+        /// What of the collection is part of the work and no part of the question, as in `list rule`.
+        beside: Option<&'static str>,
     },
     /// The body is not of the expected shape.
     #[error("malformed body: {0}")]
@@ -167,13 +170,14 @@ impl Fault for RecordError {
             Self::ExpandTooLarge => Cow::Borrowed(
                 "The expand would load or repeat too many records; ask for fewer per page or expand less.",
             ),
-            Self::TooExpensive { fields, .. } if fields.is_empty() => {
-                Cow::Borrowed("The query did more work than its budget allows; narrow the filter.")
+            Self::TooExpensive { collection, advice, beside } => {
+                let help = match beside {
+                    _ if !advice.is_empty() => advice.to_string(),
+                    Some(beside) => format!("the {beside} of {collection} is what has to be looked at"),
+                    None => "narrow the filter".to_owned(),
+                };
+                Cow::Owned(format!("The query did more work than its budget allows; {help}."))
             }
-            Self::TooExpensive { collection, fields } => Cow::Owned(format!(
-                "The query did more work than its budget allows; an index on {collection} ({}) would help.",
-                fields.join(", ")
-            )),
             Self::Body(what) => Cow::Owned(format!("The body cannot be understood: {what}.")),
             _ => Cow::Borrowed(self.code().explanation()),
         }

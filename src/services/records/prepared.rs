@@ -8,11 +8,12 @@
 //! Does not do: knowing whether caller and tenant are still the same; whoever keeps a [`Prepared`] checks that.
 
 use super::cached::{Freshness, Served, ServedBody, links_of};
+use super::hint::{self, Question};
 use super::keeping::Keeping;
 use super::plans::Access;
 use super::read::{self, GetTask, ListRequest, ListTask, View};
 use super::replay::Replay;
-use super::{Answer, PageLinks, RecordError, Scope, hint};
+use super::{Answer, PageLinks, RecordError, Scope};
 use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::Dependencies;
 use crate::cache::{self, Began, Request, TenantCache, entry::Loaded};
@@ -233,12 +234,11 @@ impl Prepared {
             };
             Loading::new(reader, &this.schema, answer?)
         });
-        match &self.task {
-            Task::Get(_) => loaded.await,
-            Task::List(task) => {
-                loaded.await.map_err(|error| hint::explain_cost(error, task.collection(), task.query()))
-            }
-        }
+        let question = match &self.task {
+            Task::Get(task) => Question::One(task.expand()),
+            Task::List(task) => Question::List(task.query()),
+        };
+        loaded.await.map_err(|error| hint::explain_cost(error, scope, self.task.collection(), question))
     }
 
     fn served(&self, answer: cache::Answer) -> Served {

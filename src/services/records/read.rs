@@ -5,11 +5,12 @@
 //! of the statement, so neither pages nor totals reveal a row that it hides.
 //! Does not do: SQL (that is `query`), the cache, HTTP.
 
+use super::gate;
+use super::hint::{self, Question as Costly};
 use super::keeping::Keeping;
 use super::page::{PageLoad, Place};
 use super::plans::{Access, AggregateWork, GetWork, ListWork, PlanKey, Question};
 use super::{Answer, RecordError, Scope};
-use super::{gate, hint};
 use crate::cache::key::Category;
 use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
@@ -94,6 +95,11 @@ impl View {
     /// Reads owned pairs, as a batch has them.
     pub fn from_pairs(pairs: &[(String, String)]) -> Result<Self, RecordError> {
         Ok(Self::parse(borrowed(pairs))?)
+    }
+
+    /// What the record embeds.
+    pub(super) fn expand(&self) -> &ExpandTree {
+        &self.expand
     }
 }
 
@@ -286,7 +292,7 @@ pub async fn list(scope: &Scope, collection: &str, request: &ListRequest) -> Res
     let task = plan_list(scope, &scope.tenant.schema(), collection, request)?;
     let (run, planned) = (scope.clone(), task.clone());
     let loaded = scope.tenant.read(move |reader| load_list(reader, &run, &planned)).await;
-    loaded.map_err(|error| hint::explain_cost(error, &task.collection, &request.query))
+    loaded.map_err(|error| hint::explain_cost(error, scope, &task.collection, Costly::List(&request.query)))
 }
 
 /// Lists inside a transaction or another snapshot.
@@ -349,6 +355,11 @@ impl GetTask {
         &self.collection
     }
 
+    /// What the record embeds.
+    pub(super) fn expand(&self) -> &ExpandTree {
+        &self.view.expand
+    }
+
     /// The record.
     pub fn id(&self) -> &RecordId {
         &self.id
@@ -387,8 +398,9 @@ pub fn load_get(reader: &Reader<'_>, scope: &Scope, task: &GetTask) -> Result<An
 /// Reads one record.
 pub async fn get(scope: &Scope, collection: &str, id: &str, view: &View) -> Result<Answer, RecordError> {
     let task = plan_get(scope, &scope.tenant.schema(), collection, id, view)?;
-    let run = scope.clone();
-    scope.tenant.read(move |reader| load_get(reader, &run, &task)).await
+    let (run, planned) = (scope.clone(), task.clone());
+    let loaded = scope.tenant.read(move |reader| load_get(reader, &run, &planned)).await;
+    loaded.map_err(|error| hint::explain_cost(error, scope, &task.collection, Costly::One(&view.expand)))
 }
 
 /// Reads one record inside a transaction or another snapshot.
@@ -482,15 +494,13 @@ pub(super) async fn export_page(
     let Work::Page(_) = &task.work else {
         return Err(RecordError::Parameter { name: "aggregate", expected: "left out of an export" });
     };
-    let run = scope.clone();
-    scope
-        .tenant
-        .read(move |reader| {
-            let task = plan_list(&run, reader.schema(), task.collection.id.as_str(), &task.request)?;
-            match &task.work {
-                Work::Page(work) => task.page(reader, &run, work).lines(),
-                Work::Totals(_) => Err(RecordError::Defect("totals in an export".into())),
-            }
-        })
-        .await
+    let (run, planned) = (scope.clone(), task.clone());
+    let read = scope.tenant.read(move |reader| {
+        let task = plan_list(&run, reader.schema(), planned.collection.id.as_str(), &planned.request)?;
+        match &task.work {
+            Work::Page(work) => task.page(reader, &run, work).lines(),
+            Work::Totals(_) => Err(RecordError::Defect("totals in an export".into())),
+        }
+    });
+    read.await.map_err(|error| hint::explain_cost(error, scope, &task.collection, Costly::List(&request.query)))
 }

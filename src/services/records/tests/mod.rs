@@ -3,6 +3,7 @@
 mod accounts;
 mod batches;
 mod coherence;
+mod costs;
 mod lists;
 mod rules;
 mod seeds;
