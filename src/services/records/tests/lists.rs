@@ -288,6 +288,49 @@ async fn search_finds_words_and_follows_writes() {
     world.stop().await;
 }
 
+/// How rare a word is, and how long a row, is weighed over the whole index: ranked by that, the order of what a caller may
+/// see would tell of rows and fields that they may not.
+#[tokio::test]
+async fn the_order_of_a_search_tells_nothing_of_what_is_hidden() {
+    // Which of the two is the better match depends on whether alpha or beta is the rarer word.
+    let titles = ["alpha alpha alpha beta", "alpha beta beta beta"];
+    let searched = async |rule: &str, hidden: &str, notes: [&str; 2]| {
+        // Each half is about one thing alone.
+        let read_rule = if notes == [""; 2] { "" } else { "@request.auth.id != ''" };
+        let posts = json!({"name": "posts", "type": "base", "listRule": rule, "fields": [
+            {"name": "title", "type": "text", "searchable": true},
+            {"name": "open", "type": "bool"},
+            {"name": "notes", "type": "text", "searchable": true, "readRule": read_rule}]});
+        let world = World::new(&[posts]).await;
+        let admin = world.admin();
+        for (title, notes) in titles.into_iter().zip(notes) {
+            admin.create("posts", json!({"title": title, "open": true, "notes": notes})).await;
+        }
+        for _ in 0..if hidden.is_empty() { 0 } else { 30 } {
+            admin.create("posts", json!({"title": hidden})).await;
+        }
+        let asked = [("search", "alpha beta"), ("filter", "open = true")];
+        let found =
+            (world.guest().column("posts", "title", &asked).await, admin.column("posts", "title", &asked).await);
+        world.stop().await;
+        found
+    };
+    let (forward, backward) = (titles.map(str::to_owned), [titles[1], titles[0]].map(str::to_owned));
+    // Rows that the rule hides.
+    for (hidden, ranked) in [("alpha", &backward), ("beta", &forward)] {
+        let (guest, admin) = searched("open = true", hidden, ["", ""]).await;
+        assert_eq!(admin, *ranked, "the index does tell whether {hidden} is common");
+        assert_eq!(guest, forward, "hidden rows are full of {hidden}");
+    }
+    // A field that the caller may not read, in rows that they may.
+    let long = "word ".repeat(200);
+    for (notes, ranked) in [([&*long, ""], &backward), (["", &*long], &forward)] {
+        let (guest, admin) = searched("", "", notes).await;
+        assert_eq!(admin, *ranked, "the index does tell which row is long");
+        assert_eq!(guest, forward, "a hidden field is long");
+    }
+}
+
 /// Totals under a rule that follows a relation are counted by group where an index allows it, row by row elsewhere; the
 /// number is the same, and that of the rows that are shown.
 #[tokio::test]
