@@ -211,7 +211,9 @@ impl<'l> Builder<'l> {
                 shown,
                 guard: None,
                 excerpt: selection.excerpt(name),
-                inside: selection.inside(name).filter(|_| field.kind.storage() == Storage::Json),
+                inside: selection
+                    .inside(name)
+                    .filter(|_| matches!(field.kind.storage(), Storage::Json | Storage::Point)),
             });
         }
         self.add_guards(guarded, &mut columns);

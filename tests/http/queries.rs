@@ -169,16 +169,19 @@ async fn an_expand_shows_every_record_the_first_thousand_of_its_own() {
 async fn a_selection_reaches_into_json() {
     let server = TestServer::start().await;
     let admin = server.tenant("acme").await;
-    let fields = json!([{ "name": "meta", "type": "json" }, { "name": "title", "type": "text" }]);
+    let fields = json!([{ "name": "meta", "type": "json" }, { "name": "title", "type": "text" },
+        { "name": "place", "type": "geoPoint" }]);
     admin.post("/api/collections", base("notes", Some(""), fields)).await.created();
     let meta = json!({ "z": 1, "a": { "b": 2, "c": [{ "d": 3, "e": 4 }] } });
-    admin.post(NOTES, json!({ "meta": meta, "title": "x" })).await.created();
+    admin.post(NOTES, json!({ "meta": meta, "title": "x", "place": { "lon": 1.5, "lat": -2 } })).await.created();
     for (parameters, expected) in [
         (&[("fields", "meta.a.b")][..], json!({ "meta": { "a": { "b": 2 } } })),
         (&[("fields", "meta.a.c.d,title")], json!({ "meta": { "a": { "c": [{ "d": 3 }] } }, "title": "x" })),
         (&[("fields", "meta,meta.z")], json!({ "meta": meta })),
         (&[("fields", "meta.nothing")], json!({ "meta": {} })),
         (&[("fields", "title.x")], json!({ "title": "x" })),
+        (&[("fields", "place.lon")], json!({ "place": { "lon": 1.5 } })),
+        (&[("fields", "place"), ("excludeFields", "place.lon")], json!({ "place": { "lat": -2 } })),
         (&[("fields", "meta"), ("excludeFields", "meta.a")], json!({ "meta": { "z": 1 } })),
         (
             &[("fields", "meta"), ("excludeFields", "meta.a.c.e,meta.z")],
