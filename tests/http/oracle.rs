@@ -106,7 +106,7 @@ fn told(answer: &Answer) -> String {
     let mut headers: Vec<String> = answer
         .headers
         .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "connection" | "date" | "server-timing" | "ratelimit"))
+        .filter(|(name, _)| !matches!(name.as_str(), "date" | "server-timing" | "ratelimit"))
         .map(|(name, value)| format!("{name}: {value:?}"))
         .collect();
     headers.sort();
@@ -267,7 +267,12 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
     for (who, one, two) in pairs {
         for method in [Method::PATCH, Method::DELETE] {
             let path = format!("{POSTS}/hidden000000001");
-            let send = async |actor: &Actor| Answer::of(actor.request(method.clone(), &path).json(&json!({}))).await;
+            // A deletion has no body: who sends one that nobody reads has the connection closed if it arrives behind its
+            // head, which depends on the client's own packets.
+            let send = async |actor: &Actor| {
+                let request = actor.request(method.clone(), &path);
+                Answer::of(if method == Method::PATCH { request.json(&json!({})) } else { request }).await
+            };
             assert_eq!(told(&send(one).await), told(&send(two).await), "{method} for {who}");
         }
     }
