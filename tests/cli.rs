@@ -349,6 +349,8 @@ fn collections_records_blueprints_and_rules_from_the_command_line() {
     assert!(code(&data(&["records", "import", "notes", "--from", "notes.csv"]), 0).contains("\"created\": 1"));
     std::fs::write(folder.path().join("bad.ndjson"), "nonsense\n").unwrap();
     code(&data(&["records", "import", "notes", "--from", "bad.ndjson"]), 1);
+    assert!(code(&data(&["records", "import", "notes", "--from", "gone.ndjson"]), 1).contains("gone.ndjson"));
+    assert!(code(&data(&["collection", "import", "gone.json"]), 1).contains("gone.json"));
     let definitions = data(&["collection", "export"]).stdout;
     std::fs::write(folder.path().join("all.json"), definitions).unwrap();
     code(&data(&["tenant", "create", "copy"]), 0);

@@ -158,9 +158,14 @@ async fn stream_file(path: &Path) -> Result<reqwest::Body, Failure> {
 
 /// The file, while `bar` shows how much of it is sent.
 async fn stream_file_under(path: &Path, bar: ProgressBar) -> Result<reqwest::Body, Failure> {
-    let file = tokio::fs::File::open(path).await?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| unreadable(path, &error))?;
     let pieces = futures_util::stream::try_unfold(file, next_chunk);
     Ok(reqwest::Body::wrap_stream(pieces.inspect_ok(move |piece| bar.inc(piece.len() as u64))))
+}
+
+/// A failure that says which file it is about.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Io(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// A bar over `len` bytes; it shows on a terminal only.
@@ -302,7 +307,8 @@ async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure
                 records_path(&tenant, &collection),
                 segment(&format)
             );
-            let bar = sending(tokio::fs::metadata(&from).await?.len());
+            let about = tokio::fs::metadata(&from).await.map_err(|error| unreadable(&from, &error))?;
+            let bar = sending(about.len());
             let request = client.request(Method::POST, &path).body(stream_file_under(&from, bar.clone()).await?);
             let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
             let answer = accepted(request.send().await?).await;
