@@ -166,6 +166,17 @@ fn questions(site: &Site) -> anyhow::Result<Vec<Question>> {
                 encode("players_via_tournament.chips ?> 100")
             ),
         ),
+        // About a hundred players of each, numbered by a window so that none goes past the first thousand.
+        question(
+            "expand 20 rows, back-relation",
+            20,
+            "/tournaments/records?perPage=20&skipTotal=1&expand=players_via_tournament".into(),
+        ),
+        question(
+            "expand 1 row, back-relation",
+            1,
+            "/tournaments/records?perPage=1&skipTotal=1&expand=players_via_tournament".into(),
+        ),
         question("aggregate by group", 0, "/players/records?aggregate=count,sum(chips)&group=status".into()),
         question("search", 1, "/players/records?perPage=20&search=a&skipTotal=1".into()),
         question("offset page 1,000 deep", 20, "/players/records?perPage=20&page=1000&skipTotal=1&sort=id".into()),
