@@ -4,8 +4,10 @@
 //! reserved for them when the entry was made, so memory stays within what the cache accounts for.
 //! Does not do: freshness (`stamp`), the form on disk (`envelope`), headers.
 
+use crate::cache::adaptive::Tuning;
 use crate::cache::compress::{self, COMPRESS_BYTES_MIN, Encoding, Levels};
 use crate::kernel::digest::{Sha256, push_hex, sha256};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -96,6 +98,13 @@ impl Compressed {
             micros: self.micros + other.micros,
         }
     }
+}
+
+/// How answers are kept and compressed at present, and what that cost; shared by all answers of a cache.
+#[derive(Debug)]
+pub(crate) struct Coding {
+    pub(crate) tuning: ArcSwap<Tuning>,
+    pub(crate) meters: CompressionMeters,
 }
 
 impl CompressionMeters {
@@ -206,7 +215,14 @@ impl Entry {
     }
 
     /// The body in `encoding`, made on first use; `None` where sending it as it is does better.
-    pub fn coded(&self, encoding: Encoding, levels: Levels, meters: &CompressionMeters) -> Option<Bytes> {
+    ///
+    /// `levels` is asked only where it is made.
+    pub fn coded(
+        &self,
+        encoding: Encoding,
+        levels: impl FnOnce() -> Levels,
+        meters: &CompressionMeters,
+    ) -> Option<Bytes> {
         let slot = encoding.slot()?;
         let cell = self.variants.get(slot)?;
         if let Some(known) = cell.get() {
@@ -216,7 +232,7 @@ impl Entry {
             return None;
         }
         let began = Instant::now();
-        let coded = compress::encode(&self.body, encoding, levels);
+        let coded = compress::encode(&self.body, encoding, levels());
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_out = coded.as_ref().map_or(self.body.len(), Bytes::len) as u64;
         meters.add(slot, Compressed { count: 1, bytes_in: self.body.len() as u64, bytes_out, micros });
@@ -253,7 +269,8 @@ pub fn entity_tag(etag: &Sha256, encoding: Encoding) -> String {
 
 /// The tag of the same answer in `encoding`; `plain` is the tag of the uncoded body.
 pub fn coded_tag(plain: &str, encoding: Encoding) -> String {
-    let mut text = String::with_capacity(80);
+    // To the byte: a header takes such a buffer over as it is.
+    let mut text = String::with_capacity(plain.len() + 1 + encoding.as_str().len());
     text.push_str(plain.strip_suffix('"').unwrap_or(plain));
     push_coding(&mut text, encoding);
     text
@@ -330,13 +347,13 @@ mod tests {
         let mut kept = 0;
         for _ in 0..3 {
             for encoding in Encoding::CODED {
-                kept += made.coded(encoding, Levels::default(), &meters).unwrap().len();
+                kept += made.coded(encoding, Levels::default, &meters).unwrap().len();
             }
         }
         assert!(meters.read().iter().all(|coding| coding.count == 1 && coding.bytes_in == body.len() as u64));
         assert!(made.weight() > body.len() + kept / 3);
-        assert_eq!(made.coded(Encoding::Identity, Levels::default(), &meters), None);
-        assert_eq!(entry("small").coded(Encoding::Gzip, Levels::default(), &meters), None);
+        assert_eq!(made.coded(Encoding::Identity, Levels::default, &meters), None);
+        assert_eq!(entry("small").coded(Encoding::Gzip, Levels::default, &meters), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! tenant are counted by the entries themselves, from making to dropping, so the count cannot drift.
 //! Does not do: freshness, loading.
 
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Coding, Entry};
 use crate::cache::key::Key;
 use crate::cache::stamp::Proof;
 use crate::cache::stats::Counters;
@@ -58,6 +58,7 @@ pub(crate) struct Held {
     pub(crate) persisted_at: AtomicI64,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
+    pub(crate) coding: Arc<Coding>,
     apart: bool,
     weight: u64,
 }
@@ -90,6 +91,7 @@ pub(crate) struct HeldParts {
     pub(crate) apart: bool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
+    pub(crate) coding: Arc<Coding>,
 }
 
 impl Held {
@@ -117,6 +119,7 @@ impl Held {
             persisted: AtomicU64::new(parts.persisted),
             counters: parts.counters,
             account: parts.account,
+            coding: parts.coding,
             apart: parts.apart,
             weight,
         })

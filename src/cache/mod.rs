@@ -32,7 +32,7 @@ use crate::kernel::ident::TenantId;
 use adaptive::{Adaptive, Tuning};
 use arc_swap::ArcSwap;
 use disk::{DiskCache, DiskState, NoDisk, SledTier, SledTierOptions};
-use entry::CompressionMeters;
+use entry::{Coding, CompressionMeters};
 use flight::Flights;
 use memory::{Held, Memory};
 use mutation::Mutation;
@@ -127,7 +127,7 @@ pub(crate) struct Shared {
     /// read.
     parts: RwLock<HashMap<TenantId, Arc<Part>>>,
     incarnations: AtomicU64,
-    tuning: ArcSwap<Tuning>,
+    coding: Arc<Coding>,
     /// Touched by maintenance and reports only.
     adaptive: Mutex<Adaptive>,
     /// Touched by maintenance and warming only.
@@ -139,7 +139,6 @@ pub(crate) struct Shared {
     departed: Mutex<stats::Counts>,
     /// Tenants that hold something in memory, as of the last maintenance or insertion of a new one.
     active_tenants: AtomicU64,
-    meters: CompressionMeters,
     verify_every: u32,
     verify_turn: AtomicU64,
     adapts: bool,
@@ -178,10 +177,9 @@ impl Cache {
             parts: RwLock::default(),
             incarnations: AtomicU64::new(1),
             adaptive: Mutex::new(Adaptive::new(tuning.clone())),
-            tuning: ArcSwap::from_pointee(tuning),
+            coding: Arc::new(Coding { tuning: ArcSwap::from_pointee(tuning), meters: CompressionMeters::default() }),
             hot: Mutex::default(),
             active_tenants: AtomicU64::new(1),
-            meters: CompressionMeters::default(),
             verify_every: options.verify_every,
             verify_turn: AtomicU64::new(0),
             adapts: options.adaptive,
@@ -306,8 +304,8 @@ impl Cache {
             share_bytes_max: self.0.share_max(),
             loads: self.0.flights.len() as u64,
             disk: self.0.disk.stats(),
-            compressed: self.0.meters.read(),
-            levels: self.0.tuning.load().levels,
+            compressed: self.0.coding.meters.read(),
+            levels: self.0.coding.tuning.load().levels,
             stamp_bytes: tenants.iter().map(|tenant| tenant.stamp_bytes).sum(),
             tenants,
             decisions,
@@ -344,7 +342,8 @@ impl Shared {
             None => Positions::unseeded(self.mutation),
         };
         let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Part::new(tenant.clone(), incarnation, Arc::new(positions), seed))
+        let coding = Arc::clone(&self.coding);
+        Arc::new(Part::new(tenant.clone(), incarnation, Arc::new(positions), coding, seed))
     }
 
     /// Ends a part: its handles only load from now on, and what it counted stays in the sums.

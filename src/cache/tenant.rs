@@ -6,7 +6,7 @@
 
 use crate::cache::compress::Encoding;
 use crate::cache::disk::GroupUsage;
-use crate::cache::entry::{Entry, Loaded};
+use crate::cache::entry::{Coding, Entry, Loaded};
 use crate::cache::flight::{FlightKey, Seat};
 use crate::cache::key::Key;
 use crate::cache::memory::{Account, Held, HeldParts, Slot};
@@ -42,6 +42,7 @@ pub(crate) struct Part {
     /// for one assignment.
     late: Mutex<Option<Mark>>,
     pub(crate) account: Arc<Account>,
+    coding: Arc<Coding>,
     pub(crate) counters: TenantCounters,
     /// The disk tier's side of this tenant, read from disk on first use.
     pub(crate) disk: tokio::sync::OnceCell<DiskPart>,
@@ -75,7 +76,13 @@ pub(crate) struct High {
 }
 
 impl Part {
-    pub(crate) fn new(tenant: TenantId, incarnation: u64, positions: Arc<Positions>, seed: Option<&Seed>) -> Self {
+    pub(crate) fn new(
+        tenant: TenantId,
+        incarnation: u64,
+        positions: Arc<Positions>,
+        coding: Arc<Coding>,
+        seed: Option<&Seed>,
+    ) -> Self {
         Self {
             tenant,
             incarnation,
@@ -85,6 +92,7 @@ impl Part {
             head: Mutex::new(seed.map_or(Mark::START, Seed::head)),
             late: Mutex::default(),
             account: Arc::default(),
+            coding,
             counters: TenantCounters::default(),
             disk: tokio::sync::OnceCell::new(),
             disk_distrusted: AtomicBool::new(false),
@@ -215,7 +223,6 @@ pub struct Request<'request> {
 #[derive(Debug, Clone)]
 pub struct Answer {
     held: Arc<Held>,
-    shared: Arc<Shared>,
     source: Source,
 }
 
@@ -232,7 +239,8 @@ impl Answer {
 
     /// The body in `encoding`, compressed on first use and kept; `None` where it is to be sent as it is.
     pub fn coded(&self, encoding: Encoding) -> Option<Bytes> {
-        self.held.entry.coded(encoding, self.shared.tuning.load().levels, &self.shared.meters)
+        let Held { entry, coding, .. } = &*self.held;
+        entry.coded(encoding, || coding.tuning.load().levels, &coding.meters)
     }
 
     /// Where it came from.
@@ -247,11 +255,6 @@ impl Answer {
 
     pub(crate) fn held(&self) -> &Arc<Held> {
         &self.held
-    }
-
-    /// Whole seconds since it was made.
-    pub fn age_s(&self) -> u64 {
-        u64::try_from((self.shared.clock.now_ms() - self.held.entry.created_ms()) / 1_000).unwrap_or(0)
     }
 }
 
@@ -462,7 +465,7 @@ impl TenantCache {
         if !self.mutated(Mutation::EventsUnmarked) {
             tags.extend(request.policy.events.iter().map(|event| purge::event_tag(event)));
         }
-        let ttl_ms = self.shared.tuning.load().ttl_ms(request.policy);
+        let ttl_ms = self.shared.coding.tuning.load().ttl_ms(request.policy);
         let entry = Entry::new(loaded.body, loaded.etag, loaded.content_type, tags, self.shared.clock.now_ms(), ttl_ms);
         let dependencies = request.dependencies.clone();
         self.part.hold(request, entry, dependencies, Origin { stamp, reach: lsn.max(stamp.at), persisted: 0, apart })
@@ -518,7 +521,7 @@ impl TenantCache {
     }
 
     pub(crate) fn answer(&self, held: Arc<Held>, source: Source) -> Answer {
-        Answer { held, shared: Arc::clone(&self.shared), source }
+        Answer { held, source }
     }
 
     pub(crate) fn counters(&self, key: &Key) -> Arc<Counters> {
@@ -581,6 +584,7 @@ impl Part {
             apart: origin.apart,
             counters: self.counters.of(request.key.resource()),
             account: Arc::clone(&self.account),
+            coding: Arc::clone(&self.coding),
         })
     }
 }

@@ -90,13 +90,13 @@ impl Cache {
             counts: self.stats_total(),
             memory_bytes: self.0.memory.bytes(),
             disk: self.0.disk.stats(),
-            compressed: self.0.meters.read(),
+            compressed: self.0.coding.meters.read(),
         };
         if let Some(next) = self.0.adaptive.lock().step(&measured, now_ms) {
             if next.memory_bytes_max != self.0.memory.bytes_max() {
                 self.0.memory.resize(next.memory_bytes_max);
             }
-            self.0.tuning.store(Arc::new(next));
+            self.0.coding.tuning.store(Arc::new(next));
         }
     }
 

@@ -431,11 +431,28 @@ impl Budget {
         identity: &Identity,
         now_ms: i64,
     ) -> Result<UnderWay, Problem> {
+        let standing = self.welcome(connection, identity)?;
+        Ok(self.usage.admit(&self.limits, intent, standing, now_ms)?)
+    }
+
+    /// The same for a read that is answered before anything else happens on this thread.
+    pub(crate) fn admit_at_once(
+        &self,
+        connection: Option<&Connection>,
+        identity: &Identity,
+        now_ms: i64,
+    ) -> Result<(), Problem> {
+        let standing = self.welcome(connection, identity)?;
+        Ok(self.usage.admit_at_once(&self.limits, standing, now_ms)?)
+    }
+
+    /// Counts the connection at this tenant.
+    fn welcome(&self, connection: Option<&Connection>, identity: &Identity) -> Result<Standing, Problem> {
         let standing = if identity.is_superuser() { Standing::Exempt } else { Standing::Bound };
         if let Some(connection) = connection {
             connection.go_to(&self.usage, &self.limits, standing)?;
         }
-        Ok(self.usage.admit(&self.limits, intent, standing, now_ms)?)
+        Ok(standing)
     }
 }
 

@@ -172,6 +172,14 @@ impl Visit {
         self.budget.as_ref().map(admit).transpose()
     }
 
+    /// The same for a read that is answered before anything else happens on this thread.
+    pub(crate) fn admit_at_once(&self, connection: Option<&Connection>, now_ms: i64) -> Result<(), Problem> {
+        match &self.budget {
+            Some(budget) => budget.admit_at_once(connection, &self.identity, now_ms),
+            None => Ok(()),
+        }
+    }
+
     /// Which visit this is.
     pub(crate) fn serial(&self) -> u64 {
         self.serial

@@ -230,11 +230,29 @@ impl TenantUsage {
     ) -> Result<UnderWay, BudgetError> {
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         let under_way = UnderWay(Arc::clone(self));
+        self.count_request(limits, intent, standing, now_ms, in_flight)?;
+        Ok(under_way)
+    }
+
+    /// The same for a read that its thread answers before it does anything else, and so is never seen under way.
+    pub fn admit_at_once(&self, limits: &TenantLimits, standing: Standing, now_ms: i64) -> Result<(), BudgetError> {
+        let in_flight = self.in_flight.load(Ordering::Relaxed) + 1;
+        self.count_request(limits, Intent::Read, standing, now_ms, in_flight)
+    }
+
+    fn count_request(
+        &self,
+        limits: &TenantLimits,
+        intent: Intent,
+        standing: Standing,
+        now_ms: i64,
+        in_flight: i64,
+    ) -> Result<(), BudgetError> {
         self.requests_total.fetch_add(1, Ordering::Relaxed);
         let minute = self.requests.add(1, MINUTE_MS, now_ms);
         let today = self.requests_today.add(1, DAY_MS, now_ms);
         if standing == Standing::Exempt || *limits == TenantLimits::default() {
-            return Ok(under_way);
+            return Ok(());
         }
         let (to_minute, to_day) = (until_next(MINUTE_MS, now_ms), until_next(DAY_MS, now_ms));
         let in_flight = u64::try_from(in_flight).unwrap_or(0);
@@ -260,7 +278,7 @@ impl TenantUsage {
             Some(BudgetError { budget, limit, used: if overdrawn { used } else { limit }, retry_after_s })
         });
         match over {
-            None => Ok(under_way),
+            None => Ok(()),
             Some(error) => {
                 self.refused_total.fetch_add(1, Ordering::Relaxed);
                 Err(error)

@@ -62,9 +62,14 @@ impl HttpMetrics {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes an answer.
+    /// Notes the answer of a request that began.
     pub fn finish(&self, class: RouteClass, method: &str, status: u16, duration_us: u64) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.count_answer(class, method, status, duration_us);
+    }
+
+    /// Notes an answer that was given at once, so that its request never was in flight.
+    pub fn count_answer(&self, class: RouteClass, method: &str, status: u16, duration_us: u64) {
         let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
         let status = usize::from((status / 100).clamp(1, 5) - 1);
         let counter = self.requests.get(class as usize).and_then(|by| by.get(method)).and_then(|by| by.get(status));

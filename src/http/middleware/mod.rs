@@ -126,9 +126,9 @@ where
             let mut counts = Counted::default();
             let within = count_address(&request, &self.edge, self.front.part(), &mut counts)
                 .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity))
-                .and_then(|()| visit.admit(request.conn_data::<Connection>(), self.front.part().clock.now_ms()));
+                .and_then(|()| visit.admit_at_once(request.conn_data(), self.front.part().clock.now_ms()));
             match within {
-                Ok(_under_way) => {
+                Ok(()) => {
                     let open = request.headers().get(header::ORIGIN);
                     let open = open.map(|origin| grant(&self.edge, self.front.part(), origin, Some(&visit.tenant)));
                     let hit = Hit { edge: &self.edge, served: &served, read, counted: &counts, open, started };
@@ -160,11 +160,12 @@ struct Hit<'call> {
 impl Hit<'_> {
     /// Answers from memory. Inside a guard as every handler, because a body may be compressed here for the first time.
     fn answer(&self, request: ServiceRequest) -> Outcome {
-        self.edge.metrics.begin();
         let id = self.edge.ids.take_or_make_value(request.headers());
         let answering = AssertUnwindSafe(|| self.respond(request, &id));
-        std::panic::catch_unwind(answering)
-            .map_err(|panic| panicked(panic, RouteClass::Records, &Method::GET, self.edge, &id))
+        std::panic::catch_unwind(answering).map_err(|panic| {
+            self.edge.metrics.begin();
+            panicked(panic, RouteClass::Records, &Method::GET, self.edge, &id)
+        })
     }
 
     fn respond(&self, request: ServiceRequest, id: &HeaderValue) -> ServiceResponse<BoxBody> {
@@ -176,7 +177,7 @@ impl Hit<'_> {
             open.open(headers);
         }
         let response = ServiceResponse::new(request.into_parts().0, response);
-        finish(&response, self.edge, text_of(id), self.started);
+        note(&response, self.edge, text_of(id), self.started, HttpMetrics::count_answer);
         response
     }
 }
@@ -401,16 +402,29 @@ fn decorate(headers: &mut HeaderMap, id: &HeaderValue, hsts: Option<&HeaderValue
 }
 
 fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &str, started: Instant) {
+    note(response, edge, id, started, HttpMetrics::finish);
+}
+
+/// Counts and logs an answer; `count` is how the metrics hear of it.
+fn note(
+    response: &ServiceResponse<BoxBody>,
+    edge: &Edge,
+    id: &str,
+    started: Instant,
+    count: impl Fn(&HttpMetrics, RouteClass, &str, u16, u64),
+) {
     let request = response.request();
     let status = response.status().as_u16();
     let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let (slug, path) = split_prefix(request.path());
-    edge.metrics.finish(class_of(path), request.method().as_str(), status, duration_us);
+    count(&edge.metrics, class_of(path), request.method().as_str(), status, duration_us);
     let bytes = match response.response().body().size() {
         BodySize::Sized(bytes) => bytes,
         _ => 0,
     };
-    edge.metrics.count_sent_bytes(bytes);
+    if bytes > 0 {
+        edge.metrics.count_sent_bytes(bytes);
+    }
     if edge.access_log {
         let extensions = request.extensions();
         let tenant = extensions.get::<TenantPrefix>().map_or(slug.unwrap_or(""), |prefix| prefix.0.as_str());

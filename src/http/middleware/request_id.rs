@@ -68,10 +68,11 @@ impl RequestIds {
     fn make(&self) -> Vec<u8> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut id = Vec::with_capacity(self.word.len() + 17);
+        let nibbles = (64 - number.leading_zeros()).div_ceil(4).max(1);
+        // To the byte: a header takes such a buffer over as it is.
+        let mut id = Vec::with_capacity(self.word.len() + 1 + usize::try_from(nibbles).unwrap_or(16));
         id.extend_from_slice(self.word.as_bytes());
         id.push(b'-');
-        let nibbles = (64 - number.leading_zeros()).div_ceil(4).max(1);
         for place in (0..nibbles).rev() {
             let nibble = usize::try_from(number >> (place * 4) & 15).unwrap_or(0);
             id.push(DIGITS.get(nibble).copied().unwrap_or(b'0'));
