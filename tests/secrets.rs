@@ -3,7 +3,8 @@
 //!
 //! Keeps true: an answer that hands a secret to its owner (a login, a new key) is told apart from every other, and is the
 //! only thing left out; the search itself is checked on what must be found. Does not do: the files of the data folder,
-//! whose secrets are hashed or sealed and which only their owner may read.
+//! whose secrets are hashed or sealed and which only their owner may read. Beside it: a panic in a request tells none either,
+//! and what an exported file holds signs no token.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: a panic is the failure")]
 
 #[path = "http/support/authenticator.rs"]
@@ -446,7 +447,7 @@ async fn no_secret_is_in_logs_answers_exports_audit_metrics_or_configuration() {
 
     run.said.push(("the log".to_owned(), stderr));
     let mut found = Vec::new();
-    // What signs a collection's tokens is in the collection's own file; it goes nowhere else.
+    // What a collection adds to the keys of tokens is in its own file and nowhere else; it signs nothing alone.
     let in_files = run.secrets.iter().filter(|(name, _)| !name.starts_with("token secret"));
     let files = run.files.iter().flat_map(|file| in_files.clone().map(move |secret| (file, secret)));
     let said = run.said.iter().flat_map(|said| run.secrets.iter().map(move |secret| (said, secret)));

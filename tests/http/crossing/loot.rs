@@ -195,7 +195,7 @@ pub(super) async fn loot(server: &TestServer, clock: &ManualClock, slug: &str, m
 
     let tess = people.register("tess").await;
     let enrolled = tess.post(&format!("{USERS}/totp"), json!({ "password": password })).await.ok();
-    let totp_secret = Secret::try_from_base32(&text(&enrolled["secret"])).unwrap().as_ref().to_vec();
+    let totp_secret = Secret::try_from_base32(text(&enrolled["secret"])).unwrap().as_ref().to_vec();
     let body = json!({ "code": code(&totp_secret, clock) });
     let done = tess.post(&format!("{USERS}/totp/confirm"), body).await.ok();
     let login = json!({ "identity": people.email("tess"), "password": password });
