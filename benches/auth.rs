@@ -6,13 +6,13 @@
 mod support;
 
 use std::rc::Rc;
-use std::time::Instant;
 use support::args::Args;
 use support::load::{self, Fill, Plan};
 use support::report::{Report, count, time_us};
 use support::rng::Rng;
 use support::rounds::median;
 use support::site::{Ask, Form, Site};
+use tenantry::kernel::clock;
 
 const USERS: &str = "/t/demo-org/api/collections/users";
 /// Logs in while reads are measured.
@@ -102,7 +102,7 @@ fn measure_pairs(
             requests.reverse();
         }
         for (request, times) in requests {
-            let began = Instant::now();
+            let began = clock::instant();
             let answer = load::fetch(site.server.addr, &request)?;
             match answer.status {
                 429 => refused += 1,

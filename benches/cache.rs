@@ -8,13 +8,14 @@ mod support;
 
 use anyhow::ensure;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::args::Args;
 use support::load::{self, Fill, Outcome, Plan};
 use support::process;
 use support::report::{Report, count, time_us};
 use support::rng::{Rng, Zipf};
 use support::site::Site;
+use tenantry::kernel::clock;
 
 /// Exponent of the Zipf mix; web traffic is measured between 0.7 and 1.1.
 const EXPONENT: f64 = 0.99;
@@ -204,7 +205,7 @@ fn measure_warming(args: &Args, site: Site, keys: &Keys, report: &mut Report) ->
 
 fn until_warm(site: &Site, keys: &Keys, after: &str) -> anyhow::Result<Vec<String>> {
     let (mix, mut rng) = (keys.mix(site, Lists::OfAll, Writes::Creates, 0), Rng::new(7));
-    let (began, mut rates) = (Instant::now(), Vec::new());
+    let (began, mut rates) = (clock::instant(), Vec::new());
     for _ in 0..WARM_STEPS_MAX {
         let requests: Vec<Vec<u8>> = (0..WARM_STEP)
             .map(|_| {

@@ -7,7 +7,6 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 use support::args::Args;
 use support::disk;
 use support::histogram::Histogram;
@@ -16,6 +15,7 @@ use support::report::{Report, count, time_us};
 use support::rng::Rng;
 use support::rounds::median;
 use support::tenants::Node;
+use tenantry::kernel::clock;
 
 const CLIENTS: [usize; 3] = [1, 16, 64];
 /// Handles open at once in the run over many tenants.
@@ -101,7 +101,7 @@ async fn measure_tenants(args: &Args, dir: &Path) -> anyhow::Result<()> {
     ]);
 
     let wanted: Vec<usize> = (0..args.tenants).map(|_| rng.below(args.tenants)).collect();
-    let began = Instant::now();
+    let began = clock::instant();
     let random = open_and_read(&node, wanted.into_iter()).await?;
     let rate = random.count() as f64 / began.elapsed().as_secs_f64();
     let after = resident_kib(std::process::id());
@@ -124,7 +124,7 @@ async fn make_tenants(node: &Node, tenants: usize, report: &mut Report) -> anyho
     let fresh = tenants.min(100);
     let mut timed = Histogram::new();
     for at in 0..fresh {
-        let began = Instant::now();
+        let began = clock::instant();
         node.create(at).await?;
         timed.record(began.elapsed());
     }
@@ -132,7 +132,7 @@ async fn make_tenants(node: &Node, tenants: usize, report: &mut Report) -> anyho
     report.row(vec!["create a tenant".into(), time_us(timed.quantile_us(0.5)), detail]);
     let mut timed = Histogram::new();
     for at in fresh..tenants {
-        let began = Instant::now();
+        let began = clock::instant();
         node.copy(at).await?;
         timed.record(began.elapsed());
     }
@@ -160,7 +160,7 @@ async fn measure_closed(node: &Node, tenants: usize, report: &mut Report) -> any
 async fn open_and_read(node: &Node, which: impl Iterator<Item = usize>) -> anyhow::Result<Histogram> {
     let mut latencies = Histogram::new();
     for at in which {
-        let began = Instant::now();
+        let began = clock::instant();
         let tenant = node.tenants.open(&Node::id(at)?).await?;
         anyhow::ensure!(node.read_first(&tenant).await?, "tenant {at} lost its record");
         latencies.record(began.elapsed());

@@ -262,35 +262,47 @@ fn perform(command: &[String]) -> serde_json::Value {
     })
 }
 
-/// `serve --demo` with so many players; the standard output is read once it ended.
-fn demo(folder: &Path, players: &str) -> Child {
-    let args = ["serve", "--demo", "--demo-players", players, "--listen", "127.0.0.1:0", "--data-dir", "data"];
-    tenantry(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+/// `serve --demo`; a test that failed leaves no process behind.
+struct Demo(Child);
+
+impl Demo {
+    /// With so many players; the standard output is read once it ended.
+    fn start(folder: &Path, players: &str) -> Self {
+        let args = ["serve", "--demo", "--demo-players", players, "--listen", "127.0.0.1:0", "--data-dir", "data"];
+        Self(tenantry(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
+    }
 }
 
-fn end(child: &mut Child) -> Option<i32> {
-    let pid = rustix::process::Pid::from_child(child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    child.wait().unwrap().code()
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
 fn the_demo_does_what_it_prints_and_can_be_stopped_while_it_fills() {
     tenantry::tls::install_provider();
     let folder = TempDir::new().unwrap();
-    let mut child = demo(folder.path(), "2000000");
+    let mut demo = Demo::start(folder.path(), "2000000");
     let tenants = folder.path().join("data/tenants");
     // `main` and the one that is being filled.
     while std::fs::read_dir(&tenants).map_or(0, Iterator::count) < 2 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        assert!(demo.0.try_wait().unwrap().is_none(), "it ended");
         std::thread::yield_now();
     }
-    assert_eq!(end(&mut child), Some(0), "a signal while filling");
+    assert_eq!(demo.end(), Some(0), "a signal while filling");
 
     for first in [true, false] {
-        let mut child = demo(folder.path(), "300");
+        let mut demo = Demo::start(folder.path(), "300");
         let mut said = String::new();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
         while printed_commands(&said).last().is_none_or(|command| command.len() != 3) {
             said.push_str(&lines.next().expect("three commands").unwrap());
             said.push('\n');
@@ -307,7 +319,7 @@ fn the_demo_does_what_it_prints_and_can_be_stopped_while_it_fills() {
         if first {
             assert!(perform(&commands[2])["token"].is_string());
         }
-        assert_eq!(end(&mut child), Some(0));
+        assert_eq!(demo.end(), Some(0));
     }
 }
 
@@ -480,4 +492,70 @@ fn a_completion_script_may_be_cut_short_by_its_reader() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+/// The names of the threads of a process.
+#[cfg(target_os = "linux")]
+fn threads(of: &Child) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", of.id())).unwrap();
+    // One may end while they are looked at.
+    tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok()).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "what another process does cannot be waited on")]
+async fn moment() {
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_open_tenant_with_nothing_to_do_holds_no_thread() {
+    const TENANTS: usize = 48;
+    tenantry::tls::install_provider();
+    let folder = TempDir::new().unwrap();
+    // The disk tier of the cache has a pool of its own that comes and goes with its work, whoever's that is.
+    let node = Node::start_with(folder.path(), &[("TENANTRY__CACHE__DISK", "false")]);
+    let key = std::fs::read_to_string(folder.path().join("data/node.key")).unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let send = |method: &str, path: &str, body: Option<serde_json::Value>| {
+        let request = client.request(method.parse().unwrap(), format!("{}{path}", node.url));
+        let request = request.header("authorization", format!("Node {key}"));
+        let request = body.into_iter().fold(request, |request, body| request.json(&body));
+        async move {
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            answer.text().await.unwrap()
+        }
+    };
+    // Made, written to and read from, so it has a writer's queue, a log and readers.
+    let visit = async |slug: String| {
+        send("POST", "/api/tenants", Some(serde_json::json!({ "slug": slug }))).await;
+        let body = serde_json::json!({ "email": "a@example.com", "password": "a long word", "passwordConfirm": "a long word" });
+        send("POST", &format!("/t/{slug}/api/collections/users/records"), Some(body)).await;
+        send("GET", &format!("/t/{slug}/api/collections/users/records?filter=name~'x'"), None).await;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        visit("first".to_owned()).await;
+        let with_one = threads(&node.child);
+        for number in 0..TENANTS {
+            visit(format!("t{number}")).await;
+        }
+        // Threads that blocking work borrows go after ten seconds of rest.
+        let mut with_many = threads(&node.child);
+        for _ in 0..900 {
+            if with_many.len() <= with_one.len() {
+                break;
+            }
+            moment().await;
+            with_many = threads(&node.child);
+        }
+        let metrics = send("GET", "/metrics", None).await;
+        let open = metrics.lines().find_map(|line| line.strip_prefix("tenantry_store_open_tenants "));
+        let open: usize = open.unwrap().parse().unwrap();
+        assert!(open > TENANTS, "{open} tenants are open");
+        assert!(with_many.len() <= with_one.len(), "{with_many:?} with many, {with_one:?} with one");
+    });
+    assert_eq!(node.stop(), Some(0));
 }

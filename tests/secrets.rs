@@ -148,6 +148,7 @@ impl Run {
                 let rest = text.split(from).nth(1).unwrap();
                 return rest.split(until).next().unwrap().to_owned();
             }
+            #[expect(clippy::disallowed_methods, reason = "what another process does cannot be waited on")]
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("no mail to {to} with {from:?}");

@@ -6,7 +6,8 @@ use super::site::Site;
 use anyhow::{Context, ensure};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 
 const API: &str = "/t/demo-org/api/collections";
 
@@ -100,7 +101,7 @@ impl<'a> Bulk<'a> {
              Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
-        let began = Instant::now();
+        let began = clock::instant();
         let mut stream = TcpStream::connect(self.site.server.addr)?;
         stream.write_all(head.as_bytes())?;
         stream.write_all(body)?;

@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 
 /// Blocks of the file that [`flushes_per_second`] writes over and over.
 const BLOCKS: u64 = 1_024;
@@ -25,7 +26,7 @@ pub(crate) fn flushes_per_second(dir: &Path, window: Duration) -> anyhow::Result
         file.write_all(&block)?;
     }
     file.sync_all()?;
-    let (began, mut flushes) = (Instant::now(), 0_u64);
+    let (began, mut flushes) = (clock::instant(), 0_u64);
     while began.elapsed() < window {
         file.seek(SeekFrom::Start(flushes % BLOCKS * block.len() as u64))?;
         file.write_all(&block)?;
@@ -50,7 +51,7 @@ pub(crate) fn single_commits_per_second(dir: &Path, clients: usize, window: Dura
     let connection = Connection::open(dir.join("single.db"))?;
     connection.execute_batch(PRAGMAS)?;
     connection.execute_batch(SCHEMA)?;
-    let (shared, done, began) = (Mutex::new(connection), AtomicU64::new(0), Instant::now());
+    let (shared, done, began) = (Mutex::new(connection), AtomicU64::new(0), clock::instant());
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..clients)
             .map(|client| {

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tenantry::kernel::clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -135,7 +136,7 @@ pub(crate) fn fetch(addr: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> 
 /// Runs the load against `addr`.
 pub(crate) fn drive(addr: SocketAddr, fill: &Fill, plan: Plan) -> anyhow::Result<Outcome> {
     on_this_thread(async {
-        let started = Instant::now();
+        let started = clock::instant();
         let from = started + plan.warmup;
         let span = Span { from, until: from + plan.window };
         let tasks: Vec<_> = (0..plan.connections)
@@ -162,9 +163,9 @@ pub(crate) fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -
 pub(crate) fn sweep(addr: SocketAddr, requests: &[Vec<u8>]) -> anyhow::Result<Outcome> {
     on_this_thread(async {
         let mut connection = Connection::open(addr).await?;
-        let (mut tally, began) = (Tally::default(), Instant::now());
+        let (mut tally, began) = (Tally::default(), clock::instant());
         for request in requests {
-            let sent_at = Instant::now();
+            let sent_at = clock::instant();
             let framing = connection.exchange(request).await?;
             framing.expect(200, request, &connection.buffer)?;
             tally.take(framing, Some(sent_at.elapsed()));
@@ -237,12 +238,12 @@ async fn one_connection(addr: SocketAddr, fill: Fill, mut rng: Rng, span: Span) 
     loop {
         request.clear();
         let expected = fill(&mut rng, &mut request);
-        let sent_at = Instant::now();
+        let sent_at = clock::instant();
         if sent_at >= span.until {
             return Ok(tally);
         }
         let framing = connection.exchange(&request).await?;
-        let done_at = Instant::now();
+        let done_at = clock::instant();
         framing.expect(expected, &request, &connection.buffer)?;
         let counted = sent_at >= span.from && done_at <= span.until;
         tally.take(framing, counted.then(|| done_at - sent_at));

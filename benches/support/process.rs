@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 
 /// Ticks per second of `/proc/<pid>/stat`; fixed at 100 in the Linux ABI.
 const TICKS_PER_SECOND: u64 = 100;
@@ -24,7 +25,7 @@ pub(crate) struct Server {
 impl Server {
     /// Runs `command` and waits until `GET health` answers 200.
     pub(crate) fn start(mut command: Command, addr: SocketAddr, health: &str) -> anyhow::Result<Self> {
-        let began = Instant::now();
+        let began = clock::instant();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("start the server")?;
         let mut server = Self { child, addr, started_in: Duration::ZERO };
         let request = load::render("GET", health, &[], None);
@@ -83,7 +84,7 @@ impl Server {
 
     /// Asks it to stop and waits up to ten seconds.
     pub(crate) fn stop(&mut self) -> anyhow::Result<Duration> {
-        let began = Instant::now();
+        let began = clock::instant();
         let id = i32::try_from(self.child.id())?;
         let id = rustix::process::Pid::from_raw(id).context("a child has an id")?;
         rustix::process::kill_process(id, rustix::process::Signal::TERM)?;

@@ -12,7 +12,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 
 /// Requests choose among this many players.
 const HOT_PLAYERS: usize = 2_000;
@@ -298,7 +299,7 @@ impl Site {
 
     /// The demo data is written after the node answers; waits until the last collection is full.
     fn await_demo(&self) -> anyhow::Result<()> {
-        let began = Instant::now();
+        let began = clock::instant();
         for (collection, wanted) in [("players", tournament::PLAYERS), ("matches", tournament::MATCHES)] {
             let path = format!("{TENANT}/api/collections/{collection}/records?perPage=1");
             loop {

@@ -8,7 +8,8 @@ use super::rng::Rng;
 use super::schema;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 use tenantry::kernel::clock::SystemClock;
 use tenantry::kernel::ident::{FieldNumber, NodeId, RecordId, TenantId};
 use tenantry::kernel::random::SystemRandom;
@@ -72,7 +73,7 @@ impl Node {
         clients: usize,
         window: Duration,
     ) -> anyhow::Result<(f64, Histogram)> {
-        let began = Instant::now();
+        let began = clock::instant();
         let tasks: Vec<_> = (0..clients)
             .map(|client| {
                 let (node, tenant) = (Arc::clone(self), tenant.clone());
@@ -80,7 +81,7 @@ impl Node {
                 tokio::spawn(async move {
                     let mut latencies = Histogram::new();
                     while began.elapsed() < window {
-                        let sent_at = Instant::now();
+                        let sent_at = clock::instant();
                         let id = rng.record_id();
                         node.insert(&tenant, player(&id, &mut rng)).await?;
                         latencies.record(sent_at.elapsed());

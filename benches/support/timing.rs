@@ -4,7 +4,8 @@
 
 use super::rounds::median;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 
 const SAMPLES: usize = 31;
 const SAMPLE: Duration = Duration::from_millis(4);
@@ -25,7 +26,7 @@ pub(crate) fn per_call_us<T>(mut call: impl FnMut() -> T) -> f64 {
 }
 
 fn time<T>(calls: usize, call: &mut impl FnMut() -> T) -> Duration {
-    let began = Instant::now();
+    let began = clock::instant();
     for _ in 0..calls {
         black_box(call());
     }

@@ -6,12 +6,12 @@
 
 use crate::cache::adaptive::Tuning;
 use crate::cache::compress::{self, COMPRESS_BYTES_MIN, Encoding, Levels};
+use crate::kernel::clock;
 use crate::kernel::digest::{Sha256, push_hex, sha256};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 /// What a load hands to the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,7 +231,7 @@ impl Entry {
         if self.body.len() < COMPRESS_BYTES_MIN {
             return None;
         }
-        let began = Instant::now();
+        let began = clock::instant();
         let coded = compress::encode(&self.body, encoding, levels());
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_out = coded.as_ref().map_or(self.body.len(), Bytes::len) as u64;

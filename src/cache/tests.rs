@@ -194,6 +194,7 @@ async fn a_stampede_over_threads_is_one_load_too() {
                 let request = request(&world, &key, &dependencies, None);
                 let load = || async {
                     loads.fetch_add(1, Ordering::SeqCst);
+                    #[expect(clippy::disallowed_methods, reason = "a load that takes time")]
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     Ok::<_, ()>(Loaded::json("one", 0))
                 };

@@ -209,6 +209,7 @@ impl Cache {
     ///
     /// `refill` asks through the ordinary read path and says whether it got an answer, and where it is kept if not under the
     /// key of the question; what is known of it goes along. Cancel by dropping.
+    #[expect(clippy::disallowed_methods, reason = "the pace is a span of time")]
     pub async fn warm<F, Fut>(&self, keys: Vec<HotKey>, pace: Duration, mut refill: F) -> WarmReport
     where
         F: FnMut(HotKey) -> Fut,

@@ -44,6 +44,10 @@ impl Client {
                     return Self::new(url, &folder, None);
                 }
                 Err(StartError::Folder(FolderError::InUse { url: None, .. })) => {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "another process says nothing when it has written its address"
+                    )]
                     tokio::time::sleep(ADDRESS_PAUSE).await;
                 }
                 Err(error) => return Err(error.into()),

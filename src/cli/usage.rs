@@ -23,6 +23,7 @@ const COLUMNS: [(&str, &str); 7] = [
     ("OPEN", "connections"),
 ];
 
+#[expect(clippy::disallowed_methods, reason = "shown again after a span of time")]
 pub(super) async fn usage(client: &Client, tenant: Option<&str>, watch: bool) -> Result<(), Failure> {
     let path = match tenant {
         Some(tenant) => format!("/api/admin/usage?tenant={}", segment(tenant)),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the present comes from; tests replace it.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -25,6 +25,14 @@ impl Clock for SystemClock {
             Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
         }
     }
+}
+
+/// A moment of the machine's steady clock, to measure spans and to set deadlines of work under way.
+///
+/// Nothing that is kept, told or decided about data depends on it; what does takes a [`Clock`].
+#[expect(clippy::disallowed_methods, reason = "the one place that asks the machine's steady clock")]
+pub fn instant() -> Instant {
+    Instant::now()
 }
 
 /// A clock that moves only when told to.

@@ -6,6 +6,7 @@
 use super::StoreError;
 use super::functions;
 use super::options::StoreOptions;
+use crate::kernel::clock;
 use crate::kernel::limits;
 use crate::schema::view::ColumnOrigin;
 use parking_lot::Mutex;
@@ -234,7 +235,7 @@ impl Budget {
         let left = self.steps.fetch_sub(i64::from(STEPS_PER_TICK), Ordering::Relaxed);
         let limits = self.limits.lock();
         let stop = left < 0
-            || limits.0.is_some_and(|deadline| Instant::now() >= deadline)
+            || limits.0.is_some_and(|deadline| clock::instant() >= deadline)
             || limits.1.as_ref().is_some_and(|cancelled| cancelled.load(Ordering::Relaxed));
         if stop {
             self.spent.store(true, Ordering::Relaxed);

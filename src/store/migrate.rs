@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
 /// Version of the system tables; kept in `user_version`.
-pub const FORMAT_VERSION: i32 = 1;
+pub const FORMAT_VERSION: i32 = 2;
 
 /// The line of `_tn_meta` with the position of the last change of the collections; not there before the first one.
 pub(super) const SCHEMA_LSN: &str = "schema_lsn";
@@ -33,13 +33,37 @@ CREATE INDEX _tn_receipt_age ON _tn_receipt (created_ms);
 INSERT INTO _tn_meta VALUES ('schema', 0), ('epoch', 1), ('oid', 0), ('node', x'');
 ";
 
+/// What a merge with peers keeps (REPLICATION.md 2), empty until there are peers: values that lost and are still in conflict,
+/// what became of them, operations on records that are purged, values of fields that this schema does not have yet, and
+/// how far each peer has come. `grp` is the unit of the conflict: a field's number, a group's name, or empty for the record.
+const STEP_2: &str = "
+CREATE TABLE _tn_sib (coll TEXT NOT NULL, rid TEXT NOT NULL, grp ANY NOT NULL, oid INTEGER NOT NULL, hlc INTEGER NOT NULL,
+  value ANY, PRIMARY KEY (coll, rid, grp, oid, hlc)) STRICT, WITHOUT ROWID;
+CREATE TABLE _tn_conf (n INTEGER PRIMARY KEY, coll TEXT NOT NULL, rid TEXT NOT NULL, grp ANY NOT NULL, oid INTEGER NOT NULL,
+  hlc INTEGER NOT NULL, value ANY, lsn INTEGER NOT NULL) STRICT;
+CREATE TABLE _tn_orphan (coll TEXT NOT NULL, rid TEXT NOT NULL, oid INTEGER NOT NULL, hlc INTEGER NOT NULL, n INTEGER NOT NULL,
+  op BLOB NOT NULL, PRIMARY KEY (coll, rid, oid, hlc, n)) STRICT, WITHOUT ROWID;
+CREATE TABLE _tn_stash (coll TEXT NOT NULL, rid TEXT NOT NULL, field INTEGER NOT NULL, oid INTEGER NOT NULL,
+  hlc INTEGER NOT NULL, schema INTEGER NOT NULL, value ANY, PRIMARY KEY (coll, rid, field, oid, hlc)) STRICT, WITHOUT ROWID;
+CREATE TABLE _tn_peer (peer TEXT PRIMARY KEY, lineage BLOB NOT NULL, vv BLOB NOT NULL, seen_at INTEGER NOT NULL,
+  evicted INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+";
+
+/// Each step brings a file to its version: the first to 1.
+const STEPS: [&str; FORMAT_VERSION as usize] = [STEP_1, STEP_2];
+
 /// Brings the system tables to [`FORMAT_VERSION`]. Inside it `PRAGMA user_version` is transactional.
 pub(super) fn migrate(connection: &Connection) -> Result<(), StoreError> {
     let found = check_version(connection)?;
-    if found < 1 {
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {STEP_1} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=1; COMMIT;"
-        ))?;
+    for (version, step) in (1..).zip(STEPS).filter(|(version, _)| *version > found) {
+        let step = format!(
+            "BEGIN IMMEDIATE; {step} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={version}; COMMIT;"
+        );
+        if let Err(error) = connection.execute_batch(&step) {
+            // Fails where nothing was begun, which is as good.
+            let _ = connection.execute_batch("ROLLBACK");
+            return Err(error.into());
+        }
     }
     Ok(())
 }
@@ -120,4 +144,62 @@ fn mint(connection: &Connection, node: NodeId, uid: OriginUid) -> Result<i64, St
 pub(super) fn forget_lineage(connection: &Connection) -> Result<(), StoreError> {
     connection.execute("UPDATE _tn_meta SET value = x'' WHERE key = 'node'", [])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file as version 1 left it, with a transaction in its log.
+    fn version_1() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(STEP_1).unwrap();
+        let begun = format!("PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version=1;");
+        connection.execute_batch(&begun).unwrap();
+        let row = "INSERT INTO _tn_tx (oid, seq, hlc, epoch, schema, body) VALUES (1, 1, 7, 1, 0, x'aa')";
+        connection.execute(row, []).unwrap();
+        connection
+    }
+
+    fn tables(connection: &Connection) -> Vec<String> {
+        let mut found =
+            connection.prepare("SELECT name || ' ' || coalesce(sql, '') FROM sqlite_master ORDER BY 1").unwrap();
+        found.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn an_older_file_becomes_what_a_new_one_is_and_keeps_its_log() {
+        let (older, new) = (version_1(), Connection::open_in_memory().unwrap());
+        migrate(&new).unwrap();
+        assert_ne!(tables(&older), tables(&new));
+        for _ in 0..2 {
+            migrate(&older).unwrap();
+            assert_eq!(tables(&older), tables(&new));
+            assert_eq!(check_version(&older).unwrap(), FORMAT_VERSION);
+        }
+        for table in ["_tn_sib", "_tn_conf", "_tn_orphan", "_tn_stash", "_tn_peer"] {
+            let rows: i64 = new.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+            assert_eq!(rows, 0, "{table}");
+        }
+        let hlc: i64 = older.query_row("SELECT hlc FROM _tn_tx", [], |row| row.get(0)).unwrap();
+        assert_eq!(hlc, 7);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_version_before_it() {
+        let file = version_1();
+        file.execute_batch("CREATE TABLE _tn_peer (x)").unwrap();
+        migrate(&file).unwrap_err();
+        assert_eq!(check_version(&file).unwrap(), 1);
+        assert!(!tables(&file).iter().any(|table| table.starts_with("_tn_sib")));
+        file.execute_batch("DROP TABLE _tn_peer").unwrap();
+        migrate(&file).unwrap();
+    }
+
+    #[test]
+    fn a_newer_file_is_refused() {
+        let file = version_1();
+        file.execute_batch(&format!("PRAGMA user_version={}", FORMAT_VERSION + 1)).unwrap();
+        assert!(matches!(migrate(&file), Err(StoreError::NotATenant(_))));
+    }
 }

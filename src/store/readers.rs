@@ -15,6 +15,7 @@ use super::options::{ReadMeter, SlowQuery, SlowQuerySink, StoreOptions};
 use super::stats::Counters;
 use super::tenant::TenantInner;
 use super::{StoreError, migrate};
+use crate::kernel::clock;
 use crate::kernel::ident::{CollectionId, FieldNumber, OriginUid, RecordId, TenantId};
 use crate::kernel::limits;
 use crate::kernel::value::{Cell, Stored};
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
         let Some((sink, threshold)) = self.slow else {
             return self.run(sql, binds, each).map(|_| ());
         };
-        let began = Instant::now();
+        let began = clock::instant();
         let rows = self.run(sql, binds, each);
         let duration = began.elapsed();
         if duration >= threshold {

@@ -13,6 +13,7 @@ use super::options::StoreOptions;
 use super::space;
 use super::table::{Tenants, file_path};
 use super::tenant::TenantDb;
+use crate::kernel::datetime;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::kernel::random::{self, Random};
@@ -238,7 +239,11 @@ fn copy_online(from: &TenantDb, temp: &Path) -> Result<(), StoreError> {
 fn adopt(temp: &Path) -> Result<(), StoreError> {
     let connection = Connection::open_with_flags(temp, connection::write_flags())?;
     connection.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=DELETE;")?;
-    migrate::migrate(&connection)?;
+    migrate::migrate(&connection).map_err(|error| match error {
+        // Only its own tables can stand in the way of those that a step makes.
+        StoreError::Sql(_) => StoreError::NotATenant(Arc::from("its system tables are not those of its format")),
+        other => other,
+    })?;
     migrate::forget_lineage(&connection)?;
     into_wal(&connection)?;
     connection.close().map_err(|(_, error)| error)?;
@@ -275,7 +280,11 @@ fn validate_log(connection: &Connection, now_ms: i64) -> Result<(), StoreError> 
     let foreign = |why: String| StoreError::NotATenant(Arc::from(why));
     let ahead_ms = changelog::latest_ms(connection)?.saturating_sub(now_ms);
     if ahead_ms > limits::IMPORT_CLOCK_AHEAD_MS {
-        return Err(foreign(format!("its newest entry is {} hours in the future", ahead_ms / 3_600_000)));
+        let (hours, now) = (ahead_ms / 3_600_000, datetime::format_ms(now_ms));
+        return Err(foreign(format!(
+            "its newest entry is {hours} hours in the future, for this machine's clock says {now}; if the clock is behind, \
+             set it and try again"
+        )));
     }
     match changelog::verify(connection)?.1.first() {
         Some(problem) => Err(foreign(format!("its log does not hold: {problem}"))),

@@ -9,6 +9,7 @@ use super::StoreError;
 use crate::kernel::limits;
 use rusqlite::ffi;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -30,12 +31,14 @@ fn has_room(folder: &Path) -> bool {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
         Ok(probe) => File::from(probe).write_all(&[0; limits::SPACE_PROBE_BYTES]).is_ok(),
-        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => false,
-        Err(_) => {
-            let needed = u64::try_from(limits::SPACE_PROBE_BYTES).unwrap_or(0);
-            super::check::free_bytes(folder).is_ok_and(|free| free >= needed)
-        }
+        Err(errno) => room_after(errno, folder),
     }
+}
+
+/// Whether there is room where making a file failed with `errno`.
+fn room_after(errno: Errno, folder: &Path) -> bool {
+    let needed = u64::try_from(limits::SPACE_PROBE_BYTES).unwrap_or(0);
+    ![Errno::NOSPC, Errno::DQUOT].contains(&errno) && super::check::free_bytes(folder).is_ok_and(|free| free >= needed)
 }
 
 #[cfg(test)]
@@ -45,6 +48,17 @@ mod tests {
 
     fn failure(extended_code: i32) -> StoreError {
         StoreError::from(rusqlite::Error::SqliteFailure(ffi::Error::new(extended_code), None))
+    }
+
+    #[test]
+    fn a_quota_and_a_disk_that_are_full_are_the_same_to_whoever_writes() {
+        for errno in [Errno::DQUOT, Errno::NOSPC] {
+            assert!(!room_after(errno, Path::new("/")), "{errno}");
+            let error = StoreError::from(std::io::Error::from(errno));
+            assert_eq!(error.code(), Code::StorageFull, "{errno}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert!(room_after(Errno::OPNOTSUPP, folder.path()), "a file system without nameless files");
     }
 
     #[test]

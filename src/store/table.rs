@@ -12,6 +12,7 @@ use super::stats::{Counters, StoreStats};
 use super::tenant::{Shared, TenantDb, TenantInner};
 use super::writer::WriterPool;
 use super::{StoreError, connection};
+use crate::kernel::clock;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 
 /// The open handles of this process, and what makes, copies, moves and deletes tenant files.
@@ -192,13 +193,13 @@ impl Tenants {
 
     /// A place for one more handle. While all are taken by handles in use: [`StoreError::Busy`] after a moment.
     async fn find_place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        let until = Instant::now() + self.shared.options.open_wait;
+        let until = clock::instant() + self.shared.options.open_wait;
         loop {
             if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
                 return Ok(place);
             }
             if !self.close_longest_unused().await {
-                if Instant::now() >= until {
+                if clock::instant() >= until {
                     return Err(StoreError::Busy);
                 }
                 self.wait_briefly().await;
@@ -303,9 +304,9 @@ impl Tenants {
     }
 
     async fn close_within(&self, id: &TenantId, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+        let until = clock::instant() + patience;
         while !self.try_close(id).await {
-            if Instant::now() >= until {
+            if clock::instant() >= until {
                 return false;
             }
             self.wait_briefly().await;

@@ -16,6 +16,7 @@ use super::stats::{Counters, TenantStats};
 use super::writer::{self, WriteQueue, WriteState, WriterPool};
 use super::writetx::WriteTx;
 use super::{StoreError, connection};
+use crate::kernel::clock;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::schema::Schema;
@@ -25,7 +26,6 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// One open tenant; clones share it.
@@ -299,7 +299,7 @@ impl TenantDb {
         }
         let options = self.0.options();
         let mut connection = self.0.readers.get()?;
-        let deadline = Some(Instant::now() + options.read_deadline);
+        let deadline = Some(clock::instant() + options.read_deadline);
         let allowance = Allowance { steps: options.read_steps_max, deadline, cancelled: Some(Arc::clone(&cancelled)) };
         match connection.attempt(&self.0, allowance, read)? {
             Some(value) => {

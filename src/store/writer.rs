@@ -24,6 +24,7 @@ use super::space;
 use super::stats::Counters;
 use super::tenant::{TenantDb, TenantInner};
 use super::writetx::WriteTx;
+use crate::kernel::clock;
 use crate::kernel::ident::CollectionId;
 use crate::kernel::limits;
 use crate::schema::Schema;
@@ -32,7 +33,6 @@ use rusqlite::{Connection, params};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// One queued request.
@@ -346,7 +346,7 @@ impl<'a> Group<'a> {
             jobs.drain(..).for_each(|job| job.settle(Err(error.clone())));
             return;
         }
-        let began = Instant::now();
+        let began = clock::instant();
         while let Some(job) = jobs.pop_front() {
             if job.abandoned() {
                 continue;
@@ -406,7 +406,7 @@ impl<'a> Group<'a> {
         };
         let clock = Clock2 { oid: self.state.log.oid, hlc: hlc.as_i64() };
         let mut tx = WriteTx::new(reader, &self.state.budget, options.sealer.as_deref(), clock, now_ms);
-        self.state.budget.arm(options.read_steps_max, Some(Instant::now() + options.read_deadline), None);
+        self.state.budget.arm(options.read_steps_max, Some(clock::instant() + options.read_deadline), None);
         let verdict = job.run(&mut tx);
         self.state.budget.disarm();
         let (ops, outcome, schema, storage) = (tx.ops, tx.outcome, tx.reader.schema, tx.storage.into_inner());
@@ -489,7 +489,7 @@ impl<'a> Group<'a> {
         if let Some(injected) = self.inner.options().faults.at(FaultPoint::BeforeCommit) {
             return Err(injected.into());
         }
-        let began = Instant::now();
+        let began = clock::instant();
         execute(&self.state.connection, "COMMIT")?;
         let counters = self.inner.counters();
         Counters::add(&counters.commits, 1);

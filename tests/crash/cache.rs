@@ -327,6 +327,7 @@ async fn full_disk() {
 }
 
 /// Does `meanwhile` until the disk tier is in `state`.
+#[expect(clippy::disallowed_methods, reason = "what another process does cannot be waited on")]
 async fn until(node: &Node, state: &str, mut meanwhile: impl AsyncFnMut(&Node)) {
     for _ in 0..600 {
         meanwhile(node).await;

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tenantry::kernel::clock;
 use tenantry::kernel::clock::SystemClock;
 use tenantry::kernel::ident::{NodeId, RecordId, TenantId};
 use tenantry::kernel::random::{Random, SystemRandom, below, lowercase_id};
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         return code;
     }
     tenantry::tls::install_provider();
-    let began = Instant::now();
+    let began = clock::instant();
     // `cargo test --test crash cache` runs that part alone; `lifecycle`, `disk` and `writes` likewise.
     let parts = ["writes", "disk", "lifecycle", "cache"];
     let alone = parts.iter().find(|part| arguments.iter().any(|argument| argument == *part));

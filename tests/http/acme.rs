@@ -34,7 +34,7 @@ async fn is_served(server: &TestServer, root: &str, host: &str) -> bool {
 async fn until_served(server: &TestServer, root: &str, host: &str) {
     let served = async {
         while !is_served(server, root, host).await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            crate::support::pause(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(120), served)
@@ -108,7 +108,7 @@ async fn an_authority_that_refuses_is_asked_again_later_and_answers_go_on() {
     authority.reach_http_at(server.url().trim_start_matches("https://").parse().unwrap());
     let refused = async {
         while authority.refusals() == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            crate::support::pause(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(120), refused).await.expect("the authority looked and refused");

@@ -99,7 +99,7 @@ async fn full_storage_refuses_writes_but_not_reads_and_deletions() {
                 break answer.problem("storage_full");
             }
             answer.created();
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            crate::support::pause(Duration::from_millis(20)).await;
         }
     };
     let refused = tokio::time::timeout(Duration::from_secs(60), filled).await.expect("the storage is noticed");
@@ -121,7 +121,7 @@ async fn requests_at_the_same_moment_are_bounded_per_tenant() {
     slow.send(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes()).await;
     let arrived = async {
         while usage(&server, "acme").await["used"]["concurrentRequests"] != 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            crate::support::pause(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), arrived).await.expect("the slow request is under way");
@@ -132,7 +132,7 @@ async fn requests_at_the_same_moment_are_bounded_per_tenant() {
     drop(slow);
     let over = async {
         while guest.get(NOTES).await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            crate::support::pause(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), over).await.expect("a client that left is not counted");
@@ -206,7 +206,7 @@ async fn open_connections_are_bounded_per_tenant_also_where_answers_are_remember
     drop(second);
     let left = async {
         while open_connections(&server, "acme").await != before + 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            crate::support::pause(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), left).await.expect("a connection that ended is not counted");
@@ -256,7 +256,7 @@ async fn room_that_deletions_made_counts_once_their_log_is_over() {
                 break;
             }
             made.push(answer.created()["id"].as_str().unwrap().to_owned());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            crate::support::pause(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), filled).await.expect("the storage is noticed");
@@ -267,7 +267,7 @@ async fn room_that_deletions_made_counts_once_their_log_is_over() {
     clock.advance_ms(31 * 86_400_000);
     let emptied = async {
         while post().await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            crate::support::pause(Duration::from_millis(100)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(120), emptied).await.expect("the room is given back");

@@ -152,7 +152,7 @@ async fn until_ready(server: &TestServer, cache: &Path) {
         if report["disk"]["state"] == "ready" && cache.join("lock").exists() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::support::pause(Duration::from_millis(50)).await;
     }
     panic!("the disk tier never healed");
 }
@@ -381,7 +381,7 @@ async fn what_is_hot_is_warmed_under_another_schema_too() {
         if before.len() == 2 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     assert_eq!(before.len(), 2, "upkeep learns what is hot within a few seconds");
     // Twice, so that what was found once is found again by its new name.
@@ -416,7 +416,7 @@ async fn what_is_hot_is_warmed_under_another_schema_too() {
             assert_eq!(again.get(GONE).await.header("x-cache"), Some("l1"));
             return;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     panic!("nothing was warmed after the restart");
 }
@@ -426,7 +426,7 @@ async fn until_hot(admin: &Actor) {
         if admin.get("/api/admin/cache/stats").await.ok()["hot"][0].is_object() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     panic!("nothing ever became hot");
 }

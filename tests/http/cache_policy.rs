@@ -134,7 +134,7 @@ async fn superusers_see_purge_verify_and_warm_one_tenant() {
         if key.is_string() {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     other.post("/api/admin/cache/purge", json!({"key": key})).await.problem("parameter_invalid");
     admin.post("/api/admin/cache/purge", json!({"key": key})).await.gone();
@@ -173,7 +173,7 @@ async fn a_running_node_adapts_says_so_and_leaves_it_where_told() {
             if report["decided"] != 0 {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            crate::support::pause(Duration::from_millis(50)).await;
         }
         let zstd = &report["compression"]["codings"]["zstd"];
         assert!(zstd["count"].as_u64() > Some(0) && report["compression"]["codings"]["br"]["count"] == 0, "{report}");

@@ -37,7 +37,7 @@ async fn restarted(server: TestServer, user: &User) -> (TestServer, Actor) {
             let actor = server.anon().at("acme").with_authorization(&user.token);
             return (server, actor);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        crate::support::pause(std::time::Duration::from_millis(25)).await;
     }
     panic!("the disk tier was never ready");
 }
@@ -121,7 +121,7 @@ async fn the_disk_outlives_the_process_and_its_loss_costs_speed_only() {
         if report["disk"]["state"] == "ready" {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     for page in &pages {
         assert_eq!(from(again.get(page).await, "l2")["totalItems"], 3, "{page}");

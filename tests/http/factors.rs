@@ -241,7 +241,7 @@ async fn mailed_code(server: &TestServer, to: &str) -> String {
             let code = text.split("<strong>").nth(1).and_then(|rest| rest.split("</strong>").next());
             return code.expect("a code in the mail").to_owned();
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        crate::support::pause(std::time::Duration::from_millis(50)).await;
     }
     panic!("no mail to {to}");
 }

@@ -68,7 +68,7 @@ async fn wait_for_stored(server: &TestServer, count: usize) {
         if stored(server).len() == count {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        crate::support::pause(Duration::from_millis(10)).await;
     }
     panic!("{count} files should be there, but there are {:?}", stored(server));
 }

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
+use tenantry::kernel::clock;
 use tenantry::kernel::clock::{Clock, ManualClock, SystemClock};
 
 /// Long enough for any machine; what is waited for ends the wait.
@@ -153,18 +154,18 @@ async fn who_stops_reading_is_let_go_and_who_reads_slowly_is_not() {
         slow.push((one, begun));
     }
     assert_eq!(open_at_acme().await, kept + 4);
-    let until = std::time::Instant::now() + Duration::from_millis(4 * TIMEOUT_MS);
-    while std::time::Instant::now() < until {
+    let until = clock::instant() + Duration::from_millis(4 * TIMEOUT_MS);
+    while clock::instant() < until {
         for (one, read) in &mut slow {
             read.extend(one.read_some(16 * 1024).await.expect("a slow reader is not let go"));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        crate::support::pause(Duration::from_millis(50)).await;
     }
     for _ in 0..600 {
         if open_at_acme().await == kept + 2 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        crate::support::pause(Duration::from_millis(100)).await;
     }
     assert_eq!(open_at_acme().await, kept + 2, "the silent ones are gone");
     for mut one in silent {
@@ -236,6 +237,91 @@ async fn huge_and_strange_questions_are_refused_by_name() {
     admin.get(&format!("{NOTES}?filter=%ff%fe")).await.has_status(400);
     admin.get(&format!("{NOTES}?perPage=999999999")).await.ok();
     server.anon().get("/health").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_refused_by_name_while_the_others_are_served() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let kept = admin.post(NOTES, json!({ "text": "kept", "n": 1 })).await.created();
+    let deep = format!("{{\"text\":{}1{}}}", "[".repeat(100), "]".repeat(100));
+    let wide = encode(&vec!["n=1"; 300].join("||"));
+    let one = format!("{NOTES}/{}", kept["id"].as_str().unwrap());
+    let garbage: Vec<(Method, String, Vec<u8>, u16, &str)> = vec![
+        (Method::POST, NOTES.into(), b"{\"text\": ".to_vec(), 400, "json_invalid"),
+        (Method::POST, NOTES.into(), b"{\"text\": \"\xff\"}".to_vec(), 400, "json_invalid"),
+        (Method::POST, NOTES.into(), deep.clone().into_bytes(), 400, "json_invalid"),
+        (Method::POST, NOTES.into(), vec![b' '; 20 << 20], 413, "body_too_large"),
+        (Method::POST, NOTES.into(), b"{\"n\": \"many\"}".to_vec(), 400, "validation_failed"),
+        (Method::POST, NOTES.into(), b"{\"n\": {\"a\": [1]}}".to_vec(), 400, "validation_failed"),
+        (Method::PATCH, one.clone(), b"{\"n\": [true, null]}".to_vec(), 400, "validation_failed"),
+        (Method::PATCH, one, b"[]".to_vec(), 400, "json_invalid"),
+        (Method::POST, "/api/batch".into(), b"{\"requests\": 7}".to_vec(), 400, "validation_failed"),
+        (
+            Method::POST,
+            "/api/collections".into(),
+            b"{\"name\": 7}".to_vec(),
+            400,
+            "json_invalid|schema_invalid|validation_failed",
+        ),
+        (Method::POST, "/api/collections/nothing/records".into(), b"{}".to_vec(), 404, "collection_not_found"),
+        (Method::GET, "/api/collections/nothing/records".into(), Vec::new(), 404, "collection_not_found"),
+        (Method::GET, format!("{NOTES}?filter={wide}"), Vec::new(), 400, "filter_invalid"),
+        (
+            Method::GET,
+            format!("{NOTES}?filter=%ff%fe"),
+            Vec::new(),
+            400,
+            "filter_invalid|request_invalid|parameter_invalid",
+        ),
+        (Method::GET, format!("{NOTES}?sort=nothing,{}", "n,".repeat(50)), Vec::new(), 400, "sort_invalid"),
+        (Method::GET, format!("{NOTES}/%00%ff%2e%2e"), Vec::new(), 404, "record_not_found|route_not_found"),
+    ];
+    let flood = async {
+        for round in 0..5 {
+            for (method, path, body, status, codes) in &garbage {
+                let answer = admin.send_raw(method.clone(), path, body.clone()).await.has_status(*status);
+                let code = answer.json()["code"].as_str().unwrap_or_default().to_owned();
+                assert!(codes.split('|').any(|one| one == code), "{round} {method} {path}: {code}");
+                answer.problem(&code);
+            }
+        }
+    };
+    let (ended, mut served) = (std::sync::atomic::AtomicBool::new(false), 0);
+    let others = async {
+        while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            admin.post(NOTES, json!({ "text": "meanwhile", "n": served })).await.created();
+            assert!(admin.get(&format!("{NOTES}?perPage=1")).await.ok()["totalItems"].as_u64() > Some(1));
+            served += 1;
+        }
+    };
+    let flood = async {
+        flood.await;
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let both = async { futures_util::join!(flood, others) };
+    tokio::time::timeout(PATIENCE, both).await.expect("everybody is answered");
+    assert!(served >= 5, "only {served} were served beside {} refusals", garbage.len() * 5);
+    assert_eq!(admin.get(&format!("{NOTES}?filter=text='kept'")).await.ok()["totalItems"], 1);
+    assert_eq!(admin.get(&format!("{NOTES}?perPage=1")).await.ok()["totalItems"], served + 1, "no garbage is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_import_does_not_keep_others_of_its_tenant_from_writing() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let rows = 30_000;
+    let request = admin.request(Method::POST, "/api/collections/notes/import");
+    let request =
+        request.header("content-type", "application/x-ndjson").body("{\"text\":\"row\",\"n\":1}\n".repeat(rows));
+    let import = tokio::spawn(Answer::of(request));
+    let mut between = 0;
+    while !import.is_finished() {
+        admin.post(NOTES, json!({ "text": "between", "n": 2 })).await.created();
+        between += i32::from(!import.is_finished());
+    }
+    assert_eq!(import.await.unwrap().ok()["created"], json!(rows));
+    assert!(between >= 5, "{between} writes came between the pieces of the import");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ async fn told(server: &TestServer) {
         if metric(server, "tenantry_purge_hook_waiting").await == 0 {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        crate::support::pause(std::time::Duration::from_millis(25)).await;
     }
     panic!("there is always something to post");
 }
@@ -127,7 +127,7 @@ async fn a_failing_receiver_is_tried_again_and_a_refusing_one_is_not() {
         if metric(&server, "tenantry_purge_hook_dropped_total").await == 2 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        crate::support::pause(std::time::Duration::from_millis(25)).await;
     }
     assert_eq!(metric(&server, "tenantry_purge_hook_dropped_total").await, 2, "the list and the record");
     let health = server.anon().get("/health").await.ok();
@@ -140,7 +140,7 @@ async fn a_failing_receiver_is_tried_again_and_a_refusing_one_is_not() {
         if server.anon().get("/health").await.ok()["checks"]["purge_hook"] == "ok" {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        crate::support::pause(std::time::Duration::from_millis(25)).await;
     }
     panic!("health never recovered");
 }

@@ -127,7 +127,7 @@ async fn exchanged_files_are_served_without_a_restart_and_broken_ones_never() {
     // Nobody calls `reload_certificates` here: the node looks by itself.
     let noticed = async {
         while fresh().await == before {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            crate::support::pause(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), noticed).await.expect("the new certificate is served");

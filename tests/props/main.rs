@@ -4,3 +4,4 @@
 mod schema;
 mod query;
 mod store;
+mod clock;

@@ -122,6 +122,8 @@ enum Action {
     Score(u8, i8),
     Add(u8, i8),
     Delete(u8),
+    /// Deletes a record and makes another with its id, within one transaction.
+    Replace(u8, u8),
     /// Two records trade their unique titles within one transaction.
     Swap(u8, u8),
     AddField,
@@ -135,6 +137,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (id.clone(), any::<i8>()).prop_map(|(id, score)| Action::Score(id, score)),
         2 => (id.clone(), any::<i8>()).prop_map(|(id, delta)| Action::Add(id, delta)),
         1 => id.clone().prop_map(Action::Delete),
+        2 => (id.clone(), any::<u8>()).prop_map(|(id, title)| Action::Replace(id, title)),
         2 => (id.clone(), id).prop_map(|(a, b)| Action::Swap(a, b)),
         1 => Just(Action::AddField),
     ]
@@ -174,6 +177,10 @@ fn perform(tx: &mut WriteTx<'_>, action: &Action) -> Result<(), StoreError> {
         Action::Score(record, value) => tx.update(&notes, &id(record), &[(score, Stored::Real(f64::from(*value)))]),
         Action::Add(record, delta) => tx.increment(&notes, &id(record), score, f64::from(*delta)),
         Action::Delete(record) => tx.delete(&notes, &id(record)),
+        Action::Replace(record, name) => {
+            tx.delete(&notes, &id(record))?;
+            tx.insert(&notes, &RecordImage::new(id(record), [(title, text(name)), (score, Stored::Real(2.0))]))
+        }
         Action::Swap(a, b) if a != b => {
             let of = |tx: &WriteTx<'_>, record: &u8| {
                 let found = tx.find_record(&notes, id(record).as_str())?;
@@ -232,6 +239,12 @@ async fn history(transactions: Vec<(Vec<Action>, i64)>, restart_at: usize) {
             _ => true,
         });
         assert!(once || schema_changed, "at most one operation per record and field");
+        // The two share a clock, so their place in the record is what orders them, everywhere alike.
+        for (at, op) in tx.frame.ops.iter().enumerate() {
+            let LogOp::Del { before, .. } = op else { continue };
+            let again = |op: &LogOp| matches!(op, LogOp::New { record, .. } if record.id == before.id);
+            assert!(schema_changed || !tx.frame.ops[..at].iter().any(again), "a deletion stands before its successor");
+        }
     }
     let mut target = ReplayTarget::create(&folder.path().join("replayed.db")).unwrap();
     assert_eq!(replay(&mut target, &log).unwrap(), u64::try_from(log.len()).unwrap());

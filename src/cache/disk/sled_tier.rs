@@ -9,6 +9,7 @@ use super::groups::{GroupOf, GroupUsage, Groups};
 use super::queue::{Next, Queue};
 use super::sweep::Sweep;
 use super::{DiskCache, DiskRead, DiskState, DiskStats, IsDead};
+use crate::kernel::clock;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -141,12 +142,12 @@ impl SledTier {
             engine: None,
             lock: None,
             failures: 0,
-            failed_at: Instant::now(),
-            retry_at: Instant::now(),
+            failed_at: clock::instant(),
+            retry_at: clock::instant(),
             dirty_since: None,
             written: 0,
             sweep: Sweep::default(),
-            scanned_at: Instant::now(),
+            scanned_at: clock::instant(),
             opened_once: false,
         };
         (Self { shared, options, ended: Mutex::new(None) }, worker)
@@ -377,7 +378,7 @@ impl Worker {
                 self.shared.groups.note(key, change);
                 self.shared.numbers.writes.fetch_add(1, Ordering::Relaxed);
                 self.written += value.len() as u64;
-                self.dirty_since.get_or_insert_with(Instant::now);
+                self.dirty_since.get_or_insert_with(clock::instant);
                 true
             }
             Err(error) => {
@@ -393,12 +394,12 @@ impl Worker {
             Some(Err(error)) => self.fail(&error),
             None => {}
         }
-        self.dirty_since.get_or_insert_with(Instant::now);
+        self.dirty_since.get_or_insert_with(clock::instant);
     }
 
     /// Counts a little more of what an earlier process left, and removes a little more of what is dead.
     fn look_through(&mut self) {
-        self.scanned_at = Instant::now();
+        self.scanned_at = clock::instant();
         let Some(engine) = &self.engine else { return };
         let Shared { groups, numbers, .. } = &*self.shared;
         let counted = match groups.unseen_after() {
@@ -415,7 +416,7 @@ impl Worker {
         });
         match swept {
             Ok(0) => {}
-            Ok(_) => _ = self.dirty_since.get_or_insert_with(Instant::now),
+            Ok(_) => _ = self.dirty_since.get_or_insert_with(clock::instant),
             Err(error) => self.fail(&error),
         }
     }
@@ -435,7 +436,7 @@ impl Worker {
     /// Retries, flushes what is older than `age`, and watches the size.
     fn maintain(&mut self, age: Duration) {
         if self.engine.is_none() {
-            if Instant::now() >= self.retry_at {
+            if clock::instant() >= self.retry_at {
                 self.try_open();
             }
             return;
@@ -490,10 +491,10 @@ impl Worker {
     }
 
     fn pause(&mut self, why: String) {
-        self.failed_at = Instant::now();
+        self.failed_at = clock::instant();
         let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
         self.failures += 1;
-        self.retry_at = Instant::now() + pause;
+        self.retry_at = clock::instant() + pause;
         self.opened_once = true;
         *self.shared.state.lock() = DiskState::Degraded(why);
     }

@@ -25,6 +25,7 @@ use crate::http::delivery;
 use crate::http::extract::VisitPart;
 use crate::http::front::{Front, Read, Visit, split_prefix};
 use crate::http::problem::{PROBLEM_JSON, Problem};
+use crate::kernel::clock;
 use crate::kernel::error::Code;
 use crate::kernel::ident::TenantId;
 use crate::services::records::cached::Served;
@@ -116,7 +117,7 @@ where
 
     /// A read that is remembered and current leaves at once: no future is boxed, nothing is routed.
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let started = Instant::now();
+        let started = clock::instant();
         // An unread body needs the whole chain.
         let known = if unread::is_chunked(request.head()) { None } else { self.front.find_read(request.head()) };
         let mut counted = None;

@@ -82,6 +82,7 @@ impl Sender {
     }
 
     /// Waits, but not while stopping.
+    #[expect(clippy::disallowed_methods, reason = "changes are gathered for a span of time")]
     async fn pause(&mut self, span: Duration) {
         if !*self.closing.borrow() {
             tokio::select! {

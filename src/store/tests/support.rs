@@ -95,6 +95,7 @@ pub(super) async fn insert(
 }
 
 /// Waits for something that another thread brings about.
+#[expect(clippy::disallowed_methods, reason = "what other threads do cannot be waited on")]
 pub(super) async fn until(mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {

@@ -252,15 +252,16 @@ async fn a_file_whose_log_does_not_hold_or_is_of_the_future_is_not_brought_in() 
     for (number, (forgery, said)) in [
         ("DELETE FROM _tn_tx WHERE lsn = 2", "its log does not hold"),
         ("UPDATE _tn_tx SET body = (SELECT body FROM _tn_tx WHERE lsn = 1) WHERE lsn = 3", "its log does not hold"),
-        ("UPDATE _tn_origin SET hlc = 9223372036854775807", "in the future"),
+        ("UPDATE _tn_origin SET hlc = 9223372036854775807", "set it and try again"),
         ("UPDATE _tn_tx SET hlc = 9223372036854775807 WHERE lsn = 4", "in the future"),
+        ("PRAGMA user_version = 1", "its system tables are not those of its format"),
     ]
     .into_iter()
     .enumerate()
     {
         let forged = fixture.folder.path().join(format!("forged{number}.tenant"));
         std::fs::copy(&export, &forged).unwrap();
-        rusqlite::Connection::open(&forged).unwrap().execute(forgery, []).unwrap();
+        rusqlite::Connection::open(&forged).unwrap().execute_batch(forgery).unwrap();
         let refused = fixture.tenants.import(&id("two"), &forged).await;
         let refused = refused.expect_err(forgery).to_string();
         assert!(refused.contains(said), "{forgery}: {refused}");

@@ -92,7 +92,7 @@ async fn mail(server: &TestServer, tenant: &str, to: &str, wanted: &str) -> Stri
         if let Some(found) = found {
             return found;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     panic!("no mail to {to} with {wanted}");
 }

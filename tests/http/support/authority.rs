@@ -214,7 +214,7 @@ impl Inner {
             let known = self.state.lock().unwrap().http_at;
             match known {
                 Some(at) => break at,
-                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                None => crate::support::pause(std::time::Duration::from_millis(10)).await,
             }
         };
         let (name, token, key) = {

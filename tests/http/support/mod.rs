@@ -13,6 +13,12 @@ mod raw;
 mod server;
 mod sink;
 
+/// Lets a little time pass before a condition is looked at again.
+#[expect(clippy::disallowed_methods, reason = "what is behind the wire cannot be waited on")]
+pub(crate) async fn pause(span: std::time::Duration) {
+    tokio::time::sleep(span).await;
+}
+
 pub(crate) use actor::Actor;
 pub(crate) use answer::Answer;
 pub(crate) use authenticator::Authenticator;

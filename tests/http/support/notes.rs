@@ -40,7 +40,7 @@ pub(crate) async fn until(actor: &Actor, path: &str, source: &str) -> Answer {
         if answer.header("x-cache") == Some(source) {
             return answer;
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        crate::support::pause(Duration::from_millis(25)).await;
     }
     panic!("{path} never came from {source}");
 }

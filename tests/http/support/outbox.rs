@@ -30,7 +30,7 @@ pub(crate) async fn link(server: &TestServer, to: &str, wanted: &str) -> String 
                 return link.to_owned();
             }
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        super::pause(Duration::from_millis(25)).await;
     }
     panic!("no mail to {to} with {wanted}");
 }

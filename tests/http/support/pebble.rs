@@ -67,7 +67,7 @@ impl Pebble {
             if let Ok(answer) = client.get(&url).send().await {
                 return answer.text().await.unwrap();
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            crate::support::pause(Duration::from_millis(50)).await;
         }
         panic!("pebble does not answer");
     }

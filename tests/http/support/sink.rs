@@ -76,7 +76,7 @@ impl Sink {
             if enough(&posted) {
                 return posted;
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+            crate::support::pause(Duration::from_millis(25)).await;
         }
         panic!("{what} was never posted: {:#?}", self.posted());
     }

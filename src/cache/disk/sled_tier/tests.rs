@@ -13,6 +13,11 @@ fn options(root: &Path) -> SledTierOptions {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the disk thread says nothing when it is done")]
+async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
 /// Waits until the disk thread has done what was asked so far, then looks at the state.
 async fn settled(tier: &SledTier, wanted: impl Fn(&DiskState) -> bool) -> DiskState {
     for _ in 0..500 {
@@ -20,7 +25,7 @@ async fn settled(tier: &SledTier, wanted: impl Fn(&DiskState) -> bool) -> DiskSt
         if wanted(&state) {
             return state;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        a_moment().await;
     }
     tier.stats().state
 }
@@ -249,7 +254,7 @@ async fn until_counted(tier: &SledTier, expected: &(GroupUsage, GroupUsage)) -> 
         if found == *expected {
             return found;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        a_moment().await;
     }
     (tier.usage(b"a"), tier.usage(b"b"))
 }
@@ -294,7 +299,7 @@ async fn a_pass_removes_what_is_dead_wherever_it_lies_and_counts_it_off() {
         if tier.usage(b"k").entries == 480 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        a_moment().await;
     }
     assert_eq!((tier.usage(b"k").entries, tier.usage(b"l").entries), (480, 1));
     tier.close();
