@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long a statement waits for a lock that another connection holds.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Oldest SQLite that is accepted: 3.51.3 fixes a WAL-reset race that could lose commits ("WAL-reset bug", sqlite.org).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// Virtual-machine steps between two looks at the budget.
@@ -72,7 +74,7 @@ pub(super) fn read_flags() -> OpenFlags {
 /// What readers and writers share.
 pub(super) fn configure(connection: &Connection, options: &StoreOptions) -> Result<(), StoreError> {
     // First, because everything after it may already meet a lock.
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     // mmap off: a truncated file would be SIGBUS. Foreign keys are kept by the engine above (REPLICATION.md 5).
     connection.execute_batch(&format!(
         "PRAGMA foreign_keys=OFF; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; \

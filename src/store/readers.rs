@@ -552,6 +552,7 @@ impl DerefMut for Prepared<'_> {
 const PIN: &str = "SELECT (SELECT value FROM _tn_meta WHERE key = 'schema'), (SELECT max(lsn) FROM _tn_tx)";
 
 fn begin(connection: &Connection, tenant: &TenantInner) -> Result<Snapshot, StoreError> {
+    let _beginning = tenant.beginning();
     let present = tenant.present();
     connection.prepare_cached("BEGIN")?.execute([])?;
     // BEGIN takes no lock; this first read pins the snapshot and says what it is.

@@ -6,7 +6,7 @@
 
 use super::changelog::{LogHead, LoggedTx};
 use super::check;
-use super::checkpoint;
+use super::checkpoint::{self, LogFile};
 use super::files::FileRemover;
 use super::migrate;
 use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
@@ -21,7 +21,7 @@ use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use crate::schema::Schema;
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use scheduled_thread_pool::ScheduledThreadPool;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(super) struct TenantInner {
     position: AtomicI64,
     /// By which a reader knows whether its open snapshot is still the present.
     present: AtomicU64,
+    /// Held while snapshots must not begin; see [`TenantInner::hold_snapshots`].
+    beginning: RwLock<()>,
     readers: ReadPool,
     reads: ReadQueue,
     queue: Mutex<WriteQueue>,
@@ -94,8 +96,9 @@ impl TenantInner {
             schema: ArcSwap::from_pointee(schema),
             position: AtomicI64::new(log.lsn),
             present: AtomicU64::new(0),
+            beginning: RwLock::new(()),
             queue: Mutex::default(),
-            write: Mutex::new(Some(WriteState { connection, budget, log, turns: 0, shrunk: false })),
+            write: Mutex::new(Some(WriteState { connection, budget, log, turns: 0, log_file: LogFile::default() })),
             last_used_ms: AtomicI64::new(options.clock.now_ms()),
             meter: shared.options.meters.as_ref().map(|meters| meters.meter(id)),
             looked_at_ms: AtomicI64::new(i64::MIN),
@@ -139,6 +142,16 @@ impl TenantInner {
     /// No read that begins from now on uses a snapshot that is open already.
     pub(super) fn outdate_snapshots(&self) {
         self.present.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// While a snapshot is being begun; waits where they are held.
+    pub(super) fn beginning(&self) -> RwLockReadGuard<'_, ()> {
+        self.beginning.read()
+    }
+
+    /// No snapshot begins until the guard is dropped; one that is being begun is waited for.
+    pub(super) fn hold_snapshots(&self) -> RwLockWriteGuard<'_, ()> {
+        self.beginning.write()
     }
 
     /// Counts how often snapshots were outdated: by every COMMIT published through this handle, and by a log to begin anew.

@@ -12,7 +12,7 @@
 
 use super::StoreError;
 use super::changelog::{LogHead, TxHeader};
-use super::checkpoint;
+use super::checkpoint::{self, LogFile};
 use super::connection::Budget;
 use super::faults::FaultPoint;
 use super::files::{Released, released};
@@ -133,8 +133,7 @@ pub(super) struct WriteState {
     pub(super) budget: Arc<Budget>,
     pub(super) log: LogHead,
     pub(super) turns: u32,
-    /// Pages were freed at the end of the file since the last checkpoint that cut it.
-    pub(super) shrunk: bool,
+    pub(super) log_file: LogFile,
 }
 
 /// Queues a request and waits for its acknowledgement.
@@ -286,7 +285,7 @@ fn turn(tenant: &TenantDb) {
     }
     state.turns = state.turns.wrapping_add(1);
     if state.turns.is_multiple_of(16) || inner.queue().lock().len() == 0 {
-        checkpoint::maintain(inner, &state.connection, std::mem::take(&mut state.shrunk));
+        checkpoint::maintain(inner, &state.connection, &mut state.log_file);
     }
 }
 
@@ -446,7 +445,7 @@ impl<'a> Group<'a> {
         self.touches.extend(touches);
         self.released.extend(released);
         self.stored |= outcome.stored;
-        self.state.shrunk |= outcome.shrunk;
+        self.state.log_file.shrunk |= outcome.shrunk;
         if schema_changed {
             self.schema = schema;
             self.schema_changed = true;
