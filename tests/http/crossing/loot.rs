@@ -54,7 +54,12 @@ pub(super) struct Loot {
     pub(super) otp_id: String,
     pub(super) otp_code: String,
     pub(super) mfa_id: String,
-    pub(super) totp_secret: Vec<u8>,
+    /// Somebody whose logins need an app.
+    pub(super) protected: Actor,
+    /// A code of that app that holds now and was not used yet.
+    pub(super) totp_code: String,
+    /// The first code of an app that `user` has set up and not confirmed.
+    pub(super) pending_code: String,
     pub(super) recovery_codes: Vec<String>,
     pub(super) reset: String,
     pub(super) verification: String,
@@ -104,15 +109,11 @@ async fn mailed_token(server: &TestServer, tenant: &str, to: &str, page: &str) -
     link.and_then(|link| link.rsplit('/').next()).expect("a link with a token").to_owned()
 }
 
-/// The code of an authenticator app, of a step that was not used yet.
-fn next_code(secret: &[u8], clock: &ManualClock) -> String {
-    clock.advance_ms(30_000);
-    code(secret, clock)
-}
-
-fn code(secret: &[u8], clock: &ManualClock) -> String {
-    let totp = Builder::new().with_secret(secret.to_vec()).build().unwrap();
-    totp.generate(u64::try_from(clock.now_ms() / 1_000).unwrap()).to_string()
+/// The code of the app that was set up by `enrolled`, of now or, where that is spent, of the next step: both hold.
+fn code(enrolled: &Value, clock: &ManualClock, steps_ahead: i64) -> String {
+    let secret = Secret::try_from_base32(text(&enrolled["secret"])).unwrap().as_ref().to_vec();
+    let totp = Builder::new().with_secret(secret).build().unwrap();
+    totp.generate(u64::try_from(clock.now_ms() / 1_000 + 30 * steps_ahead).unwrap()).to_string()
 }
 
 async fn collections(admin: &Actor, only: &str, mark: &str) -> String {
@@ -195,11 +196,12 @@ pub(super) async fn loot(server: &TestServer, clock: &ManualClock, slug: &str, m
 
     let tess = people.register("tess").await;
     let enrolled = tess.post(&format!("{USERS}/totp"), json!({ "password": password })).await.ok();
-    let totp_secret = Secret::try_from_base32(text(&enrolled["secret"])).unwrap().as_ref().to_vec();
-    let body = json!({ "code": code(&totp_secret, clock) });
+    let body = json!({ "code": code(&enrolled, clock, 0) });
     let done = tess.post(&format!("{USERS}/totp/confirm"), body).await.ok();
     let login = json!({ "identity": people.email("tess"), "password": password });
     let half = anon.post(&format!("{USERS}/auth-with-password"), login).await.problem("mfa_required");
+
+    let pending = user.post(&format!("{USERS}/totp"), json!({ "password": password })).await.ok();
 
     people.sign_up("otto").await;
     people.sign_up("rae").await;
@@ -245,7 +247,9 @@ pub(super) async fn loot(server: &TestServer, clock: &ManualClock, slug: &str, m
         otp_id: text(&asked["otpId"]),
         otp_code,
         mfa_id: text(&half["mfaId"]),
-        totp_secret,
+        protected: anon.clone().with_authorization(text(&done["token"])),
+        totp_code: code(&enrolled, clock, 1),
+        pending_code: code(&pending, clock, 0),
         recovery_codes: serde_json::from_value(done["recoveryCodes"].clone()).unwrap(),
         passkey: text(&made["id"]),
         challenge: text(&begun["challengeId"]),
@@ -328,7 +332,7 @@ impl Loot {
     }
 
     /// Uses up everything once where it belongs: what a replay elsewhere took or spent would be missing here.
-    pub(super) async fn is_still_good_at_home(&self, clock: &ManualClock) {
+    pub(super) async fn is_still_good_at_home(&self) {
         let (anon, user) = (&self.anon, &self.user);
         let notes = "/api/collections/notes/records";
         user.get(&format!("{notes}?perPage=1&cursor={}", self.cursor)).await.ok();
@@ -348,13 +352,20 @@ impl Loot {
         let tagged = user.clone().with_header("if-match", self.note_tag.as_str());
         tagged.patch(&format!("{notes}/{}", self.note), json!({ "text": "changed at home" })).await.ok();
 
-        let code = next_code(&self.totp_secret, clock);
-        let body = json!({ "mfaId": self.mfa_id, "code": code });
+        let body = json!({ "mfaId": self.mfa_id, "code": self.totp_code });
         anon.post(&format!("{USERS}/auth-with-totp"), body).await.ok();
+        let login = json!({ "identity": format!("tess@{}.test", self.mark), "password": self.password });
+        let half = anon.post(&format!("{USERS}/auth-with-password"), login).await.problem("mfa_required");
+        let body = json!({ "mfaId": half["mfaId"], "code": self.recovery_codes[0] });
+        anon.post(&format!("{USERS}/auth-with-recovery-code"), body).await.ok();
+        let body = json!({ "password": self.password, "code": self.recovery_codes[1] });
+        self.protected.post(&format!("{USERS}/totp/disable"), body).await.ok();
         let body = json!({ "otpId": self.otp_id, "password": self.otp_code });
         anon.post(&format!("{USERS}/auth-with-otp"), body).await.ok();
         let body = json!({ "challengeId": self.adding, "credential": self.added, "name": "second" });
-        user.post(&format!("{USERS}/passkeys"), body).await.created();
+        // The token before ends with that.
+        let grant = user.post(&format!("{USERS}/passkeys"), body).await.created();
+        let user = anon.clone().with_authorization(text(&grant["token"]));
         let body = json!({ "challengeId": self.challenge, "credential": self.credential });
         anon.post(&format!("{USERS}/auth-with-passkey"), body).await.ok();
         anon.post(&format!("{USERS}/confirm-verification"), json!({ "token": self.verification })).await.gone();
@@ -363,5 +374,6 @@ impl Loot {
         let body = json!({ "token": self.reset, "password": "another-horse", "passwordConfirm": "another-horse" });
         anon.post(&format!("{USERS}/confirm-password-reset"), body).await.gone();
         anon.post(&format!("{USERS}/auth-refresh"), json!({ "refreshToken": self.refresh })).await.ok();
+        user.post(&format!("{USERS}/totp/confirm"), json!({ "code": self.pending_code })).await.ok();
     }
 }

@@ -8,13 +8,17 @@ mod node;
 mod people;
 
 use super::loot::Loot;
+use crate::support::Actor;
 use reqwest::Method;
 use serde_json::Value;
 
 /// Expected where B answers with what is its own.
 pub(super) const OWN: &str = "own";
 
-/// One request to B. An expectation is one code or [`OWN`], or several with `|` between; empty: not tried.
+/// Expected where B refuses with a page for people, which has no code.
+pub(super) const NO_CODE: &str = "no code";
+
+/// One request to B. An expectation is one code, [`OWN`] or [`NO_CODE`], or several with `|` between; empty: not tried.
 pub(super) struct Call {
     pub(super) method: Method,
     pub(super) path: String,
@@ -25,12 +29,14 @@ pub(super) struct Call {
     pub(super) thief: &'static str,
     /// By a user of B.
     pub(super) local: &'static str,
+    /// Who that is, where it is another one than usual.
+    pub(super) user: Option<Actor>,
     /// By whoever administers B.
     pub(super) admin: &'static str,
 }
 
 fn call(method: Method, path: impl Into<String>) -> Call {
-    Call { method, path: path.into(), body: None, headers: Vec::new(), thief: "", local: "", admin: "" }
+    Call { method, path: path.into(), body: None, headers: Vec::new(), thief: "", local: "", user: None, admin: "" }
 }
 
 fn get(path: impl Into<String>) -> Call {
@@ -57,6 +63,11 @@ impl Call {
     fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
+    }
+
+    /// With `user` of B in the place of the usual one.
+    fn by(self, user: &Actor) -> Self {
+        Self { user: Some(user.clone()), ..self }
     }
 
     /// What A's credentials, B's user and B's administrator hear.

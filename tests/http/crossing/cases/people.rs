@@ -2,8 +2,17 @@
 //!
 //! Keeps true: a route has its case in one of the lists here. Does not do: the cases of data.
 
-use super::{Call, Case, OWN, STRANGER, USERS, delete, get, patch, post};
+use super::{Call, Case, NO_CODE, OWN, STRANGER, USERS, delete, get, patch, post};
+use crate::crossing::loot::Loot;
 use serde_json::json;
+
+/// A's codes beside the password that B wants: of the app, and for the day it is lost.
+fn spend_codes(a: &Loot, b: &Loot, what: &str) -> Vec<Call> {
+    let spend = |code: &str| post(format!("{USERS}/totp/{what}"), json!({ "password": b.password, "code": code }));
+    [&a.totp_code, &a.recovery_codes[1]]
+        .map(|code| spend(code).by(&b.protected).says(STRANGER, "validation_failed", ""))
+        .into()
+}
 
 pub(super) const CASES: &[Case] = &[
     ("GET /api/collections/{collection}/auth-methods", |_, _| {
@@ -23,10 +32,10 @@ pub(super) const CASES: &[Case] = &[
     ]
     }),
     ("GET /api/oauth2-redirect", |a, _| {
-        vec![get(format!("/api/oauth2-redirect?state={}&code=x", a.state)).says("", "", "")]
+        vec![get(format!("/api/oauth2-redirect?state={}&code=x", a.state)).says(NO_CODE, NO_CODE, NO_CODE)]
     }),
     ("POST /api/oauth2-redirect", |a, _| {
-        vec![post("/api/oauth2-redirect", json!({ "state": a.state })).says("", "", "")]
+        vec![post("/api/oauth2-redirect", json!({ "state": a.state })).says(NO_CODE, NO_CODE, NO_CODE)]
     }),
     ("POST /api/collections/{collection}/auth-refresh", |a, _| {
         vec![
@@ -111,17 +120,26 @@ pub(super) const CASES: &[Case] = &[
             "credentials_invalid",
         )]
     }),
-    ("POST /api/collections/{collection}/auth-with-totp", |a, _| {
-        vec![post(format!("{USERS}/auth-with-totp"), json!({ "mfaId": a.mfa_id, "code": "123456" })).says(
-            "credentials_invalid",
-            "credentials_invalid",
-            "credentials_invalid",
-        )]
-    }),
-    ("POST /api/collections/{collection}/auth-with-recovery-code", |a, _| {
+    ("POST /api/collections/{collection}/auth-with-totp", |a, b| {
+        let login = |half: &str| json!({ "mfaId": half, "code": a.totp_code });
         vec![
-            post(format!("{USERS}/auth-with-recovery-code"), json!({ "mfaId": a.mfa_id, "code": a.recovery_codes[0] }))
-                .says("credentials_invalid", "credentials_invalid", "credentials_invalid"),
+            post(format!("{USERS}/auth-with-totp"), login(&a.mfa_id)).says(
+                "credentials_invalid",
+                "credentials_invalid",
+                "credentials_invalid",
+            ),
+            post(format!("{USERS}/auth-with-totp"), login(&b.mfa_id)).says("", "credentials_invalid", ""),
+        ]
+    }),
+    ("POST /api/collections/{collection}/auth-with-recovery-code", |a, b| {
+        let login = |half: &str| json!({ "mfaId": half, "code": a.recovery_codes[0] });
+        vec![
+            post(format!("{USERS}/auth-with-recovery-code"), login(&a.mfa_id)).says(
+                "credentials_invalid",
+                "credentials_invalid",
+                "credentials_invalid",
+            ),
+            post(format!("{USERS}/auth-with-recovery-code"), login(&b.mfa_id)).says("", "credentials_invalid", ""),
         ]
     }),
     ("POST /api/collections/{collection}/auth-with-passkey/begin", |_, _| {
@@ -185,27 +203,16 @@ pub(super) const CASES: &[Case] = &[
     ("POST /api/collections/{collection}/totp", |a, _| {
         vec![post(format!("{USERS}/totp"), json!({ "password": a.password })).says(STRANGER, "validation_failed", "")]
     }),
-    ("POST /api/collections/{collection}/totp/confirm", |_, _| {
-        vec![post(format!("{USERS}/totp/confirm"), json!({ "code": "123456" })).says(STRANGER, "record_not_found", "")]
+    // B's user has set an app up as well, so that only the code can be what is wrong.
+    ("POST /api/collections/{collection}/totp/confirm", |a, _| {
+        vec![post(format!("{USERS}/totp/confirm"), json!({ "code": a.pending_code })).says(
+            STRANGER,
+            "validation_failed",
+            "",
+        )]
     }),
-    ("POST /api/collections/{collection}/totp/disable", |a, _| {
-        vec![
-            post(format!("{USERS}/totp/disable"), json!({ "password": a.password, "code": a.recovery_codes[1] })).says(
-                STRANGER,
-                "validation_failed",
-                "",
-            ),
-        ]
-    }),
-    ("POST /api/collections/{collection}/totp/recovery-codes", |a, _| {
-        vec![
-            post(
-                format!("{USERS}/totp/recovery-codes"),
-                json!({ "password": a.password, "code": a.recovery_codes[1] }),
-            )
-            .says(STRANGER, "validation_failed", ""),
-        ]
-    }),
+    ("POST /api/collections/{collection}/totp/disable", |a, b| spend_codes(a, b, "disable")),
+    ("POST /api/collections/{collection}/totp/recovery-codes", |a, b| spend_codes(a, b, "recovery-codes")),
     ("POST /api/collections/{collection}/request-password-reset", |a, _| {
         vec![post(format!("{USERS}/request-password-reset"), json!({ "email": a.email })).says(OWN, OWN, OWN)]
     }),
