@@ -112,9 +112,13 @@ impl Redirect {
     fn open(listen: SocketAddr, port: u16, certificates: &Certificates, config: &Config) -> Result<Self, StartError> {
         let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
         let addr = listener.local_addr()?;
-        let head_timeout = Duration::from_millis(config.http.head_timeout_ms);
+        let limits = http::RedirectLimits {
+            head_timeout: Duration::from_millis(config.http.head_timeout_ms),
+            write_timeout: Duration::from_millis(config.http.write_timeout_ms),
+            connections_max: config.http.connections_max,
+        };
         let challenges = Arc::clone(certificates.challenges());
-        let (server, handle) = http::serve_redirects(listener, port, challenges, head_timeout)?;
+        let (server, handle) = http::serve_redirects(listener, port, challenges, limits)?;
         Ok(Self { addr, handle, served: tokio::spawn(server) })
     }
 }

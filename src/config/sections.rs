@@ -147,7 +147,7 @@ sections! {
         connections_per_ip_max: u32 = limits::CONNECTIONS_PER_ADDRESS_MAX, within(0, 1_000_000), "Open connections from one address (IPv6: from one /64), trusted proxies not counted; one more is closed at once. 0 is no limit.";
         head_timeout_ms: u64 = limits::REQUEST_HEAD_TIMEOUT_MS, within(100, 600_000), "Time a client has to send the head of a request.";
         body_timeout_ms: u64 = 30_000, within(100, 3_600_000), "Time a client has to send a JSON body, and between two pieces of an import.";
-        write_timeout_ms: u64 = limits::WRITE_TIMEOUT_MS, within(100, 3_600_000), "Time for which a client may take nothing of what it is sent before its connection is ended; slow ones may go on.";
+        write_timeout_ms: u64 = limits::WRITE_TIMEOUT_MS, within(100, 3_600_000), "Time for which a client may take nothing of what it is sent before its connection is ended; one that reads slowly goes on if it frees about 1/16 of its receive buffer in that time.";
         keep_alive_s: u64 = 75, within(1, 3_600), "Idle time after which a kept-alive connection is closed.";
         drain_timeout_s: u64 = 20, within(0, 3_600), "Time that requests under way get when the node stops.";
         body_bytes_max: usize = limits::BODY_BYTES_MAX, within(1_024, 1 << 30), "Largest JSON body.";

@@ -5,7 +5,8 @@
 //! `http.connections_per_ip_max` are open at once: one more is shut before a request is read from it. Over TLS a connection
 //! counts once its handshake is done: those that are in it, or never finish it, are bounded by `http.connections_max` and the
 //! handshake's deadline alone. A connection whose peer takes nothing of what it is sent for `http.write_timeout_ms` ends; one
-//! that takes little lives on. Does not do: the bound of each worker, which the framework keeps; counting requests.
+//! that reads slowly lives on if what it reads in that time opens its window again. Does not do: the bound of each worker,
+//! which the framework keeps; counting requests.
 
 use crate::http::problem::Problem;
 use crate::services::budget::{Connected, Standing, TenantLimits, TenantUsage};
@@ -137,7 +138,9 @@ impl Connection {
 ///
 /// The framework waits for ever until an answer is written; and it alone knows when it waits. The kernel knows as well
 /// (`TCP_USER_TIMEOUT`, RFC 5482, which accepted sockets inherit on Linux): bytes that were sent and not confirmed, or that a
-/// closed window holds back. Where there is no such option, the system's own time for a peer that is gone holds alone.
+/// closed window holds back. A closed window counts from its first probe until it opens, and a receiver opens it again once
+/// about 1/16 of its buffer and one segment are free: who reads less than that in `time` is let go too. Where there is no such
+/// option, the system's own time for a peer that is gone holds alone.
 #[cfg(target_os = "linux")]
 pub(crate) fn end_unread(listener: &TcpListener, time: Duration) -> std::io::Result<()> {
     let time_ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);

@@ -2,23 +2,38 @@
 //! certificate authorities.
 //!
 //! Keeps true: the target's host is the one the client asked for, checked to be a host name, so nobody is sent elsewhere
-//! by a forged header's path or credentials; no body is ever read. Does not do: tenants, limits, logs.
+//! by a forged header's path or credentials; no body is ever read; a connection ends with its first answer, or when its
+//! client takes nothing of it for `http.write_timeout_ms`. Does not do: tenants, limits per address, logs.
 
+use crate::http::connections;
 use crate::tls::acme::Challenges;
 use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::KeepAlive;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a client of this listener may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RedirectLimits {
+    /// Time for a request's head.
+    pub(crate) head_timeout: Duration,
+    /// Time for which a client may take nothing of what it is sent.
+    pub(crate) write_timeout: Duration,
+    /// Open connections; more wait.
+    pub(crate) connections_max: usize,
+}
+
 /// Starts to redirect everything that reaches `listener` to `https` at `port`.
 pub(crate) fn serve_redirects(
     listener: TcpListener,
     port: u16,
     challenges: Arc<Challenges>,
-    head_timeout: Duration,
+    limits: RedirectLimits,
 ) -> std::io::Result<(Server, ServerHandle)> {
+    connections::end_unread(&listener, limits.write_timeout)?;
     let server = HttpServer::new(move || {
         let challenges = Arc::clone(&challenges);
         let prove = move |token: web::Path<String>| prove(challenges.find_text(&token));
@@ -27,7 +42,12 @@ pub(crate) fn serve_redirects(
             .default_service(web::to(move |request: HttpRequest| async move { redirect(&request, port) }))
     })
     .workers(1)
-    .client_request_timeout(head_timeout)
+    .max_connections(limits.connections_max)
+    .client_request_timeout(limits.head_timeout)
+    .client_disconnect_timeout(Duration::from_secs(2))
+    // Whoever was sent away has nothing more to ask here.
+    .keep_alive(KeepAlive::Disabled)
+    .h1_allow_half_closed(false)
     .shutdown_timeout(1)
     .disable_signals()
     .listen(listener)?

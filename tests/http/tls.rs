@@ -1,6 +1,6 @@
 //! TLS from certificate files: the right one by name, TLS 1.2 and 1.3, exchanged while running, the redirect beside it.
 
-use crate::support::TestServer;
+use crate::support::{RawConnection, TestServer, has_head};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Certificate, Client, StatusCode, tls};
 use std::path::PathBuf;
@@ -149,6 +149,22 @@ async fn plain_http_is_sent_to_https_and_nowhere_else() {
         let answer = ask(forged).await.unwrap();
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{forged:?}");
         assert!(answer.headers().get("location").is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_sent_to_https_has_ended() {
+    let papers = Papers::new();
+    papers.sign("first", &["a.test"], 2090);
+    let server = TestServer::start_with(&papers.toml(&["first"]), Arc::new(SystemClock)).await;
+    for path in ["/", "/.well-known/acme-challenge/unknown"] {
+        let mut raw = RawConnection::open(&format!("http://{}", server.redirect_addr())).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a.test\r\n\r\n");
+        raw.send(request.as_bytes()).await;
+        let said = raw.read_until(has_head).await.to_ascii_lowercase();
+        assert!(said.starts_with("http/1.1 ") && said.contains("connection: close"), "{said}");
+        raw.send(request.as_bytes()).await;
+        assert_eq!(raw.read_until(|_| false).await, "", "{path}");
     }
 }
 
