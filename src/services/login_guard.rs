@@ -20,13 +20,13 @@ pub struct LoginLimits {
     pub per_address: Option<Quota>,
 }
 
-/// One more guess is too many; says which limit, how much and when to try again.
+/// One more guess, or one more mail, is too many; says which limit, how much and when to try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("too many failed logins")]
+#[error("too many guesses or mails from there")]
 pub struct GuessRefused {
     /// One sentence for the caller.
     pub message: String,
-    /// When one more guess is allowed.
+    /// When one more is allowed.
     pub retry_after_s: u32,
 }
 

@@ -50,6 +50,8 @@ pub(super) struct TenantInner {
     meter: Option<Arc<dyn ReadMeter>>,
     /// When the file was last looked at after a panic.
     looked_at_ms: AtomicI64,
+    /// Whether its owner has looked whether it comes from an earlier version.
+    brought_up: AtomicBool,
     shared: Arc<Shared>,
     /// Given back when the handle is closed.
     _place: OwnedSemaphorePermit,
@@ -102,6 +104,7 @@ impl TenantInner {
             last_used_ms: AtomicI64::new(options.clock.now_ms()),
             meter: shared.options.meters.as_ref().map(|meters| meters.meter(id)),
             looked_at_ms: AtomicI64::new(i64::MIN),
+            brought_up: AtomicBool::new(false),
             shared: Arc::clone(shared),
             _place: place,
         })
@@ -223,6 +226,16 @@ impl TenantDb {
     /// Log position of the last committed transaction.
     pub fn position(&self) -> i64 {
         self.0.position()
+    }
+
+    /// Whether [`Self::note_brought_up`] was called since the file was opened.
+    pub fn is_brought_up(&self) -> bool {
+        self.0.brought_up.load(Ordering::Acquire)
+    }
+
+    /// Notes that what this version expects in the file was looked for, and added where it was missing.
+    pub fn note_brought_up(&self) {
+        self.0.brought_up.store(true, Ordering::Release);
     }
 
     pub(super) fn new(inner: TenantInner) -> Self {

@@ -198,6 +198,55 @@ async fn asking_on_and_on_is_limited_alike_for_taken_and_free_addresses() {
     assert_eq!(shapes[0], [202, 202, 202, 202, 202, 429, 429]);
 }
 
+/// How many registrations wait.
+async fn waiting(admin: &Actor) -> Value {
+    admin.get("/api/collections/_registrations/records").await.ok()["totalItems"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_want_of_mails_is_not_kept() {
+    let (server, admin, ada) = start("[limits]\nmails_asked_max = 2").await;
+    // Somebody is logged in who might manage accounts, and does not.
+    admin.patch(USERS, json!({ "manageRule": "@request.auth.email = 'other@example.com'" })).await.ok();
+    let mut statuses = Vec::new();
+    for key in ["one", "two", "three", "three"] {
+        let keyed = ada.clone().with_header("idempotency-key", key);
+        statuses.push(keyed.post(RECORDS, account(FREE)).await.status.as_u16());
+    }
+    assert_eq!(statuses, [202, 202, 429, 429]);
+    assert_eq!(waiting(&admin).await, 2);
+    link(&server, FREE, "confirm-verification").await;
+    let refused = ada.post(RECORDS, account(FREE)).await.has_status(429);
+    assert!(refused.header("retry-after").is_some());
+    // Spaces make no other address of it.
+    ada.post(RECORDS, account(&format!(" {FREE} "))).await.has_status(429);
+    assert_eq!(mails(&server, FREE).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_mails_that_are_asked_for_count() {
+    let (server, admin, _) = start("[limits]\nmails_asked_max = 2").await;
+    let guest = admin.clone().without_authorization();
+    for _ in 0..3 {
+        let weak = json!({ "email": FREE, "password": "short", "passwordConfirm": "short" });
+        guest.post(RECORDS, weak).await.problem("validation_failed");
+        guest.post(&format!("{RECORDS}?dryRun=1"), account(FREE)).await.has_status(202);
+    }
+    let keyed = guest.clone().with_header("idempotency-key", "one");
+    let first = keyed.post(RECORDS, account(FREE)).await.has_status(202);
+    assert!(first.header("idempotent-replayed").is_none());
+    for _ in 0..3 {
+        let again = keyed.post(RECORDS, account(FREE)).await.has_status(202);
+        assert_eq!(again.header("idempotent-replayed"), Some("true"));
+        assert_eq!(again.body, first.body);
+    }
+    guest.post(RECORDS, account(FREE)).await.has_status(202);
+    guest.post(RECORDS, account(FREE)).await.has_status(429);
+    assert_eq!(waiting(&admin).await, 2);
+    link(&server, FREE, "confirm-verification").await;
+    assert_eq!(mails(&server, FREE).len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_manages_accounts_is_answered_with_the_record() {
     let (_server, admin, ada) = start("").await;

@@ -17,6 +17,7 @@ use crate::services::records::cached::Freshness;
 use crate::services::records::changes;
 use crate::services::records::prepared::{self, Prepared};
 use crate::services::records::read::{ListRequest, View};
+use crate::services::records::registering::MailGate;
 use crate::services::records::write::{self, Effect, WriteAnswer, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
 use actix_web::{HttpResponse, web};
@@ -60,20 +61,12 @@ pub(crate) async fn create_record(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let body = RecordBody::read(&visitor, Target::Record(&collection, WriteVerb::Create), payload).await?;
-    let email = body.object.get("email").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let registrar = part.auth.ask_registration(
-        &visitor.auth_scope("default", Map::new()),
-        &collection,
-        &visitor.identity,
-        &email,
-    )?;
-    let answer = run(&visitor, WriteVerb::Create, collection.to_string(), None, body).await?;
-    if let Effect::Registered(waiting) = &answer.done.effect {
-        if let (Some(waiting), Some(registrar)) = (waiting.clone(), registrar) {
-            let scope = visitor.auth_scope("default", Map::new());
-            part.auth.write_to_registrant(&scope, &collection, registrar, &email, waiting)?;
-        }
-        return Ok(respond::accepted(answer.done.answer.body));
+    let scope = visitor.auth_scope("default", Map::new());
+    let registrar = part.auth.registrar(&scope, &collection);
+    let gate = Some(registrar.gate());
+    let answer = run(&visitor, WriteVerb::Create, collection.to_string(), None, body, gate).await?;
+    if let Effect::Registered(Some(waiting)) = &answer.done.effect {
+        part.auth.write_to_registrant(&scope, &collection, &registrar, waiting.clone())?;
     }
     Ok(written(answer))
 }
@@ -86,7 +79,7 @@ pub(crate) async fn update_record(
 ) -> Result<HttpResponse, Problem> {
     let (collection, id) = path.into_inner();
     let body = RecordBody::read(&visitor, Target::Record(&collection, WriteVerb::Update), payload).await?;
-    Ok(written(run(&visitor, WriteVerb::Update, collection, Some(id), body).await?))
+    Ok(written(run(&visitor, WriteVerb::Update, collection, Some(id), body, None).await?))
 }
 
 /// `DELETE …/records/{id}`
@@ -95,7 +88,7 @@ pub(crate) async fn delete_record(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, Problem> {
     let (collection, id) = path.into_inner();
-    Ok(written(run(&visitor, WriteVerb::Delete, collection, Some(id), RecordBody::default()).await?))
+    Ok(written(run(&visitor, WriteVerb::Delete, collection, Some(id), RecordBody::default(), None).await?))
 }
 
 async fn run(
@@ -104,6 +97,7 @@ async fn run(
     collection: String,
     id: Option<String>,
     body: RecordBody,
+    mail_gate: Option<MailGate>,
 ) -> Result<WriteAnswer, Problem> {
     let scope = visitor.scope(body.object.clone());
     let idempotency = idempotency(visitor, &scope, &body.raw)?;
@@ -117,6 +111,7 @@ async fn run(
         view: View::from_pairs(&visitor.parameters())?,
         dry_run: visitor.flag("dryRun"),
         source: if verb == WriteVerb::Create { WriteSource::Alone } else { WriteSource::Caller },
+        mail_gate,
     };
     Ok(write::write(&scope, request, idempotency).await?)
 }
@@ -124,6 +119,10 @@ async fn run(
 fn written(answer: WriteAnswer) -> HttpResponse {
     let written = match answer.done.effect {
         Effect::Deleted => respond::no_content(),
+        // Without a token: it would say how many writes there were.
+        Effect::Registered(_) => {
+            return respond::with_write_token(respond::accepted(answer.done.answer.body), None, answer.replayed);
+        }
         _ => respond::fresh(answer.done.answer),
     };
     respond::with_write_token(written, answer.token.as_ref(), answer.replayed)

@@ -37,7 +37,7 @@ impl<'a> Letter<'a> {
 impl Auth {
     /// Counts a request for a mail to `recipient`, or refuses it.
     pub(super) fn ask_mail(&self, scope: &AuthScope, db: &TenantDb, recipient: &str) -> Result<Asked, AuthError> {
-        self.0.mail_guard.ask(&scope.meta, db.id(), recipient, self.0.clock.now_ms())
+        Ok(self.0.mail_guard.ask(&scope.meta, db.id(), recipient, self.0.clock.now_ms())?)
     }
 
     /// Does `work` after the request was answered; past the bound it is dropped, and the log says so.

@@ -8,16 +8,16 @@ use super::account::{self, AuthCollection};
 use super::error::AuthError;
 use super::mail_guard::Asked;
 use super::mailing::Letter;
-use super::{Auth, AuthScope, Identity, recovery, sessions};
+use super::{Auth, AuthScope, recovery, sessions};
 use crate::kernel::ident::RecordId;
 use crate::query::request::AuthRecord;
 use crate::secrets::Secret;
 use crate::secrets::token::{self, TokenKind, UnverifiedToken};
 use crate::services::mail::Template;
 use crate::services::records::RecordError;
-use crate::services::records::registering::{self, Waiting};
+use crate::services::records::registering::{self, MailGate, Waiting};
 use crate::store::TenantDb;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const NOTICE: Template<'_> = Template {
     key: "registrationNoticeTemplate",
@@ -26,34 +26,32 @@ const NOTICE: Template<'_> = Template {
            password: <a href=\"{ACTION_URL}\">{ACTION_URL}</a></p><p>If it was not you, there is nothing to do.</p>",
 };
 
-/// Somebody who may be about to register quietly.
-#[derive(Debug, Clone, Copy)]
+/// Counts the mail of one registration, and remembers how it was counted.
+#[derive(Debug, Clone)]
 pub struct Registrar {
-    /// The mail that was asked for, as far as it is known to be needed.
-    asked: Option<Asked>,
+    gate: MailGate,
+    asked: Arc<OnceLock<Asked>>,
+}
+
+impl Registrar {
+    /// What the write asks before it keeps the registration.
+    pub fn gate(&self) -> MailGate {
+        self.gate.clone()
+    }
 }
 
 impl Auth {
-    /// Counts a registration with `email` among the mails that the caller's address asks for, or refuses it; `None` where
-    /// accounts are made at once.
-    pub fn ask_registration(
-        &self,
-        scope: &AuthScope,
-        collection: &str,
-        identity: &Identity,
-        email: &str,
-    ) -> Result<Option<Registrar>, AuthError> {
-        let db = self.db(scope, collection);
-        let Some(accounts) = db.schema().find(collection).cloned().filter(|found| registering::is_quiet(found)) else {
-            return Ok(None);
-        };
-        // Whoever may turn out to manage accounts is counted once it is known that they do not.
-        let may_manage = identity.account().is_some() && accounts.rules.manage.is_some();
-        let asked = match identity.is_superuser() || may_manage || email.is_empty() {
-            true => None,
-            false => Some(self.ask_mail(scope, db, email)?),
-        };
-        Ok(Some(Registrar { asked }))
+    /// Counts mails to whoever registers in `collection` among those that the caller's address asks for.
+    pub fn registrar(&self, scope: &AuthScope, collection: &str) -> Registrar {
+        let (auth, meta, tenant) = (self.clone(), scope.meta.clone(), self.db(scope, collection).id().clone());
+        let asked = Arc::<OnceLock<Asked>>::default();
+        let noted = Arc::clone(&asked);
+        let gate = MailGate::new(move |email| {
+            let counted = auth.0.mail_guard.ask(&meta, &tenant, email, auth.0.clock.now_ms())?;
+            noted.get_or_init(|| counted);
+            Ok(())
+        });
+        Registrar { gate, asked }
     }
 
     /// Writes to whoever has the address of registration `waiting`: how to complete it, or that there is an account already.
@@ -61,16 +59,13 @@ impl Auth {
         &self,
         scope: &AuthScope,
         collection: &str,
-        registrar: Registrar,
-        email: &str,
+        registrar: &Registrar,
         waiting: RecordId,
     ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let accounts = AuthCollection::find(&db.schema(), collection)?;
-        let asked = match registrar.asked {
-            Some(asked) => asked,
-            None => self.ask_mail(scope, db, email)?,
-        };
+        // What was kept was counted.
+        let Some(asked) = registrar.asked.get().copied() else { return Ok(()) };
         let (auth, db_) = (self.clone(), db.clone());
         self.defer(db, async move {
             let Some(waiting) = auth.find_waiting(&db_, &accounts, waiting.as_str()).await? else { return Ok(()) };

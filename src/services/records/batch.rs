@@ -315,6 +315,7 @@ fn write_request(item: Item) -> Result<WriteRequest, RecordError> {
         view: View::from_pairs(&item.parameters)?,
         dry_run: false,
         source: WriteSource::Caller,
+        mail_gate: None,
     })
 }
 

@@ -24,7 +24,7 @@ pub enum RecordError {
     /// A password could not be hashed or checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
-    /// Too many wrong passwords came from there.
+    /// Too many wrong passwords, or requests for mails, came from there.
     #[error(transparent)]
     Throttled(#[from] GuessRefused),
     /// No collection has this name or id.

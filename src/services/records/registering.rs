@@ -17,16 +17,38 @@ use crate::query::request::AuthRecord;
 use crate::schema::record::RecordImage;
 use crate::schema::value_check::{self, Occasion};
 use crate::schema::{Collection, Schema};
+use crate::services::login_guard::GuessRefused;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::REGISTRATIONS;
 use crate::store::{Reader, StoreError, WriteTx};
 use serde_json::{Value, json};
+use std::fmt;
 use std::sync::Arc;
 
 /// Whether accounts of `collection` are made only once their address is confirmed.
 pub fn is_quiet(collection: &Collection) -> bool {
     let said = collection.auth.as_ref().and_then(|auth| auth.rest.get("quietRegistration")?.get("enabled")?.as_bool());
     collection.is_auth() && said == Some(true)
+}
+
+/// Asked with the address whether a mail may go to it, inside the write: what it refuses is undone as a whole, and what is
+/// refused for another reason, only tried, or answered from a receipt is not counted. Must not wait for anything.
+#[derive(Clone)]
+pub struct MailGate(Arc<Ask>);
+
+type Ask = dyn Fn(&str) -> Result<(), GuessRefused> + Send + Sync;
+
+impl MailGate {
+    /// A gate that asks `ask`.
+    pub fn new(ask: impl Fn(&str) -> Result<(), GuessRefused> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+}
+
+impl fmt::Debug for MailGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MailGate")
+    }
 }
 
 /// A registration that waits.
@@ -67,7 +89,7 @@ pub(super) fn keep(
     accounts: &Collection,
     record: &RecordImage,
     random: &dyn Random,
-) -> Result<Option<RecordId>, RecordError> {
+) -> Result<RecordId, RecordError> {
     let registrations = registrations(tx.schema())?;
     make_room(tx, &registrations)?;
     let id = RecordId::generate(random);
@@ -79,7 +101,17 @@ pub(super) fn keep(
         ("expires", Stored::from(datetime::format_ms(now_ms.saturating_add(age_ms)))),
     ];
     tx.insert(&registrations, &rows::image(&registrations, id.clone(), &values, now_ms))?;
-    Ok(Some(id))
+    Ok(id)
+}
+
+/// Counts the mail that a registration asks for; refused where there are too many, and then nothing of it is kept.
+pub(super) fn count_mail(
+    request: &WriteRequest,
+    accounts: &Collection,
+    record: &RecordImage,
+) -> Result<(), RecordError> {
+    let gate = request.mail_gate.as_ref().ok_or_else(|| RecordError::Defect("nobody counts the mail".into()))?;
+    Ok((gate.0)(rows::text(accounts, record, "email"))?)
 }
 
 /// What everybody is answered who registers.

@@ -9,6 +9,7 @@ use super::gate::{self, Subject};
 use super::idempotency::Idempotency;
 use super::preparing::{method_seen, prepare, prepare_alone};
 use super::read::{self, View};
+use super::registering::MailGate;
 use super::through::{Through, Written};
 use super::values::{Build, Change};
 use super::{Answer, RecordError, Scope, cascade, registering, uploads};
@@ -61,6 +62,8 @@ pub struct WriteRequest {
     pub dry_run: bool,
     /// Where it comes from.
     pub source: WriteSource,
+    /// Counts the mail of a registration that is to wait; without it none waits.
+    pub mail_gate: Option<MailGate>,
 }
 
 /// Where a write comes from.
@@ -359,7 +362,15 @@ impl Job<'_> {
         self.judge_creation(tx, build, Subject::WouldBe(record))?;
         references?;
         let waiting = registering::keep(tx, self.collection, record, self.scope.tools.random.as_ref())?;
-        Ok(Done { effect: Effect::Registered(waiting), answer: registering::answer(self.collection), of: None })
+        let mailed = !self.request.dry_run;
+        if mailed {
+            registering::count_mail(self.request, self.collection, record)?;
+        }
+        Ok(Done {
+            effect: Effect::Registered(mailed.then_some(waiting)),
+            answer: registering::answer(self.collection),
+            of: None,
+        })
     }
 
     fn update(&self, tx: &mut WriteTx<'_>, id: &RecordId) -> Result<Done, RecordError> {

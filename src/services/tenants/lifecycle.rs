@@ -16,7 +16,7 @@ use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::schema::Collection;
+use crate::schema::{Collection, Schema};
 use crate::services::budget::TenantLimits;
 use crate::store::{self, StoreError, TenantDb, WriteMeta};
 use std::fmt;
@@ -375,9 +375,9 @@ pub(super) async fn create_main(registry: &Registry) -> Result<(), TenantError> 
 
 /// Makes the file; the names of the secrets in it that this node cannot open.
 async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> Result<Vec<String>, TenantError> {
-    let mut collections = system::tenant_collections(draft.created_ms);
     let (db, source) = match origin {
         Origin::Contents(contents) => {
+            let mut collections = system::tenant_collections(draft.created_ms);
             if matches!(contents, Contents::Users) {
                 collections.push(system::users(inner.random.as_ref(), draft.created_ms));
             }
@@ -390,12 +390,29 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
         Origin::Clone(source) => (inner.store.clone_tenant(&source, &draft.id).await?, Some(source)),
         Origin::Import(file) => (inner.store.import(&draft.id, &file).await?, None),
     };
-    if let Some(plan) = system::plan_missing(&db.schema(), collections) {
-        db.write(WriteMeta::system("upgrade"), move |tx| tx.apply_schema(&plan)).await?;
-    }
+    add_missing(&db, inner.clock.now_ms()).await?;
     drop_credentials(&db).await?;
     let resealer = Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), source };
     Ok(resealer.run(&db).await?)
+}
+
+/// Brings what the file of a tenant of an earlier version lacks.
+pub(super) async fn bring_up_to_date(inner: &Inner, db: &TenantDb) -> Result<(), StoreError> {
+    add_missing(db, inner.clock.now_ms()).await
+}
+
+/// Adds the system collections, fields and indexes that are missing. Where nothing is, nothing is written.
+async fn add_missing(db: &TenantDb, now_ms: i64) -> Result<(), StoreError> {
+    let missing = move |schema: &Arc<Schema>| system::plan_missing(schema, system::tenant_collections(now_ms));
+    if missing(&db.schema()).is_none() {
+        return Ok(());
+    }
+    // Planned again in the transaction: whoever opens the tenant at the same time adds the same.
+    let added = db.write(WriteMeta::system("upgrade"), move |tx| match missing(tx.schema()) {
+        Some(plan) => tx.apply_schema(&plan),
+        None => Ok(()),
+    });
+    added.await.map(drop)
 }
 
 /// Makes an empty file and puts `collections` into it.
@@ -433,8 +450,8 @@ async fn tear_down(inner: &Arc<Inner>, meta: WriteMeta, id: &TenantId) -> Result
 
 const CREDENTIALS_PER_WRITE: usize = 1_000;
 
-/// Removes sessions, half-finished logins and registrations, one-time codes and API keys, so that none of the source's is valid in a copy, and
-/// the receipts of its requests, which would answer those of the copy.
+/// Removes sessions, half-finished logins and registrations, one-time codes and API keys, so that none of the source's is
+/// valid in a copy, and the receipts of its requests, which would answer those of the copy.
 ///
 /// Signed tokens need no care: they name the tenant they are for.
 async fn drop_credentials(db: &TenantDb) -> Result<(), TenantError> {

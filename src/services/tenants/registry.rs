@@ -187,17 +187,29 @@ impl Registry {
             return Ok(self.0.control.clone());
         }
         answering(self.0.directory.find(id), id.as_str())?;
-        Ok(self.0.store.open(id).await?)
+        Ok(self.brought_up(self.0.store.open(id).await?).await)
     }
 
     /// The database of a tenant that is active or suspended. For administration.
     pub async fn open_any(&self, id: &TenantId) -> Result<TenantDb, TenantError> {
         match self.0.directory.find(id) {
             Some(entry) if matches!(entry.state, TenantState::Active | TenantState::Suspended) => {
-                Ok(self.0.store.open(id).await?)
+                Ok(self.brought_up(self.0.store.open(id).await?).await)
             }
             _ => Err(TenantError::NotFound(id.to_string())),
         }
+    }
+
+    /// `db`, with what this version expects in its file; asked once per opening. A file that cannot be written now goes
+    /// without until it is opened again: what it has can still be read.
+    async fn brought_up(&self, db: TenantDb) -> TenantDb {
+        if !db.is_brought_up() {
+            if let Err(error) = lifecycle::bring_up_to_date(&self.0, &db).await {
+                tracing::warn!(tenant.id = %db.id(), %error, "a tenant of an earlier version lacks what this version adds");
+            }
+            db.note_brought_up();
+        }
+        db
     }
 
     /// Lists tenants by slug.

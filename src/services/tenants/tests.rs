@@ -8,6 +8,8 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{NodeId, RecordId, TenantId, TenantSlug};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::kernel::value::Stored;
+use crate::schema::plan::{Plan, Step};
+use crate::schema::{Collection, Schema};
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::seal::Sealer;
 use crate::store::{self, StoreError, StoreOptions, TenantDb, WriteMeta};
@@ -152,6 +154,62 @@ async fn a_tenant_lives_through_all_states_and_a_restart() {
     assert_eq!(code(node.registry.resolve_slug("apex")), Code::TenantNotFound);
     assert!(!node.store.exists(&id));
     node.create("apex").await;
+}
+
+/// What a file of an earlier version lacks is added when it is opened, once, whoever opens it first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_of_an_earlier_version_gets_what_is_missing_when_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    for suspended in [false, true] {
+        let db = node.create(if suspended { "asleep" } else { "acme" }).await;
+        let id = db.id().clone();
+        make_older(&db).await;
+        assert!(db.schema().find(system::REGISTRATIONS).is_none());
+        drop(db);
+        if suspended {
+            node.registry.suspend(meta(), "asleep").await.unwrap();
+        }
+        assert!(node.store.close(&id).await);
+        let open = async || match suspended {
+            true => node.registry.open_any(&id).await,
+            false => node.registry.open_tenant(&id).await,
+        };
+        let (first, second) = tokio::join!(open(), open());
+        let (first, second) = (first.unwrap(), second.unwrap());
+        for db in [&first, &second] {
+            assert_eq!(system::plan_missing(&db.schema(), system::tenant_collections(0)), None);
+        }
+        let position = first.position();
+        drop((first, second));
+        assert!(node.store.close(&id).await);
+        assert_eq!(open().await.unwrap().position(), position, "nothing is written where nothing is missing");
+    }
+}
+
+/// Takes out of a tenant what later versions added: the registrations, and an index of the trail of logins.
+async fn make_older(db: &TenantDb) {
+    let made = db.write(meta(), |tx| {
+        let previous = Arc::clone(tx.schema());
+        let mut steps = Vec::new();
+        let kept = previous.collections().iter().filter_map(|collection| match collection.name.as_str() {
+            system::REGISTRATIONS => {
+                steps.push(Step::DropTable(Arc::clone(collection)));
+                None
+            }
+            system::AUTH_EVENTS => {
+                let mut after = Collection::clone(collection);
+                after.indexes.pop();
+                let after = Arc::new(after);
+                steps.push(Step::AlterTable { before: Arc::clone(collection), after: Arc::clone(&after) });
+                Some(after)
+            }
+            _ => Some(Arc::clone(collection)),
+        });
+        let next = Arc::new(Schema::new(previous.version() + 1, kept.collect()));
+        tx.apply_schema(&Plan { steps, previous, next })
+    });
+    made.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,6 +163,7 @@ impl Entry<'_> {
             dry_run: false,
             uploads: Vec::new(),
             source: WriteSource::Provider,
+            mail_gate: None,
         };
         let context = RequestContext { context: Arc::from("oauth2"), body, ..(*creator.request).clone() };
         let creator = records::Scope { request: Arc::new(context), ..creator.clone() };

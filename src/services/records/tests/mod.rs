@@ -184,6 +184,7 @@ impl Caller {
             view: View::default(),
             dry_run: false,
             source: WriteSource::Caller,
+            mail_gate: None,
         }
     }
 

@@ -225,6 +225,7 @@ impl Importer {
             view: View::default(),
             dry_run: self.options.dry_run,
             source: WriteSource::Import,
+            mail_gate: None,
         }
     }
 
