@@ -303,6 +303,8 @@ pub const REGISTRATION_BYTES_MAX: usize = 16 * 1024;
 pub const OUTBOUND_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Milliseconds one outbound connection may take to come about.
 pub const OUTBOUND_CONNECT_MS_MAX: u64 = 5_000;
+/// Addresses of one name that are tried one after the other.
+pub const OUTBOUND_ADDRESSES_MAX: usize = 8;
 /// Milliseconds one outbound request may take, its answer included.
 pub const OUTBOUND_MS_MAX: u64 = 10_000;
 /// Seconds between asking for a provider's sign-in address and coming back with its code.

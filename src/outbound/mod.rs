@@ -147,13 +147,21 @@ impl Outbound {
         Ok(Reply { status, body })
     }
 
-    /// An address of `host`, a name or a literal, that may be reached by a protocol of the caller's own.
-    pub async fn resolve(&self, host: &str) -> Result<IpAddr, OutboundError> {
+    /// The addresses of `host`, a name or a literal, that may be reached by a protocol of the caller's own; at least one, in
+    /// the order in which they are to be tried.
+    pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, OutboundError> {
         let gate = Gate { allowed: Arc::clone(&self.0.allowed), reach: Reach::Public };
         let failed = |error: std::io::Error| OutboundError::Failed(error.to_string());
-        let mut found = tokio::net::lookup_host((host, 0)).await.map_err(failed)?;
-        let admitted = found.find(|address| gate.admits(address.ip()));
-        admitted.map(|address| address.ip()).ok_or_else(|| OutboundError::Private(host.to_owned()))
+        let bound = Duration::from_millis(limits::OUTBOUND_CONNECT_MS_MAX);
+        let found = tokio::time::timeout(bound, tokio::net::lookup_host((host, 0))).await;
+        let found = found.map_err(|_| OutboundError::Failed("looking the name up took too long".to_owned()))?;
+        let mut admitted: Vec<IpAddr> = Vec::new();
+        for address in found.map_err(failed)?.map(|found| found.ip()).filter(|address| gate.admits(*address)) {
+            if admitted.len() < limits::OUTBOUND_ADDRESSES_MAX && !admitted.contains(&address) {
+                admitted.push(address);
+            }
+        }
+        if admitted.is_empty() { Err(OutboundError::Private(host.to_owned())) } else { Ok(admitted) }
     }
 
     /// The client for the address, and the address once it is known to be one that may be reached.

@@ -28,6 +28,7 @@ pub(crate) const MEMBERS: &[&str] = &[
     "verificationTemplate",
     "resetPasswordTemplate",
     "confirmEmailChangeTemplate",
+    "registrationTemplate",
     "registrationNoticeTemplate",
 ];
 
@@ -84,6 +85,8 @@ fn default_rest() -> Map<String, Value> {
             &link("Follow the link to choose a new password.", "_/#/auth/confirm-password-reset")),
         "confirmEmailChangeTemplate": mail("Confirm your new {APP_NAME} e-mail address",
             &link("Follow the link to use this address from now on.", "_/#/auth/confirm-email-change")),
+        "registrationTemplate": mail("Complete your registration at {APP_NAME}",
+            &link("Somebody registered with your address. Follow the link only if that was you, just now: it asks for the password that was chosen, and makes the account. Otherwise ignore this mail; nothing is made then.", "_/#/auth/confirm-verification")),
         "registrationNoticeTemplate": mail("Somebody registered at {APP_NAME} with your address",
             "<p>Hello,</p>\n<p>Somebody registered with your address, which has an account already. If it was you, log in, or choose a new password:</p>\n<p><a href=\"{ACTION_URL}\">Continue</a></p>\n<p>If it was not you, there is nothing to do.</p>\n<p>{APP_NAME}</p>"),
     });
@@ -172,6 +175,9 @@ fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Valu
         }
     } else {
         for (member, value) in given {
+            if member == "providers" {
+                refuse_sealed(value, problems);
+            }
             let kept =
                 if member == "providers" { keep_client_secrets(merged.get(member), value) } else { value.clone() };
             if member == "enabled" && !value.is_boolean() {
@@ -224,6 +230,20 @@ fn check_ways(next: &AuthOptions, problems: &mut Problems<'_>) {
     if is_on(&next.rest, "mfa") && others + usize::from(next.password_enabled) < 2 {
         let message = "Needs at least two methods that are switched on.";
         problems.at("mfa").add_at("enabled", "validation_mfa_not_enough_auths", message);
+    }
+}
+
+/// A text that looks sealed would be taken for one that this node sealed.
+fn refuse_sealed(providers: &Value, problems: &mut Problems<'_>) {
+    for (number, provider) in providers.as_array().map(Vec::as_slice).unwrap_or_default().iter().enumerate() {
+        if provider
+            .get("clientSecret")
+            .and_then(Value::as_str)
+            .is_some_and(|text| text.trim().starts_with(oauth::SEALED))
+        {
+            let message = "Must be the secret itself; what begins with \"sealed:\" is how the node keeps one.";
+            problems.add_at(&format!("providers.{number}.clientSecret"), "validation_invalid_value", message);
+        }
     }
 }
 

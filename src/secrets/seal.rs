@@ -59,22 +59,30 @@ impl Sealer {
         Some(Zeroizing::new(plain.to_vec()))
     }
 
-    /// `text`, which was sealed under this secret for another tenant, sealed for `target`; `older_of` is whom it was sealed
-    /// for where the text itself does not say. For copies of a tenant, and for nothing else.
+    /// `text`, which was sealed under this secret for `source`, sealed for `target`; `None` for everything else. For copies
+    /// of a tenant and files of earlier versions, and for nothing else.
     pub fn move_to(
         &self,
         random: &dyn Random,
-        older_of: Option<&TenantId>,
+        source: &TenantId,
         target: &TenantId,
         place: &str,
         text: &str,
     ) -> Option<String> {
-        let source = match text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.split_once(':')) {
-            Some((named, _)) => TenantId::parse(named).ok()?,
-            None => older_of?.clone(),
-        };
-        let plain = self.open(&source, place, text)?;
+        let plain = self.open(source, place, text)?;
         Some(self.seal(random, target, place, &plain))
+    }
+
+    /// Whom `text` says that it was sealed for, if it does and what it says is true.
+    pub fn named(&self, place: &str, text: &str) -> Option<TenantId> {
+        let (named, _) = text.strip_prefix(VERSION_PREFIX)?.split_once(':')?;
+        let named = TenantId::parse(named).ok()?;
+        self.open(&named, place, text).map(|_| named)
+    }
+
+    /// Whether `text` is of the format before, which does not say whom it was sealed for.
+    pub fn is_older(text: &str) -> bool {
+        text.starts_with(OLDER_PREFIX)
     }
 
     /// What the node adds to the keys that sign tokens of `tenant`: whoever has the tenant's file alone signs nothing.
@@ -155,16 +163,20 @@ mod tests {
         let tenant = |id: &str| TenantId::parse(id).unwrap();
         let (sealer, other) =
             (Sealer::new(&NodeSecret::ephemeral(&random)), Sealer::new(&NodeSecret::ephemeral(&random)));
-        let (text, copy) = (sealer.seal(&random, &tenant("a"), "p", b"secret"), tenant("copy"));
-        let moved = sealer.move_to(&random, None, &copy, "p", &text).unwrap();
+        let (text, copy, a) = (sealer.seal(&random, &tenant("a"), "p", b"secret"), tenant("copy"), tenant("a"));
+        let moved = sealer.move_to(&random, &a, &copy, "p", &text).unwrap();
         assert_eq!(sealer.open(&copy, "p", &moved).unwrap().as_slice(), b"secret");
         assert!(sealer.open(&tenant("a"), "p", &moved).is_none());
-        assert!(sealer.move_to(&random, None, &copy, "q", &text).is_none(), "another place");
-        assert!(other.move_to(&random, None, &copy, "p", &text).is_none(), "another node");
+        assert!(sealer.move_to(&random, &a, &copy, "q", &text).is_none(), "another place");
+        assert!(other.move_to(&random, &a, &copy, "p", &text).is_none(), "another node");
+        assert!(sealer.move_to(&random, &tenant("b"), &copy, "p", &text).is_none(), "another tenant");
+        assert_eq!(sealer.named("p", &text), Some(a.clone()));
+        assert_eq!(sealer.named("p", &text.replacen("2:a:", "2:b:", 1)), None, "a name that is not true");
         let older = text.replacen("2:a:", "1:", 1);
         assert_eq!(sealer.open(&tenant("a"), "p", &older).unwrap().as_slice(), b"secret");
-        assert!(sealer.move_to(&random, None, &copy, "p", &older).is_none(), "nobody knows whose it was");
-        assert!(sealer.move_to(&random, Some(&tenant("a")), &copy, "p", &older).is_some());
+        assert_eq!(sealer.named("p", &older), None, "it does not say whose it was");
+        assert!(Sealer::is_older(&older) && !Sealer::is_older(&text));
+        assert!(sealer.move_to(&random, &a, &copy, "p", &older).is_some());
     }
 
     #[test]

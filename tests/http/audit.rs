@@ -17,7 +17,22 @@ async fn the_trail_says_who_changed_what_from_what_and_from_where() {
     let request_id = changed.header("x-request-id").unwrap().to_owned();
     changed.ok();
 
-    let page = admin.get(&format!("/api/audit?actor=record:users/{}&collection=users", ada.id)).await.ok();
+    let named = ada.actor.clone().with_header("x-request-id", "order.4711-a");
+    named.patch(&own, json!({ "name": "ada" })).await.ok();
+    let found = admin.get("/api/audit?request=order.4711-a").await.ok();
+    let noted = items(&found)[0]["requestId"].as_str().unwrap().to_owned();
+    let (part, callers) = noted.split_once('.').unwrap();
+    assert_eq!((items(&found).len(), callers), (1, "order.4711-a"));
+    for wanted in [part, &noted] {
+        assert_eq!(items(&admin.get(&format!("/api/audit?request={wanted}")).await.ok()).len(), 1, "{wanted}");
+    }
+    assert!(items(&admin.get("/api/audit?request=4711-a").await.ok()).is_empty());
+    ada.actor.patch(&own, json!({ "name": "Countess" })).await.ok();
+
+    let page = admin
+        .get(&format!("/api/audit?actor=record:users/{}&collection=users&request={request_id}", ada.id))
+        .await
+        .ok();
     assert_eq!((&page["verified"], items(&page).len()), (&json!(true), 1), "{page}");
     let entry = &items(&page)[0];
     assert_eq!((entry["requestId"].as_str(), entry["ip"].as_str()), (Some(&*request_id), Some("127.0.0.1")));
@@ -25,7 +40,7 @@ async fn the_trail_says_who_changed_what_from_what_and_from_where() {
     assert_eq!((&name["before"], &name["value"], &name["op"]), (&json!("ada"), &json!("Countess"), &json!("update")));
 
     let of_record = admin.get(&format!("/api/audit?collection=users&record={}", ada.id)).await.ok();
-    assert_eq!(items(&of_record).len(), 2, "made and changed: {of_record}");
+    assert_eq!(items(&of_record).len(), 4, "made and changed three times: {of_record}");
     assert!(items(&admin.get("/api/audit?until=2001-01-01").await.ok()).is_empty());
     assert!(!items(&admin.get("/api/audit?from=2001-01-01").await.ok()).is_empty());
 

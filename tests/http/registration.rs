@@ -1,12 +1,13 @@
 //! Registering where nobody is to learn who has an account: everything that could tell, side by side for an address that
 //! is taken and one that is free.
 
-use crate::support::{Actor, Answer, PASSWORD, TestServer, link, mails};
+use crate::support::{Actor, Answer, PASSWORD, TestServer, link, mails, pause};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tenantry::kernel::clock::SystemClock;
+use std::time::Duration;
+use tenantry::kernel::clock::{ManualClock, SystemClock};
 
 const USERS: &str = "/api/collections/users";
 const RECORDS: &str = "/api/collections/users/records";
@@ -68,7 +69,7 @@ async fn a_taken_and_a_free_address_are_answered_alike_and_only_the_mails_differ
     assert!(told.iter().all(|mail| mail.contains("has an account already") && !mail.contains("confirm-verification")));
     assert_eq!((told.len(), mails(&server, FREE).len()), (1, 1));
     let confirm = |token: &str| {
-        let body = json!({ "token": token });
+        let body = json!({ "token": token, "password": PASSWORD });
         let guest = guest.clone();
         async move { guest.post(&format!("{USERS}/confirm-verification"), body).await }
     };
@@ -77,7 +78,7 @@ async fn a_taken_and_a_free_address_are_answered_alike_and_only_the_mails_differ
     forged.truncate(forged.len() - 4);
     confirm(&format!("{forged}AAAA")).await.problem("validation_failed");
     server.tenant("other").await;
-    let elsewhere = json!({ "token": token_of(&completes) });
+    let elsewhere = json!({ "token": token_of(&completes), "password": PASSWORD });
     let other = guest.clone().at("other");
     other.post(&format!("{USERS}/confirm-verification"), elsewhere).await.problem("validation_failed");
     confirm(token_of(&completes)).await.gone();
@@ -245,6 +246,122 @@ async fn only_mails_that_are_asked_for_count() {
     assert_eq!(waiting(&admin).await, 2);
     link(&server, FREE, "confirm-verification").await;
     assert_eq!(mails(&server, FREE).len(), 2);
+}
+
+/// The tokens of the `count` mails to `email` that complete a registration, once they are there.
+async fn tokens(server: &TestServer, email: &str, count: usize) -> Vec<String> {
+    for _ in 0..1_200 {
+        let mails = mails(server, email);
+        let link = |mail: &String| {
+            let mut links = mail.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next());
+            links.find(|link| link.contains("confirm-verification/")).map(|link| token_of(link).to_owned())
+        };
+        let found: Vec<String> = mails.iter().filter_map(link).collect();
+        if found.len() == count {
+            return found;
+        }
+        pause(Duration::from_millis(25)).await;
+    }
+    panic!("fewer than {count} mails to {email}");
+}
+
+/// A stranger registers with somebody's address before its owner does. The owner may follow the wrong link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_makes_the_account_of_whoever_knows_its_password_alone() {
+    let (server, admin, _) = start("").await;
+    let guest = admin.clone().without_authorization();
+    let with = |password: &str| json!({ "email": FREE, "password": password, "passwordConfirm": password });
+    for password in ["of the stranger 7", "of the owner 7"] {
+        guest.post(RECORDS, with(password)).await.has_status(202);
+    }
+    let tokens = tokens(&server, FREE, 2).await;
+    assert!(mails(&server, FREE).iter().all(|mail| mail.contains("only if that was you, just now")));
+    let confirm = async |token: &str, password: &str| {
+        let body = json!({ "token": token, "password": password });
+        guest.post(&format!("{USERS}/confirm-verification"), body).await
+    };
+    // One of the two is the stranger's: with the owner's password it makes nothing.
+    let mut made = 0;
+    for token in &tokens {
+        let none = guest.post(&format!("{USERS}/confirm-verification"), json!({ "token": token })).await;
+        if made == 0 {
+            let told = none.problem("validation_failed").to_string();
+            assert!(told.contains("validation_invalid_password"), "{told}");
+        }
+        let answer = confirm(token, "of the owner 7").await;
+        match answer.status.as_u16() {
+            204 => made += 1,
+            _ => _ = answer.problem("validation_failed"),
+        }
+    }
+    assert_eq!((made, waiting(&admin).await), (1, json!(0)), "and nothing else waits any more");
+    for token in &tokens {
+        let told = confirm(token, "of the stranger 7").await.problem("validation_failed").to_string();
+        assert!(!told.contains("validation_invalid_password"), "both links are over: {told}");
+    }
+    let login = json!({ "identity": FREE, "password": "of the owner 7" });
+    guest.post(&format!("{USERS}/auth-with-password"), login).await.ok();
+}
+
+/// Fields may ask for more by the time the link comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_is_checked_against_the_fields_as_they_are_now() {
+    let (server, admin, _) = start("").await;
+    let guest = admin.clone().without_authorization();
+    guest.post(RECORDS, account(FREE)).await.has_status(202);
+    let token = tokens(&server, FREE, 1).await.remove(0);
+    let mut fields = admin.get(USERS).await.ok()["fields"].clone();
+    fields.as_array_mut().unwrap().push(json!({ "name": "nick", "type": "text", "required": true }));
+    admin.patch(USERS, json!({ "fields": fields })).await.ok();
+    let body = json!({ "token": token, "password": PASSWORD });
+    let told = guest.post(&format!("{USERS}/confirm-verification"), body).await.problem("validation_failed");
+    assert!(told.to_string().contains("nick"), "{told}");
+    assert_eq!(waiting(&admin).await, 1, "it still waits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_waits_as_long_as_its_link_holds() {
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    let server = TestServer::start_with("", clock.clone()).await;
+    let admin = server.tenant("acme").await;
+    admin.patch(USERS, json!({ "quietRegistration": { "enabled": true } })).await.ok();
+    let guest = admin.clone().without_authorization();
+    for (email, after_ms, status) in [("in@example.com", 259_190_000, 204), ("out@example.com", 259_201_000, 400)] {
+        guest.post(RECORDS, account(email)).await.has_status(202);
+        let token = tokens(&server, email, 1).await.remove(0);
+        clock.advance_ms(after_ms);
+        let body = json!({ "token": token, "password": PASSWORD });
+        guest.post(&format!("{USERS}/confirm-verification"), body).await.has_status(status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_over_with_the_address_and_with_its_twin() {
+    let (server, admin, _) = start("").await;
+    let guest = admin.clone().without_authorization();
+    let confirm = async |token: &str| {
+        let body = json!({ "token": token, "password": PASSWORD });
+        guest.post(&format!("{USERS}/confirm-verification"), body).await
+    };
+    // The address was taken meanwhile.
+    guest.post(RECORDS, account(FREE)).await.has_status(202);
+    let token = tokens(&server, FREE, 1).await.remove(0);
+    admin.post(RECORDS, account(FREE)).await.created();
+    let told = confirm(&token).await.problem("validation_failed");
+    assert!(told.to_string().contains("validation_not_unique"), "{told}");
+    // Two presses at once.
+    guest.post(RECORDS, account("two@example.com")).await.has_status(202);
+    let token = tokens(&server, "two@example.com", 1).await.remove(0);
+    let (one, two) = tokio::join!(confirm(&token), confirm(&token));
+    let mut statuses = [one.status.as_u16(), two.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 400]);
+    // A copy has none of those that wait.
+    guest.post(RECORDS, account("three@example.com")).await.has_status(202);
+    let copy = json!({ "slug": "copy", "name": "Copy" });
+    server.node().post("/api/tenants/acme/clone", copy).await.created();
+    assert_ne!(waiting(&admin).await, 0);
+    assert_eq!(waiting(&server.node().at("copy")).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

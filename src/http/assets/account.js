@@ -19,21 +19,25 @@ function show(id) {
   document.querySelector(`#${id} input`)?.focus();
 }
 
-// The collection is in the token, which the server checks; here it only says where to send it.
-function collectionOf(token) {
+// Completes a registration, at the address that confirms one.
+const REGISTRATION = { form: "registration", told: "Your account is made. Log in with your password." };
+
+// What the token says of itself, which the server checks; here it only says where to send it and what to ask for.
+function claimsOf(token) {
   try {
     const body = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    return JSON.parse(atob(body)).collectionId ?? "";
+    return JSON.parse(atob(body)) ?? {};
   } catch {
-    return "";
+    return {};
   }
 }
 
 function read(hash) {
   const [, action, token] = hash.match(/^#\/auth\/([a-z-]+)\/([\w.-]+)$/) ?? [];
   const link = Object.hasOwn(LINKS, action ?? "") ? LINKS[action] : undefined;
-  const collection = link && collectionOf(token);
-  return collection ? { ...link, action, token, collection } : undefined;
+  const claims = link ? claimsOf(token) : {};
+  const asked = claims.type === "registration" ? REGISTRATION : link;
+  return claims.collectionId ? { ...asked, action, token, collection: claims.collectionId } : undefined;
 }
 
 async function send(link, values) {

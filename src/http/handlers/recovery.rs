@@ -49,6 +49,9 @@ pub(crate) struct ConfirmPasswordResetRequest {
 pub(crate) struct TokenRequest {
     #[serde(default)]
     token: Secret,
+    /// Of a registration that is completed.
+    #[serde(default)]
+    password: Secret,
 }
 
 /// The body of `request-email-change`.
@@ -144,7 +147,7 @@ pub(crate) async fn confirm_verification(
     Json(body): Json<TokenRequest>,
 ) -> Result<HttpResponse, Problem> {
     let scope = visitor.auth_scope("default", Map::new());
-    part.auth.confirm_verification(&scope, &collection, &body.token).await?;
+    part.auth.confirm_verification(&scope, &collection, &body.token, body.password).await?;
     Ok(respond::no_content())
 }
 

@@ -245,7 +245,7 @@ where
         origin.open(response.headers_mut());
     }
     in_flight.1 = true;
-    finish(&response, &edge, id.as_str(), started);
+    finish(&response, &edge, &id.to_noted(), started);
     Ok(match unread {
         Some(unread) => unread.keep_with(response),
         None => response,

@@ -18,7 +18,7 @@ pub(crate) struct RequestId {
 }
 
 impl RequestId {
-    /// The text that answers and the process's log show.
+    /// The text that answers show.
     pub(crate) fn as_str(&self) -> &str {
         &self.shown
     }
@@ -28,7 +28,7 @@ impl RequestId {
         HeaderValue::from_str(&self.shown).expect("invariant: letters, digits, dots and dashes are a header value")
     }
 
-    /// What a tenant's log keeps: ours, and behind it the caller's if there is one.
+    /// What a tenant's log and the log of requests keep: ours, and behind it the caller's if there is one.
     pub(crate) fn to_noted(&self) -> Arc<str> {
         Arc::clone(&self.noted)
     }

@@ -123,19 +123,20 @@ impl Auth {
         self.renew(db, scope, &account, values).await
     }
 
-    /// Marks the address as confirmed, or makes the account that waited for it.
+    /// Marks the address as confirmed, or makes the account that waited for it; that takes the `password` it registered with.
     pub async fn confirm_verification(
         &self,
         scope: &AuthScope,
         collection: &str,
         token: &Secret,
+        password: Secret,
     ) -> Result<(), AuthError> {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
         if let Ok(registered) = UnverifiedToken::parse(token.expose())
             && registered.hint().kind == TokenKind::Registration
         {
-            return self.confirm_registration(db, scope, &collection, registered).await;
+            return self.confirm_registration(db, scope, &collection, registered, password).await;
         }
         let (claims, account) = self.check_mail_token(db, &collection, token, TokenKind::Verification).await?;
         if claims.email.as_deref() != Some(account::email(&account)) {
@@ -296,6 +297,9 @@ impl Auth {
             TokenKind::PasswordReset => ("resetPasswordTemplate", "Reset your password", RESET_PATH),
             TokenKind::EmailChange => {
                 ("confirmEmailChangeTemplate", "Confirm your new address", "_/#/auth/confirm-email-change/")
+            }
+            TokenKind::Registration => {
+                ("registrationTemplate", "Complete your registration", "_/#/auth/confirm-verification/")
             }
             _ => ("verificationTemplate", "Verify your address", "_/#/auth/confirm-verification/"),
         };

@@ -12,7 +12,9 @@ use super::{Auth, AuthScope, recovery, sessions};
 use crate::kernel::ident::RecordId;
 use crate::query::request::AuthRecord;
 use crate::secrets::Secret;
+use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, TokenKind, UnverifiedToken};
+use crate::services::login_guard;
 use crate::services::mail::Template;
 use crate::services::records::RecordError;
 use crate::services::records::registering::{self, MailGate, Waiting};
@@ -112,13 +114,14 @@ impl Auth {
         self.post(db, accounts, owner, letter, to, asked).await
     }
 
-    /// Makes the account whose link this is.
+    /// Makes the account whose link this is, for whoever knows the password it registered with.
     pub(super) async fn confirm_registration(
         &self,
         db: &TenantDb,
         scope: &AuthScope,
         accounts: &AuthCollection,
         token: UnverifiedToken<'_>,
+        password: Secret,
     ) -> Result<(), AuthError> {
         let (kind, id) = (TokenKind::Registration, token.hint().id.clone());
         let waiting = self.find_waiting(db, accounts, &id).await?.ok_or(AuthError::Confirmation)?;
@@ -127,6 +130,13 @@ impl Auth {
         let claims = claims.map_err(|_| AuthError::Confirmation)?;
         if claims.email.as_deref() != Some(account::email(&waiting.account)) {
             return Err(AuthError::Confirmation);
+        }
+        // Whoever has the address did not necessarily register: who does not know the password makes no account of it.
+        let (lane, stored) = (login_guard::lane(scope.meta.ip.as_deref()), account::password_hash(&waiting.account));
+        let guess = self.charge(db, scope, accounts, waiting.account.record.id.as_str())?;
+        if guess.settle(self.0.hasher.verify_in(lane, password, stored).await)? == Verdict::Mismatch {
+            let message = "Must be the password that was chosen when the account was registered.";
+            return Err(AuthError::field("password", "validation_invalid_password", message));
         }
         let meta = sessions::as_record(&scope.meta, &accounts.collection, waiting.account.record.id.as_str());
         let wanted = Arc::clone(&accounts.collection);

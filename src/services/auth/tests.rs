@@ -480,8 +480,8 @@ async fn addresses_are_verified_and_changed_by_mail() {
     let (_, verify) = world.mailed();
     let grant = world.ada(TokenMode::Long).await;
     assert!(!account::is_verified(&grant.account));
-    world.auth.confirm_verification(&world.scope, "users", &verify).await.unwrap();
-    world.auth.confirm_verification(&world.scope, "users", &verify).await.unwrap();
+    world.auth.confirm_verification(&world.scope, "users", &verify, Secret::default()).await.unwrap();
+    world.auth.confirm_verification(&world.scope, "users", &verify, Secret::default()).await.unwrap();
     let who = world.whoami(&grant.token).await.unwrap();
     assert!(account::is_verified(who.account().unwrap()));
     world.auth.request_link(&world.scope, "users", MailedLink::Verification, "ada@a.test").await.unwrap();
@@ -502,7 +502,7 @@ async fn addresses_are_verified_and_changed_by_mail() {
     assert!(world.login("ada@new.test", PASSWORD, TokenMode::Long).await.is_ok());
     assert_eq!(world.mails.0.lock().len(), 2, "nothing was left to verify");
     assert!(matches!(
-        world.auth.confirm_verification(&world.scope, "users", &verify).await,
+        world.auth.confirm_verification(&world.scope, "users", &verify, Secret::default()).await,
         Err(AuthError::Confirmation)
     ));
 }

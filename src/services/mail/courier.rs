@@ -164,8 +164,8 @@ impl Desk {
                 MailError::Later("smtp.password was sealed by another node or tenant; set it again".to_owned())
             })?;
             // Whoever sets a tenant up says here where the node connects to; the node's own server is the operator's word.
-            let address = self.options.outbound.resolve(&set.smtp.host).await;
-            route.address = Some(address.map_err(|error| MailError::Later(error.to_string()))?);
+            let addresses = self.options.outbound.resolve(&set.smtp.host).await;
+            route.addresses = addresses.map_err(|error| MailError::Later(error.to_string()))?;
             route.host.clone_from(&set.smtp.host);
             route.port = set.smtp.port;
             route.username.clone_from(&set.smtp.username);
@@ -409,7 +409,7 @@ impl Route {
             sender_name: String::new(),
             sender_address: sender_address.to_owned(),
             host: String::new(),
-            address: None,
+            addresses: Vec::new(),
             port: 587,
             username: String::new(),
             password: crate::secrets::Secret::default(),

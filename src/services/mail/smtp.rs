@@ -32,8 +32,9 @@ pub struct Route {
     pub sender_address: String,
     /// Host name or address of the server.
     pub host: String,
-    /// The address to reach it at, where it was looked up already; the name still has to be that of its certificate.
-    pub address: Option<IpAddr>,
+    /// The addresses to reach it at, tried in this order, where it was looked up already; the name still has to be that of
+    /// its certificate.
+    pub addresses: Vec<IpAddr>,
     /// Its port.
     pub port: u16,
     /// Login, empty for none.
@@ -82,20 +83,30 @@ impl Servers {
     /// Sends one mail; `id` names it for whoever gets it twice.
     pub(super) async fn send(&self, route: &Route, mail: &Mail, id: &str, now_ms: i64) -> Result<(), MailError> {
         let message = message(route, mail, id, now_ms)?;
-        let transport = self.transport(route)?;
-        let sent = tokio::time::timeout(self.timeout.saturating_mul(4), transport.send(message)).await;
-        match sent {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(judge(&error)),
-            Err(_) => Err(MailError::Later("it took too long".to_owned())),
+        let mut targets: Vec<String> = route.addresses.iter().map(IpAddr::to_string).collect();
+        if targets.is_empty() {
+            targets.push(route.host.clone());
         }
+        let mut refusal = MailError::Later("the server has no address".to_owned());
+        for target in targets {
+            let transport = self.transport(route, &target)?;
+            let sent = tokio::time::timeout(self.timeout.saturating_mul(4), transport.send(message.clone())).await;
+            match sent {
+                Ok(Ok(_)) => return Ok(()),
+                // A server that answers has decided.
+                Ok(Err(error)) if error.is_permanent() || error.is_transient() => return Err(judge(&error)),
+                Ok(Err(error)) => refusal = judge(&error),
+                Err(_) => return Err(MailError::Later("it took too long".to_owned())),
+            }
+        }
+        Err(refusal)
     }
 
-    fn transport(&self, route: &Route) -> Result<Transport, MailError> {
+    fn transport(&self, route: &Route, target: &str) -> Result<Transport, MailError> {
         let name = opaque::digest_hex(&format!(
-            "{}\n{:?}\n{}\n{}\n{}\n{}\n{:?}\n{}",
+            "{}\n{}\n{}\n{}\n{}\n{}\n{:?}\n{}",
             route.host,
-            route.address,
+            target,
             route.port,
             route.username,
             route.password.expose(),
@@ -112,18 +123,17 @@ impl Servers {
         {
             known.remove(&any);
         }
-        let transport = self.build(route)?;
+        let transport = self.build(route, target)?;
         known.insert(name, transport.clone());
         Ok(transport)
     }
 
-    fn build(&self, route: &Route) -> Result<Transport, MailError> {
+    fn build(&self, route: &Route, target: &str) -> Result<Transport, MailError> {
         let tls = match route.encryption {
             Encryption::None => Tls::None,
             Encryption::StartTls => Tls::Required(self.tls(&route.host)?),
             Encryption::Implicit => Tls::Wrapper(self.tls(&route.host)?),
         };
-        let target = route.address.map_or_else(|| route.host.clone(), |address| address.to_string());
         let mut builder = Transport::builder_dangerous(target)
             .port(route.port)
             .tls(tls)
@@ -192,7 +202,7 @@ mod tests {
             sender_name: "Ac\"me, <Inc>\r\nBcc: evil@x.test".to_owned(),
             sender_address: "noreply@acme.test".to_owned(),
             host: "localhost".to_owned(),
-            address: None,
+            addresses: Vec::new(),
             port: 25,
             username: String::new(),
             password: Secret::default(),
@@ -205,6 +215,45 @@ mod tests {
     fn mail(to: &str) -> Mail {
         let text = "Grüße".to_owned();
         Mail { to: to.to_owned(), subject: "Hé\r\nX-Evil: 1".to_owned(), html: "<p>Grüße</p>".to_owned(), text }
+    }
+
+    /// Takes one mail and says yes to everything.
+    async fn serve_one(listener: tokio::net::TcpListener) -> bool {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        let (socket, _) = listener.accept().await.unwrap();
+        let (reads, mut writes) = socket.into_split();
+        let mut lines = BufReader::new(reads).lines();
+        writes.write_all(b"220 ready\r\n").await.unwrap();
+        let mut in_data = false;
+        while let Ok(Some(line)) = lines.next_line().await {
+            match (in_data, line.as_str()) {
+                (true, ".") => {
+                    writes.write_all(b"250 taken\r\n").await.unwrap();
+                    return true;
+                }
+                (true, _) => {}
+                (false, "DATA") => {
+                    in_data = true;
+                    writes.write_all(b"354 go on\r\n").await.unwrap();
+                }
+                (false, _) => writes.write_all(b"250 ok\r\n").await.unwrap(),
+            }
+        }
+        false
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn where_one_address_does_not_answer_the_next_is_tried() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let addresses = ["127.0.0.2", "127.0.0.1"].map(|text| text.parse().unwrap()).to_vec();
+        let route = Route { addresses, port, sender_name: String::new(), ..route() };
+        let taken = tokio::spawn(serve_one(listener));
+        let servers = Servers::new(Vec::new(), Duration::from_secs(5));
+        servers.send(&route, &mail("ada@acme.test"), "id1", 0).await.unwrap();
+        assert!(taken.await.unwrap());
+        // Nobody listens any more.
+        assert!(matches!(servers.send(&route, &mail("ada@acme.test"), "id2", 0).await, Err(MailError::Later(_))));
     }
 
     #[test]

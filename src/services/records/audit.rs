@@ -41,7 +41,7 @@ pub struct AuditQuery {
     pub record: String,
     /// The address the change came from.
     pub ip: String,
-    /// The id of the request.
+    /// The id of the request: as the log has it, the node's part of it, or the one that the caller chose.
     pub request: String,
     /// Not before, milliseconds since the Unix epoch.
     pub from_ms: Option<i64>,
@@ -132,6 +132,12 @@ fn names(actor: &str, wanted: &str) -> bool {
     actor == wanted || actor.split(" of ").flat_map(|part| part.split(" by ")).any(|part| part == wanted)
 }
 
+/// Whether `wanted` is the id of a request as it was noted, the node's own part of it, or the one its caller chose.
+fn is_of_request(noted: &str, wanted: &str) -> bool {
+    // The node's part has no dot.
+    noted == wanted || noted.split_once('.').is_some_and(|(own, callers)| own == wanted || callers == wanted)
+}
+
 /// The filter by ids.
 struct Wanted {
     collection: Option<CollectionId>,
@@ -175,7 +181,7 @@ impl Wanted {
         let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
         (query.actor.is_empty() || names(&change.frame.actor, &query.actor))
             && is(&query.ip, change.frame.ip.as_deref().unwrap_or_default())
-            && is(&query.request, &change.frame.request_id)
+            && (query.request.is_empty() || is_of_request(&change.frame.request_id, &query.request))
             && query.from_ms.is_none_or(|from| at_ms >= from)
             && query.until_ms.is_none_or(|until| at_ms < until)
             && (any || change.frame.ops.iter().any(|op| place(op).is_some_and(|(of, id)| self.is_about(of, id))))

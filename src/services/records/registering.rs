@@ -2,7 +2,8 @@
 //!
 //! Keeps true: until the address is confirmed nothing is made and nothing looks whether somebody has it, so answer, time,
 //! log position, caches and unique values are the same for an address that has an account and one that has none. What the
-//! create rule and the fields say of the account is decided when it registers; what must be unique, when it is confirmed.
+//! create rule says of the account is decided when it registers; what the fields say, then and when it is confirmed; what must
+//! be unique, when it is confirmed, which ends every other registration of the address.
 //! Does not do: mails and their tokens (`auth::registration`).
 
 use super::write::{WriteRequest, WriteSource, check_references};
@@ -14,8 +15,9 @@ use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
+use crate::schema::field::{Field, FieldKind};
 use crate::schema::record::RecordImage;
-use crate::schema::value_check::{self, Occasion};
+use crate::schema::value_check::{self, Occasion, ValueContext};
 use crate::schema::{Collection, Schema};
 use crate::services::login_guard::GuessRefused;
 use crate::services::tenants::rows;
@@ -163,8 +165,51 @@ pub fn admit(tx: &mut WriteTx<'_>, accounts: &Arc<Collection>, id: &RecordId) ->
             record.set(field.number, now);
         }
     }
+    check_values(accounts, &record)?;
     check_references(tx, accounts, record.values())?;
-    Ok(tx.insert(accounts, &record)?)
+    tx.insert(accounts, &record)?;
+    end_others(tx, &registrations, accounts, rows::text(accounts, &record, "email"))
+}
+
+/// The fields as they are now, which may ask for more than when the account registered.
+fn check_values(accounts: &Collection, record: &RecordImage) -> Result<(), RecordError> {
+    let checked = |field: &&Field| field.number.0 != 0 && !matches!(field.kind, FieldKind::Password(_));
+    let refusals = accounts.fields.iter().filter(checked).filter_map(|field| {
+        let value = record.get(field.number).cloned().unwrap_or_else(|| value_check::default_value(field));
+        value_check::check_stored(field, &value, ValueContext::default()).err()
+    });
+    let details: Vec<Detail> = refusals.collect();
+    if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
+}
+
+/// Ends every other registration that waits for `email`: whoever made them, the address has its account.
+fn end_others(
+    tx: &mut WriteTx<'_>,
+    registrations: &Arc<Collection>,
+    accounts: &Collection,
+    email: &str,
+) -> Result<(), RecordError> {
+    let column = |name| registrations.find_field(name).map(|field| field.column());
+    let (Some(of), Some(kept), Some(address)) =
+        (column("collectionRef"), column("record"), accounts.find_field("email"))
+    else {
+        return Ok(());
+    };
+    let sql = format!(
+        "SELECT id FROM \"{}\" AS waiting WHERE {of} = ?1 AND EXISTS (SELECT 1 FROM json_each(waiting.{kept}) AS pair \
+         WHERE json_extract(pair.value, '$[0]') = ?2 AND lower(json_extract(pair.value, '$[1]')) = lower(?3))",
+        registrations.table()
+    );
+    let number = Stored::Integer(i64::from(address.number.0));
+    let mut others = Vec::new();
+    tx.for_each(&sql, &[Stored::text(&accounts.id), number, Stored::text(email)], &mut |row| {
+        others.extend(row.stored(0)?.as_text().and_then(|id| RecordId::parse(id).ok()));
+        Ok(())
+    })?;
+    for id in others {
+        tx.delete(registrations, &id)?;
+    }
+    Ok(())
 }
 
 fn make_room(tx: &mut WriteTx<'_>, registrations: &Arc<Collection>) -> Result<(), RecordError> {

@@ -10,7 +10,7 @@ use super::directory::{BlueprintRef, TenantEntry, TenantState};
 use super::entry::{self, Save};
 use super::error::TenantError;
 use super::registry::{Hold, Inner, MAIN, Registry};
-use super::sealed::Resealer;
+use super::sealed::{self, Resealer, Sealed};
 use super::system;
 use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
@@ -375,7 +375,7 @@ pub(super) async fn create_main(registry: &Registry) -> Result<(), TenantError> 
 
 /// Makes the file; the names of the secrets in it that this node cannot open.
 async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> Result<Vec<String>, TenantError> {
-    let (db, source) = match origin {
+    let (db, of) = match origin {
         Origin::Contents(contents) => {
             let mut collections = system::tenant_collections(draft.created_ms);
             if matches!(contents, Contents::Users) {
@@ -387,18 +387,31 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
             }
             return Ok(Vec::new());
         }
-        Origin::Clone(source) => (inner.store.clone_tenant(&source, &draft.id).await?, Some(source)),
-        Origin::Import(file) => (inner.store.import(&draft.id, &file).await?, None),
+        Origin::Clone(source) => (inner.store.clone_tenant(&source, &draft.id).await?, Sealed::For(source)),
+        Origin::Import(file) => {
+            let db = inner.store.import(&draft.id, &file).await?;
+            let told = sealed::told_by(&db, &inner.sealer).await?;
+            (db, told)
+        }
     };
     add_missing(&db, inner.clock.now_ms()).await?;
     drop_credentials(&db).await?;
-    let resealer = Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), source };
-    Ok(resealer.run(&db).await?)
+    Ok(resealer(inner, of).run(&db).await?)
 }
 
-/// Brings what the file of a tenant of an earlier version lacks.
+/// Brings what the file of a tenant of an earlier version lacks, and seals anew what does not say whose it is.
 pub(super) async fn bring_up_to_date(inner: &Inner, db: &TenantDb) -> Result<(), StoreError> {
-    add_missing(db, inner.clock.now_ms()).await
+    let now_ms = inner.clock.now_ms();
+    if system::plan_missing(&db.schema(), system::tenant_collections(now_ms)).is_none() {
+        return Ok(());
+    }
+    // First, so that a file whose upgrade was cut off is looked at again. What cannot be opened stays as it is.
+    resealer(inner, Sealed::OlderOf(db.id().clone())).run(db).await?;
+    add_missing(db, now_ms).await
+}
+
+fn resealer(inner: &Inner, of: Sealed) -> Resealer {
+    Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), of }
 }
 
 /// Adds the system collections, fields and indexes that are missing. Where nothing is, nothing is written.

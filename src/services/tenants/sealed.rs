@@ -15,7 +15,7 @@ use crate::secrets::seal::Sealer;
 use crate::store::{Reader, StoreError, TenantDb, WriteMeta, WriteTx};
 use serde_json::Value;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// For which place the password of a tenant's mail server is sealed.
@@ -33,8 +33,70 @@ pub fn totp_place(collection: &str, record: &str) -> String {
 pub(super) struct Resealer {
     pub(super) sealer: Sealer,
     pub(super) random: Arc<dyn Random>,
-    /// Whose the copy was, where that is known: older texts do not say it themselves.
-    pub(super) source: Option<TenantId>,
+    /// What is sealed anew.
+    pub(super) of: Sealed,
+}
+
+/// Which texts are sealed anew: those of one tenant. What somebody else's file or a text alone says is not enough, or one
+/// could have another tenant's secret opened by slipping its sealed text into one's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sealed {
+    /// Everything that was sealed for this tenant.
+    For(TenantId),
+    /// Only that of it that is of the format before.
+    OlderOf(TenantId),
+    /// Nothing.
+    Nothing,
+}
+
+/// Every sealed text that a tenant's file holds, with its place.
+fn texts(reader: &Reader<'_>, found: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {
+    let schema = reader.schema();
+    if let Some(settings) = schema.find(SETTINGS) {
+        for row in rows::find_by_texts(reader, settings, &[("key", "smtp")])? {
+            let smtp: Value = serde_json::from_str(rows::text(settings, &row, "value")).unwrap_or_default();
+            found(SMTP_PASSWORD_PLACE, smtp.get("password").and_then(Value::as_str).unwrap_or_default());
+        }
+    }
+    let seen = RefCell::new(found);
+    for collection in schema.collections() {
+        let nothing_changed = collection.with_client_secrets(&|provider, text| {
+            let sealed = text.strip_prefix(oauth::SEALED)?;
+            (*seen.borrow_mut())(&oauth::secret_place(&collection.id, provider), sealed);
+            None
+        });
+        debug_assert!(nothing_changed.is_none());
+    }
+    let found = seen.into_inner();
+    let Some(totps) = schema.find(TOTPS) else { return Ok(()) };
+    let column = |name| totps.find_field(name).map(|field| field.column());
+    let (Some(of), Some(record), Some(sealed)) = (column("collectionRef"), column("recordRef"), column("sealed"))
+    else {
+        return Ok(());
+    };
+    reader.for_each(&format!("SELECT {of}, {record}, {sealed} FROM \"{}\"", totps.table()), &[], &mut |row| {
+        let [of, record, sealed] = [row.stored(0)?, row.stored(1)?, row.stored(2)?];
+        let text = |stored: &Stored| stored.as_text().unwrap_or_default().to_owned();
+        found(&totp_place(&text(&of), &text(&record)), &text(&sealed));
+        Ok(())
+    })
+}
+
+/// The tenant for which everything in `db` that this node can open was sealed; nothing if there are several: then somebody
+/// put them together.
+pub(super) async fn told_by(db: &TenantDb, sealer: &Sealer) -> Result<Sealed, StoreError> {
+    let sealer = sealer.clone();
+    let named = db.read(move |reader| {
+        let mut named = BTreeSet::new();
+        texts(reader, &mut |place, text| named.extend(sealer.named(place, text).map(|id| id.to_string())))?;
+        Ok::<_, StoreError>(named)
+    });
+    let mut named = named.await?.into_iter();
+    let source = match (named.next(), named.next()) {
+        (Some(only), None) => TenantId::parse(&only).ok(),
+        _ => None,
+    };
+    Ok(source.map_or(Sealed::Nothing, Sealed::For))
 }
 
 impl Resealer {
@@ -47,7 +109,12 @@ impl Resealer {
     }
 
     fn moved(&self, target: &TenantId, place: &str, text: &str) -> Option<String> {
-        self.sealer.move_to(self.random.as_ref(), self.source.as_ref(), target, place, text)
+        let source = match &self.of {
+            Sealed::For(source) => source,
+            Sealed::OlderOf(source) if Sealer::is_older(text) => source,
+            Sealed::OlderOf(_) | Sealed::Nothing => return None,
+        };
+        self.sealer.move_to(self.random.as_ref(), source, target, place, text)
     }
 
     async fn reseal_settings(&self, db: &TenantDb) -> Result<Option<String>, StoreError> {

@@ -165,6 +165,7 @@ async fn a_tenant_of_an_earlier_version_gets_what_is_missing_when_it_is_opened()
         let db = node.create(if suspended { "asleep" } else { "acme" }).await;
         let id = db.id().clone();
         make_older(&db).await;
+        let app = totp_of(&db, &node, "1:").await;
         assert!(db.schema().find(system::REGISTRATIONS).is_none());
         drop(db);
         if suspended {
@@ -179,12 +180,83 @@ async fn a_tenant_of_an_earlier_version_gets_what_is_missing_when_it_is_opened()
         let (first, second) = (first.unwrap(), second.unwrap());
         for db in [&first, &second] {
             assert_eq!(system::plan_missing(&db.schema(), system::tenant_collections(0)), None);
+            let sealed = sealed_app(db, &app).await;
+            assert!(sealed.starts_with(&format!("2:{id}:")), "it says whose it is now");
+            assert!(node.sealer.open(&id, &sealed::totp_place("c", "u1"), &sealed).is_some());
         }
         let position = first.position();
         drop((first, second));
         assert!(node.store.close(&id).await);
         assert_eq!(open().await.unwrap().position(), position, "nothing is written where nothing is missing");
     }
+}
+
+/// An authenticator app, sealed for the tenant in the format that begins with `version`; the id of its row.
+async fn totp_of(db: &TenantDb, node: &TestNode, version: &str) -> RecordId {
+    let place = sealed::totp_place("c", "u1");
+    let text = node.sealer.seal(node.random.as_ref(), db.id(), &place, b"secret");
+    let text = if version == "1:" { text.replacen(&format!("2:{}:", db.id()), version, 1) } else { text };
+    put_app(db, text).await
+}
+
+async fn put_app(db: &TenantDb, text: String) -> RecordId {
+    let id = RecordId::parse("app1").unwrap();
+    let row = id.clone();
+    let put = db.write(meta(), move |tx| {
+        let totps = tx.schema().find(system::TOTPS).cloned().unwrap();
+        let values =
+            [("collectionRef", Stored::from("c")), ("recordRef", Stored::from("u1")), ("sealed", Stored::from(text))];
+        if tx.find_record(&totps, row.as_str())?.is_some() {
+            tx.delete(&totps, &row)?;
+        }
+        tx.insert(&totps, &rows::image(&totps, row, &values, tx.now_ms()))
+    });
+    put.await.unwrap();
+    id
+}
+
+async fn sealed_app(db: &TenantDb, id: &RecordId) -> String {
+    let id = id.clone();
+    let found = db.read(move |reader| {
+        let totps = reader.schema().find(system::TOTPS).cloned().unwrap();
+        let row = reader.find_record(&totps, id.as_str())?.unwrap();
+        Ok::<_, StoreError>(rows::text(&totps, &row, "sealed").to_owned())
+    });
+    found.await.unwrap()
+}
+
+/// Somebody who has an export of one tenant and may write into another puts a sealed text of the first into the second, and
+/// has that copied. The copy must not open it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_does_not_open_what_was_sealed_for_a_third_tenant() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let (victim, own) = (node.create("victim").await, node.create("own").await);
+    let app = totp_of(&victim, &node, "2:").await;
+    let stolen = sealed_app(&victim, &app).await;
+    put_app(&own, stolen.clone()).await;
+    let copied = node.registry.clone_tenant(meta(), "own", slug_of("copy"), "").await.unwrap();
+    assert_eq!(copied.unreadable, ["c.totp (1)"]);
+    let copy = node.registry.open_tenant(&copied.entry.id).await.unwrap();
+    assert_eq!(sealed_app(&copy, &app).await, stolen, "it stays as it is, and opens nothing");
+
+    // An import follows the file, if all of it says the same.
+    let exported = folder.path().join("out.tenant");
+    node.registry.export("victim", exported.clone()).await.unwrap();
+    let brought = node.registry.import(meta(), exported, slug_of("brought"), "").await.unwrap();
+    assert!(brought.unreadable.is_empty());
+    let smtp = node.sealer.seal(node.random.as_ref(), own.id(), sealed::SMTP_PASSWORD_PLACE, b"password");
+    let made = own.write(meta(), move |tx| {
+        let settings = tx.schema().find(system::SETTINGS).cloned().unwrap();
+        let value = serde_json::json!({ "password": smtp }).to_string();
+        let values = [("key", Stored::from("smtp")), ("value", Stored::from(value))];
+        tx.insert(&settings, &rows::image(&settings, RecordId::parse("smtp1").unwrap(), &values, tx.now_ms()))
+    });
+    made.await.unwrap();
+    let exported = folder.path().join("mixed.tenant");
+    node.registry.export("own", exported.clone()).await.unwrap();
+    let mixed = node.registry.import(meta(), exported, slug_of("mixed"), "").await.unwrap();
+    assert_eq!(mixed.unreadable, ["smtp.password", "c.totp (1)"]);
 }
 
 /// Takes out of a tenant what later versions added: the registrations, and an index of the trail of logins.
