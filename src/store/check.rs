@@ -88,6 +88,7 @@ pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, Sto
         files: 0,
     };
     quick_check(&connection, &mut report)?;
+    report.problems.extend(migrate::check_tables(&connection, report.format)?);
     // A damaged part is a finding, not the end of the look.
     let collections = check_collections(&connection, &mut report).err();
     let files = check_files(&connection, &path, &mut report).err();

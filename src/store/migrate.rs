@@ -8,6 +8,7 @@ use super::connection::APPLICATION_ID;
 use crate::kernel::ident::{NodeId, OriginUid};
 use crate::kernel::random::Random;
 use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Version of the system tables; kept in `user_version`.
@@ -82,6 +83,30 @@ pub(super) fn check_version(connection: &Connection) -> Result<i32, StoreError> 
     Ok(version)
 }
 
+/// What the system tables of a file of `version` lack or have otherwise, one sentence each.
+pub(super) fn check_tables(connection: &Connection, version: i32) -> Result<Vec<String>, StoreError> {
+    let fresh = Connection::open_in_memory()?;
+    for (_, step) in (1..).zip(STEPS).filter(|(number, _)| *number <= version) {
+        fresh.execute_batch(step)?;
+    }
+    let (wanted, found) = (system_tables(&fresh)?, system_tables(connection)?);
+    let missing = wanted.iter().filter_map(|(name, sql)| match found.get(name) {
+        Some(other) if other == sql => None,
+        Some(_) => Some(format!("the system table {name} is not that of format {version}")),
+        None => Some(format!("the system table {name} is missing")),
+    });
+    let beside = found.keys().filter(|name| !wanted.contains_key(*name));
+    Ok(missing.chain(beside.map(|name| format!("{name} is no system table of format {version}"))).collect())
+}
+
+/// The system tables and their indexes, how they were made without the blanks in it.
+fn system_tables(connection: &Connection) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut statement = connection
+        .prepare("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE name LIKE '\\_tn\\_%' ESCAPE '\\'")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| row.map(|(name, sql)| (name, sql.split_whitespace().collect())).map_err(StoreError::from)).collect()
+}
+
 /// A number kept in `_tn_meta`.
 pub(super) fn meta_number(connection: &Connection, key: &str) -> Result<i64, StoreError> {
     find_meta_number(connection, key)?.ok_or_else(|| StoreError::damaged(format!("_tn_meta lacks {key}")))
@@ -140,9 +165,10 @@ fn mint(connection: &Connection, node: NodeId, uid: OriginUid) -> Result<i64, St
     Ok(oid)
 }
 
-/// Makes the next open mint a new lineage: after a restore, clone or import.
+/// Makes the next open mint a new lineage: after a restore, clone or import. How far peers have come is forgotten with it.
 pub(super) fn forget_lineage(connection: &Connection) -> Result<(), StoreError> {
     connection.execute("UPDATE _tn_meta SET value = x'' WHERE key = 'node'", [])?;
+    connection.execute("DELETE FROM _tn_peer", [])?;
     Ok(())
 }
 

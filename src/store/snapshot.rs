@@ -261,12 +261,17 @@ fn validate(path: &Path, now_ms: i64) -> Result<(), StoreError> {
     // The file is foreign: nothing in its schema may run while it is looked at.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;")?;
-    if migrate::check_version(&connection)? == 0 {
+    let version = migrate::check_version(&connection)?;
+    if version == 0 {
         return Err(StoreError::NotATenant(Arc::from("it holds no tenant")));
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(StoreError::NotATenant(Arc::from(format!("it is damaged: {verdict}"))));
+    }
+    if let Some(problem) = migrate::check_tables(&connection, version)?.first() {
+        let why = format!("its system tables are not those of its format: {problem}");
+        return Err(StoreError::NotATenant(Arc::from(why)));
     }
     super::readers::load_schema(&connection)?;
     validate_log(&connection, now_ms)?;

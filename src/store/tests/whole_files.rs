@@ -255,6 +255,9 @@ async fn a_file_whose_log_does_not_hold_or_is_of_the_future_is_not_brought_in() 
         ("UPDATE _tn_origin SET hlc = 9223372036854775807", "set it and try again"),
         ("UPDATE _tn_tx SET hlc = 9223372036854775807 WHERE lsn = 4", "in the future"),
         ("PRAGMA user_version = 1", "its system tables are not those of its format"),
+        ("DROP TABLE _tn_sib", "its system tables are not those of its format: the system table _tn_sib is missing"),
+        ("ALTER TABLE _tn_peer ADD COLUMN more ANY", "the system table _tn_peer is not that of format 2"),
+        ("CREATE TABLE _tn_more (x)", "_tn_more is no system table of format 2"),
     ]
     .into_iter()
     .enumerate()
@@ -268,4 +271,25 @@ async fn a_file_whose_log_does_not_hold_or_is_of_the_future_is_not_brought_in() 
         assert!(!fixture.tenants.exists(&id("two")));
     }
     fixture.tenants.import(&id("two"), &export).await.unwrap();
+}
+
+/// Whoever the file's peers were and how far they had come says nothing about the new lineage.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_knows_no_peers_and_the_doctor_misses_system_tables() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    insert(&tenant, &notes, "a", "a").await.unwrap();
+    let export = fixture.folder.path().join("export.tenant");
+    fixture.tenants.export(&id("one"), &export).await.unwrap();
+    let peer = "INSERT INTO _tn_peer (peer, lineage, vv, seen_at) VALUES ('p', x'01', x'', 1)";
+    rusqlite::Connection::open(&export).unwrap().execute_batch(peer).unwrap();
+    drop(fixture.tenants.import(&id("two"), &export).await.unwrap());
+    let folder = fixture.folder.path();
+    let file = rusqlite::Connection::open(folder.join("tenants/two/data.db")).unwrap();
+    let peers: i64 = file.query_row("SELECT count(*) FROM _tn_peer", [], |row| row.get(0)).unwrap();
+    assert_eq!(peers, 0);
+    assert!(check_file(folder, &id("two")).unwrap().is_healthy());
+    file.execute_batch("DROP TABLE _tn_stash").unwrap();
+    let found = check_file(folder, &id("two")).unwrap().problems;
+    assert_eq!(found, ["the system table _tn_stash is missing"]);
 }
