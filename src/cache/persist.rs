@@ -201,7 +201,7 @@ impl Shared {
             return;
         }
         Counters::bump(&held.counters.disk_refused);
-        self.sweeping.want();
+        self.sweeping.want_room();
         if held.persisted.load(Ordering::Acquire) != self.disk.epoch() {
             self.disk.remove(key);
         }

@@ -123,22 +123,29 @@ impl Engine {
         Ok(Change { before: Some(bytes_of(&old)), after: None })
     }
 
-    /// Shows `look` the next values from the key `from` on with their lengths and beginnings: at most `rows_max` rows, and
-    /// the rest of the last value. Returns the first key that was not looked at; `None` at the end.
+    /// Shows `look` the next values from the key `from` on with their lengths and beginnings, at most `rows_max`. Only the
+    /// first chunk of each is read: no key is the beginning of another one, so nothing but its chunks lies before the key
+    /// after the last of them. Returns the first key that was not looked at; `None` at the end.
     pub(super) fn scan(
         &self,
         from: &[u8],
         rows_max: usize,
         mut look: impl FnMut(&[u8], u64, &[u8]),
     ) -> Result<Option<Vec<u8>>, EngineError> {
-        let mut rows = self.db.range(from.to_vec()..).enumerate();
-        while let Some((number, row)) = guarded(|| rows.next())? {
+        let mut rows = self.db.range(from.to_vec()..);
+        let mut read = 0;
+        while let Some(row) = guarded(|| rows.next())? {
             let (raw, row) = row?;
+            read += 1;
             let Some((key, &[0, 0])) = raw.split_last_chunk::<2>() else { continue };
-            if number >= rows_max {
+            if read > rows_max {
                 return Ok(Some(key.to_vec()));
             }
             look(key, bytes_of(&row), row.get(HEAD_BYTES..).unwrap_or_default());
+            let chunks = chunks_of(&row);
+            if chunks > 1 {
+                rows = guarded(|| self.db.range(chunk_key(key, chunks)..))?;
+            }
         }
         Ok(None)
     }
@@ -297,6 +304,30 @@ mod tests {
         assert!(engine.db.iter().all(|row| row.unwrap().1.len() <= CHUNK_BYTES));
         engine.remove(b"k").unwrap();
         assert_eq!(read(&engine, b"k"), DiskRead::Absent);
+    }
+
+    #[test]
+    fn looking_through_reads_the_beginnings_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = engine(root.path());
+        let sizes = [("a", 60_000_usize), ("b", 1), ("c", 3 * CHUNK_BYTES), ("d", 40_000)];
+        for (key, len) in sizes {
+            engine.put(key.as_bytes(), &vec![b'x'; len]).unwrap();
+        }
+        let pass = |from: &[u8], rows_max| {
+            let mut seen = Vec::new();
+            let next = engine.scan(from, rows_max, |key, len, _| {
+                seen.push((String::from_utf8(key.to_vec()).unwrap(), usize::try_from(len).unwrap()));
+            });
+            (seen, next.unwrap())
+        };
+        let shown = sizes.map(|(key, len)| (key.to_owned(), len));
+        assert_eq!(pass(b"", 2), (shown[..2].to_vec(), Some(b"c".to_vec())));
+        assert_eq!(pass(b"c", 2), (shown[2..].to_vec(), None));
+        assert_eq!(pass(b"", 4), (shown.to_vec(), None));
+        // What lies there without a beginning is passed over.
+        engine.db.remove(chunk_key(b"c", 0)).unwrap();
+        assert_eq!(pass(b"", 100).0, [&shown[..2], &shown[3..]].concat());
     }
 
     #[test]
