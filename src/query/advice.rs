@@ -30,12 +30,14 @@ pub struct Advice {
     pub indexes: Vec<Wanted>,
     /// Comparisons, as written, that look into every text and that no index serves.
     pub unserved: Vec<String>,
+    /// Far columns are named by the path that leads to them, not by their collection, whose name the question does not have.
+    pub by_path: bool,
 }
 
 /// Printed as clauses of a sentence: `an index on posts (status, views) would help`; empty where there is nothing to say.
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let indexes: Vec<String> = self.indexes.iter().map(Wanted::to_string).collect();
+        let indexes: Vec<String> = self.indexes.iter().map(|wanted| wanted.name(self.by_path)).collect();
         match &indexes[..] {
             [] => {}
             [only] => write!(f, "an index on {only} would help")?,
@@ -49,16 +51,23 @@ impl fmt::Display for Advice {
     }
 }
 
-/// An index that is missing; printed as `posts (status, views)`.
+/// An index that is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     collection: CollectionName,
     columns: Vec<String>,
+    /// The relations that lead there, as in `author.town`; empty where the question names the collection itself.
+    path: String,
 }
 
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.collection, self.columns.join(", "))
+impl Wanted {
+    /// `posts (status, views)`, or `author.name` where it is told by its path.
+    fn name(&self, by_path: bool) -> String {
+        if by_path && !self.path.is_empty() {
+            let columns = self.columns.iter().map(|column| format!("{}.{column}", self.path));
+            return columns.collect::<Vec<_>>().join(", ");
+        }
+        format!("{} ({})", self.collection, self.columns.join(", "))
     }
 }
 
@@ -126,12 +135,13 @@ impl Advice {
             Some(several) if several.iter().all(|branch| narrows(branch.iter())) => {
                 several.iter().for_each(|branch| self.on_branch(predicate, branch, &[]));
             }
-            _ => self.want(Some(&predicate.root), &[], &order),
+            _ => self.want(Some(&predicate.root), "", &[], &order),
         }
         let live = predicate.nodes.iter().zip(&predicate.live).filter(|(_, live)| **live).map(|(node, _)| node);
         for (node, link) in live.filter_map(|node| Some((node, link_of(node)?))) {
             if !self.indexes.iter().any(|wanted| wanted.begins_with(node, link)) {
-                self.want(node.collection.as_deref(), &[Part::of(link)], &[]);
+                // The name of a back-relation begins with its collection.
+                self.want(node.collection.as_deref(), "", &[Part::of(link)], &[]);
             }
         }
     }
@@ -156,7 +166,7 @@ impl Advice {
                     .filter(|(back, field)| shows(back, field, back))
                     .map(|(back, field)| {
                         if !field.kind.is_list() {
-                            self.want(Some(back), &[Part::of(field.number)], &[]);
+                            self.want(Some(back), "", &[Part::of(field.number)], &[]);
                         }
                         back
                     }),
@@ -220,7 +230,7 @@ impl Advice {
         let of_root = branch.iter().filter(|part| part.column.node == ROOT);
         let of_others = branch.iter().filter(|part| part.column.node != ROOT);
         if narrows(of_root.clone()) || (of_root.count() > 0 && !narrows(of_others)) {
-            self.on_row(&predicate.root, branch, ROOT, None, order);
+            self.on_row((&predicate.root, ""), branch, ROOT, None, order);
             return;
         }
         let mut seen: Vec<NodeIndex> = Vec::new();
@@ -229,14 +239,14 @@ impl Advice {
             let Some(node) = predicate.nodes.get(at).filter(|_| at != ROOT && !seen.contains(&at)) else { continue };
             seen.push(at);
             if let Some(collection) = &node.collection {
-                self.on_row(collection, branch, at, link_of(node), &[]);
+                self.on_row((collection, &path_of(predicate, at)), branch, at, link_of(node), &[]);
             }
             // From the far record the way leads back over the relation.
             if let Hop::Forward { link: Operand::Column(link) } = &node.hop
                 && let Slot::Field(field, Storage::Text) = link.slot
                 && let Some(from) = predicate.nodes.get(link.node)
             {
-                self.want(from.collection.as_deref(), &[Part::of(field)], &[]);
+                self.want(from.collection.as_deref(), &path_of(predicate, link.node), &[Part::of(field)], &[]);
             }
         }
     }
@@ -244,7 +254,7 @@ impl Advice {
     /// The index that leads to the row `node`: by what it equals, then by one range or the order.
     fn on_row(
         &mut self,
-        collection: &Arc<Collection>,
+        (collection, path): (&Arc<Collection>, &str),
         branch: &[Use],
         node: NodeIndex,
         link: Option<FieldNumber>,
@@ -263,19 +273,19 @@ impl Advice {
         }
         let range = own().find(|part| !part.is_equal() && part.column.slot != Slot::Id).map(|part| part.part);
         match range {
-            None => self.want(Some(collection), &equal, order),
+            None => self.want(Some(collection), path, &equal, order),
             Some(range) => {
-                self.want(Some(collection), &equal, &[range]);
+                self.want(Some(collection), path, &equal, &[range]);
                 // Which of the two serves depends on how many records the range lets through.
                 if equal.is_empty() && order.first().is_some_and(|first| first.field != range.field) {
-                    self.want(Some(collection), &[], order);
+                    self.want(Some(collection), path, &[], order);
                 }
             }
         }
     }
 
     /// Notes an index over `equal` in any order and then `tail`, unless there is one.
-    fn want(&mut self, collection: Option<&Collection>, equal: &[Part], tail: &[Part]) {
+    fn want(&mut self, collection: Option<&Collection>, path: &str, equal: &[Part], tail: &[Part]) {
         let Some(collection) = collection.filter(|collection| !collection.is_view()) else { return };
         if equal.is_empty() && tail.is_empty() || collection.indexes.iter().any(|index| serves(index, equal, tail)) {
             return;
@@ -284,8 +294,10 @@ impl Advice {
             let name = &collection.find_field_number(part.field)?.name;
             Some(format!("{name}{}", if part.descending { " DESC" } else { "" }))
         });
-        let wanted = Wanted { collection: collection.name.clone(), columns: columns.collect() };
-        if !self.indexes.contains(&wanted) && self.indexes.len() < WANTED_MAX {
+        let (name, columns) = (&collection.name, columns.collect::<Vec<_>>());
+        let known = self.indexes.iter().any(|known| known.collection == *name && known.columns == columns);
+        if !known && self.indexes.len() < WANTED_MAX {
+            let wanted = Wanted { collection: name.clone(), columns, path: path.to_owned() };
             self.indexes.push(wanted);
         }
     }
@@ -299,6 +311,32 @@ impl Wanted {
                     == self.columns.first().map(String::as_str)
         })
     }
+}
+
+/// The relations that a question names on its way to the row `at`; empty where the last of them names the collection.
+fn path_of(predicate: &Predicate, at: NodeIndex) -> String {
+    let field = |column: &Column, of: NodeIndex| {
+        let Slot::Field(number, _) = column.slot else { return None };
+        let collection = predicate.nodes.get(of)?.collection.as_ref()?;
+        Some((collection, &collection.find_field_number(number)?.name))
+    };
+    let (mut segments, mut here) = (Vec::new(), at);
+    // A node comes after the one it is reached from.
+    while let Some(node) = predicate.nodes.get(here).filter(|node| here != ROOT && node.parent < here) {
+        match &node.hop {
+            Hop::Forward { link: Operand::Column(link) } | Hop::ForwardList { link: Operand::Column(link) } => {
+                segments.extend(field(link, link.node).map(|(_, name)| name.to_string()));
+            }
+            Hop::Backward { .. } if here == at => return String::new(),
+            Hop::Backward { link, .. } => {
+                segments.extend(field(link, here).map(|(collection, name)| format!("{}_via_{name}", collection.name)));
+            }
+            _ => {}
+        }
+        here = node.parent;
+    }
+    segments.reverse();
+    segments.join(".")
 }
 
 /// The one field by which the rows of a back-relation are found.

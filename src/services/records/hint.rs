@@ -1,9 +1,12 @@
 //! What to say when a question used up its budget: which indexes are missing, and whether it is the question or a rule.
 //!
-//! Keeps true: a caller is told names of their own question only; what a rule lacks goes to the log, for whoever wrote it.
+//! Keeps true: a caller is told names of their own question only, superusers those of far collections too; what a rule
+//! lacks goes to the log, for whoever wrote it, once per collection and minute; a rule is blamed only where it lacks an
+//! index or nothing else was asked.
 //! Does not do: finding out what would help (that is `query::advice`), measuring.
 
 use super::{RecordError, Scope};
+use crate::kernel::ident::{CollectionId, TenantId};
 use crate::query::advice::Advice;
 use crate::query::error::Surface;
 use crate::query::list::ListQuery;
@@ -12,7 +15,14 @@ use crate::query::resolved::{Operand, Visibility};
 use crate::query::select::ExpandTree;
 use crate::schema::Collection;
 use crate::store::StoreError;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
+
+/// How often the log hears of the rules of one collection, milliseconds.
+const COMPLAIN_EVERY_MS: i64 = 60_000;
+/// Collections that the log hears of in that time at most.
+const COMPLAINTS_MAX: usize = 256;
 
 /// The question that an error may be about.
 #[derive(Debug, Clone, Copy)]
@@ -36,16 +46,16 @@ pub(super) fn explain_cost(
     let (schema, class) = (scope.tenant.schema(), scope.class());
     let Some(collection) = schema.find_id(&collection.id) else { return error };
     let lens = Lens::new(&schema, &class).within(&scope.reach);
-    let mut advice = Advice::default();
+    let mut advice = Advice { by_path: !scope.is_superuser(), ..Advice::default() };
     let rules = &collection.rules;
-    let (rule, text, shown) = match question {
+    let (rule, text, shown, filtered) = match question {
         Question::List(query) => {
             on_list(&mut advice, lens, collection, query);
-            ("list rule", &rules.list, lens.listed(collection))
+            ("list rule", &rules.list, lens.listed(collection), query.filter.is_some())
         }
         Question::One(expand) => {
             advice.on_expand(lens, collection, expand);
-            ("view rule", &rules.view, lens.viewed(collection))
+            ("view rule", &rules.view, lens.viewed(collection), false)
         }
     };
     let beside = match (&shown, text) {
@@ -53,7 +63,7 @@ pub(super) fn explain_cost(
             let mut lacking = Advice::default();
             lacking.on_condition(condition, text, &[]);
             note_rule(scope, collection, rule, &lacking);
-            Some(rule)
+            (!filtered || !lacking.is_empty()).then_some(rule)
         }
         _ if collection.is_view() => Some("SELECT"),
         _ => None,
@@ -77,10 +87,32 @@ fn on_list(advice: &mut Advice, lens: Lens<'_>, collection: &Arc<Collection>, qu
     advice.on_condition(&condition, filter, &order.unwrap_or_default());
 }
 
+/// Which rules were complained about in the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Mutex<HashMap<(TenantId, CollectionId), i64>>);
+
+impl Complaints {
+    /// Whether the log may be told of `collection` again.
+    fn admits(&self, tenant: &TenantId, collection: &CollectionId, now_ms: i64) -> bool {
+        let mut told = self.0.lock();
+        told.retain(|_, told_ms| (0..COMPLAIN_EVERY_MS).contains(&now_ms.saturating_sub(*told_ms)));
+        let place = (tenant.clone(), collection.clone());
+        if told.len() >= COMPLAINTS_MAX || told.contains_key(&place) {
+            return false;
+        }
+        told.insert(place, now_ms);
+        true
+    }
+}
+
 fn note_rule(scope: &Scope, collection: &Collection, rule: &str, lacking: &Advice) {
+    let (tools, tenant) = (&scope.tools, scope.tenant.id());
+    if !tools.complaints.admits(tenant, &collection.id, tools.clock.now_ms()) {
+        return;
+    }
     tracing::warn!(
         {
-            tenant.id = %scope.tenant.id(),
+            tenant.id = %tenant,
             request.id = %scope.request_id,
             rule.name = rule,
             rule.lacking = %lacking,
@@ -88,4 +120,22 @@ fn note_rule(scope: &Scope, collection: &Collection, rule: &str, lacking: &Advic
         "a read of {} under its {rule} used up its budget",
         collection.name
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_hears_of_a_collection_once_a_minute() {
+        let complaints = Complaints::default();
+        let (one, two) = (TenantId::parse("one").unwrap(), TenantId::parse("two").unwrap());
+        let posts = CollectionId::parse("posts").unwrap();
+        assert!(complaints.admits(&one, &posts, 0) && complaints.admits(&two, &posts, 0));
+        assert!(!complaints.admits(&one, &posts, COMPLAIN_EVERY_MS - 1));
+        assert!(complaints.admits(&one, &posts, COMPLAIN_EVERY_MS));
+        let many = (0..2 * COMPLAINTS_MAX).map(|n| CollectionId::parse(&format!("c{n}")).unwrap());
+        let told = many.filter(|id| complaints.admits(&two, id, COMPLAIN_EVERY_MS)).count();
+        assert_eq!(told, COMPLAINTS_MAX - 1, "however many there are");
+    }
 }

@@ -121,13 +121,15 @@ pub struct RecordTools {
     /// The tenants' names; without it they are not looked for in passwords.
     registry: Option<Registry>,
     plans: plans::Plans,
+    complaints: hint::Complaints,
 }
 
 impl RecordTools {
     /// Puts the tools together, with an empty memory of plans.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
         let guard = Arc::new(LoginGuard::new(LoginLimits::default()));
-        Self { clock, random, hasher, secret, guard, cache: None, registry: None, plans: plans::Plans::new() }
+        let (plans, complaints) = (plans::Plans::new(), hint::Complaints::default());
+        Self { clock, random, hasher, secret, guard, cache: None, registry: None, plans, complaints }
     }
 
     /// Counts wrong passwords in `guard` from now on.
