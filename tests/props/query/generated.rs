@@ -11,12 +11,13 @@ use proptest::test_runner::{TestError, TestRunner};
 use std::cell::Cell;
 use std::sync::Arc;
 use tenantry::kernel::limits;
-use tenantry::query::ast::{Expr, Parsed};
+use tenantry::query::ast::{Expr, Parsed, Term, TermKind};
 use tenantry::query::request::{CallerClass, RequestContext};
 use tenantry::query::resolve::Lens;
-use tenantry::query::resolved::Predicate;
+use tenantry::query::resolved::{Predicate, Visibility};
 use tenantry::query::{QueryError, eval, parse_rule, plan};
 use tenantry::schema::Collection;
+use tenantry::schema::field::FieldKind;
 
 const QUESTIONS: usize = 25;
 
@@ -34,6 +35,7 @@ fn count(cell: &Cell<usize>) {
 
 /// One caller's question about one collection.
 struct Asked<'w> {
+    universe: &'w Universe,
     world: &'w World,
     root: Arc<Collection>,
     class: CallerClass,
@@ -59,7 +61,7 @@ impl Asked<'_> {
             Err(error) if !self.rule && self.class != CallerClass::Superuser => {
                 count(&tally.refused);
                 return match self.resolve(&CallerClass::Superuser, source) {
-                    Ok(_) if error.to_string().contains("unknown field") => Ok(()),
+                    Ok(_) if error.to_string().contains("unknown field") && self.meets_hidden(source) => Ok(()),
                     Ok(_) => Err(format!("refused for the wrong reason: {error}")),
                     Err(error) if error.to_string().contains("more than") => Ok(()),
                     Err(error) => Err(format!("refused to a superuser: {error}")),
@@ -98,6 +100,40 @@ impl Asked<'_> {
         Ok(())
     }
 
+    /// Whether `source` names something for which this class of caller has no name.
+    fn meets_hidden(&self, source: &str) -> bool {
+        let mut names = Vec::new();
+        if let Ok(Some(parsed)) = parse_rule(source) {
+            collect_names(&parsed, &mut names);
+        }
+        names.iter().any(|path| self.is_barred(path))
+    }
+
+    /// Whether a path meets a hidden field, or enters a collection of which the caller is never shown a record.
+    fn is_barred(&self, path: &str) -> bool {
+        let lens = Lens::new(&self.world.schema, &self.class);
+        let mut here = self.root.clone();
+        let mut segments = path.split('.').peekable();
+        while let Some(segment) = segments.next() {
+            let name = segment.split(':').next().unwrap_or_default();
+            if self.universe.hides(here.name.as_str(), name) {
+                return true;
+            }
+            let next = match (here.find_field(name).map(|field| &field.kind), name.split_once("_via_")) {
+                (Some(FieldKind::Relation(relation)), _) => self.world.schema.find_id(&relation.target),
+                (None, Some((from, field))) if self.universe.hides(from, field) => return true,
+                (None, Some((from, _))) => self.world.schema.find(from),
+                _ => None,
+            };
+            let Some(next) = next else { return false };
+            if segments.peek().is_some() && lens.listed(next) == Visibility::Never {
+                return true;
+            }
+            here = next.clone();
+        }
+        false
+    }
+
     /// The smallest part of `source` that still shows a disagreement, and what it is.
     fn smallest(&self, source: &str, found: String) -> (String, String) {
         let (mut source, mut found) = (source.to_owned(), found);
@@ -113,6 +149,26 @@ impl Asked<'_> {
                 None => return (source, found),
             }
         }
+    }
+}
+
+/// The names that stand in a condition.
+fn collect_names(expr: &Expr<Parsed>, names: &mut Vec<Arc<str>>) {
+    fn of_term(term: &Term, names: &mut Vec<Arc<str>>) {
+        match &term.kind {
+            TermKind::Name(name) => names.push(name.clone()),
+            TermKind::Call { arguments, .. } => arguments.iter().for_each(|argument| of_term(argument, names)),
+            TermKind::Text(_) | TermKind::Number(_) => {}
+        }
+    }
+    match expr {
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().for_each(|part| collect_names(part, names)),
+        Expr::Compare(comparison) => {
+            of_term(&comparison.left, names);
+            of_term(&comparison.right, names);
+        }
+        Expr::Over(never, _) => match *never {},
+        Expr::Constant(_) => {}
     }
 }
 
@@ -155,7 +211,8 @@ fn check(seed: u64, size: Size, tally: &Tally) -> Result<(), TestCaseError> {
         let names = if rule || class == CallerClass::Superuser { Names::Rule } else { Names::Client };
         let source = universe.question(&dice, root, names, size.depth);
         let request = universe.some_request(&dice, &world, root, user);
-        let asked = Asked { world: &world, root: world.collection(universe.name(root)).clone(), class, request, rule };
+        let root = world.collection(universe.name(root)).clone();
+        let asked = Asked { universe: &universe, world: &world, root, class, request, rule };
         let Err(found) = asked.disagreement(&source, tally) else { continue };
         let (source, found) = asked.smallest(&source, found);
         return Err(TestCaseError::fail(format!(

@@ -435,6 +435,13 @@ impl Universe {
         &self.collections[at].name
     }
 
+    /// Whether only superusers have a name for the field.
+    pub(crate) fn hides(&self, collection: &str, field: &str) -> bool {
+        let known = self.collections.iter().find(|known| known.name == collection);
+        let known = known.and_then(|known| known.fields.iter().find(|known| known.name == field));
+        known.map_or(matches!(field, "password" | "tokenKey"), |known| known.hidden)
+    }
+
     /// A condition over records of the collection `root`.
     pub(crate) fn question(&self, dice: &Dice, root: usize, names: Names, depth: usize) -> String {
         if depth > 0 && !one_in(dice, 3) {
