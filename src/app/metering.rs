@@ -123,7 +123,12 @@ impl MetricSource for UsageWatch {
             ("tenantry_tenant_read_steps_total", "counter", "Steps of SQLite.", |used| used.read_steps),
             ("tenantry_tenant_refused_total", "counter", "Requests refused by a budget.", |used| used.refused),
             ("tenantry_tenant_storage_bytes", "gauge", "Database, log and files.", |used| used.storage_bytes),
-            ("tenantry_tenant_in_flight", "gauge", "Requests being answered.", |used| used.concurrent_requests),
+            (
+                "tenantry_tenant_in_flight",
+                "gauge",
+                "Requests being answered, without those that memory answers at once.",
+                |used| used.concurrent_requests,
+            ),
             ("tenantry_tenant_connections", "gauge", "Open connections.", |used| used.connections),
         ];
         for (name, kind, help, get) in rows {

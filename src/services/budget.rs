@@ -58,7 +58,7 @@ budgets! {
     writes_per_minute, "writesPerMinute", "Records created, changed or deleted per minute.";
     read_steps_per_minute, "readStepsPerMinute", "Steps of SQLite's virtual machine per minute: a handful per row looked at.";
     storage_bytes, "storageBytes", "Bytes of database, log and files; writes are refused past it, reads and deletions are not.";
-    concurrent_requests, "concurrentRequests", "Requests being answered at the same moment.";
+    concurrent_requests, "concurrentRequests", "Requests being answered at the same moment; what memory answers at once is refused past it and never counts itself.";
     connections, "connections", "Open connections; each counts for the tenant it asked last.";
 }
 
@@ -234,7 +234,8 @@ impl TenantUsage {
         Ok(under_way)
     }
 
-    /// The same for a read that its thread answers before it does anything else, and so is never seen under way.
+    /// The same for a read that its thread answers before it does anything else: it is refused where as many others as may
+    /// be are under way, and never counts as one of them.
     pub fn admit_at_once(&self, limits: &TenantLimits, standing: Standing, now_ms: i64) -> Result<(), BudgetError> {
         let in_flight = self.in_flight.load(Ordering::Relaxed) + 1;
         self.count_request(limits, Intent::Read, standing, now_ms, in_flight)
@@ -458,7 +459,14 @@ mod tests {
         let _second = usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap();
         let refused = usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap_err();
         assert_eq!((refused.code(), refused.used), (Code::Busy, 2));
+        // What memory answers at once is no exception, but it is never one of those under way.
+        let refused = usage.admit_at_once(&limits, Standing::Bound, 0).unwrap_err();
+        assert_eq!((refused.code(), refused.used), (Code::Busy, 2));
         drop(first);
+        for _ in 0..3 {
+            usage.admit_at_once(&limits, Standing::Bound, 0).unwrap();
+        }
+        assert_eq!(usage.report(0).concurrent_requests, 1);
         usage.admit(&limits, Intent::Read, Standing::Bound, 0).unwrap();
         assert_eq!(usage.report(0).concurrent_requests, 1);
     }

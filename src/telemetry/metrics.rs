@@ -169,7 +169,12 @@ impl MetricSource for HttpMetrics {
         }
         self.collect_durations(out);
         let gauge = self.in_flight.load(Ordering::Relaxed);
-        out.single("tenantry_http_requests_in_flight", "gauge", "Requests being answered now.", gauge);
+        out.single(
+            "tenantry_http_requests_in_flight",
+            "gauge",
+            "Requests being answered now, without those that memory answers at once.",
+            gauge,
+        );
         out.single("tenantry_http_panics_total", "counter", "Handlers that panicked.", self.panics());
         let internal = self.internal_errors();
         out.single("tenantry_http_internal_errors_total", "counter", "Answers with code internal.", internal);
