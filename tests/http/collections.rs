@@ -187,3 +187,17 @@ async fn tenants_are_made_from_blueprints_whose_promises_hold() {
     assert_eq!(applied["collections"], looked["collections"]);
     node.clone().at("later").get("/api/collections/entries").await.ok();
 }
+
+/// A text that looks as if this node had sealed it is not taken for one: it might be that of another tenant.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_secret_that_looks_sealed_is_refused() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let with = |secret: &str| {
+        let provider = json!({ "name": "google", "clientId": "c", "clientSecret": secret });
+        admin.patch("/api/collections/users", json!({ "oauth2": { "enabled": true, "providers": [provider] } }))
+    };
+    let told = with("sealed:2:victim:AAAA").await.problem("schema_invalid");
+    assert!(told.to_string().contains("oauth2.providers.0.clientSecret"), "{told}");
+    with("of the provider").await.ok();
+}
