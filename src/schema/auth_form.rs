@@ -242,7 +242,7 @@ fn refuse_sealed(providers: &Value, problems: &mut Problems<'_>) {
             .is_some_and(|text| text.trim().starts_with(oauth::SEALED))
         {
             let message = "Must be the secret itself; what begins with \"sealed:\" is how the node keeps one.";
-            problems.add_at(&format!("providers.{number}.clientSecret"), "validation_invalid_value", message);
+            problems.add_at(format!("providers.{number}.clientSecret"), "validation_invalid_value", message);
         }
     }
 }
