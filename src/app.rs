@@ -17,7 +17,7 @@ mod warming;
 pub use demo::{DEMO_EMAIL, DEMO_TENANT, Progress};
 pub use error::StartError;
 pub use examine::{Examined, examine};
-pub use folder::{FolderError, keep_to_owner, load_or_create_key};
+pub use folder::{FolderError, keep_to_owner, load_or_create_key, require_folder};
 
 use crate::config::Config;
 use crate::http::{self, ServeOptions, ServerHandle};

@@ -236,6 +236,19 @@ fn the_doctor_looks_at_a_folder_that_nobody_serves_and_changes_nothing() {
     assert!(said.matches("ok   tenant").count() >= 2, "what is sound is still told: {said}");
 }
 
+/// Run in the wrong folder, they made a new one and found it empty.
+#[test]
+fn commands_about_what_there_is_make_no_folder() {
+    let folder = TempDir::new().unwrap();
+    let list: [&[&str]; 4] =
+        [&["tenant", "list"], &["tenant", "suspend", "acme"], &["records", "export", "notes"], &["cache", "stats"]];
+    for args in list {
+        let said = code(&run(folder.path(), &[args, &["--data-dir", "data"]].concat()), 4);
+        assert!(said.contains("control.db") && said.contains("--data-dir"), "{said}");
+    }
+    assert!(!folder.path().join("data").exists());
+}
+
 /// The lines of the demo's output that are commands, as a shell would read them.
 fn printed_commands(said: &str) -> Vec<Vec<String>> {
     let joined = said.replace("\\\n", " ");

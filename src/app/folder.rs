@@ -53,6 +53,11 @@ pub fn keep_to_owner() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
+/// Refuses a folder that no node ever used.
+pub fn require_folder(folder: &Path) -> Result<(), FolderError> {
+    if folder.join("control.db").is_file() { Ok(()) } else { Err(FolderError::NotOne { folder: folder.to_owned() }) }
+}
+
 /// The lock on a folder; dropping it lets the next process in.
 #[derive(Debug)]
 pub(super) struct FolderLock(File);
@@ -60,11 +65,8 @@ pub(super) struct FolderLock(File);
 impl FolderLock {
     /// Takes the lock on a folder that a node has used, or says who has it; makes nothing but the lock's file.
     pub(super) fn take_existing(folder: &Path) -> Result<Self, FolderError> {
-        if folder.join("control.db").is_file() {
-            Self::take(folder)
-        } else {
-            Err(FolderError::NotOne { folder: folder.to_owned() })
-        }
+        require_folder(folder)?;
+        Self::take(folder)
     }
 
     /// Makes the folder if it is not there and takes the lock, or says who has it.

@@ -117,10 +117,13 @@ pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
     }
     let body: Value = response.json().await.unwrap_or_default();
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // How far an import came: without it a second one would write the same rows again.
+    let came = body.get("lastLine").and_then(Value::as_u64);
+    let came = came.map(|line| format!(" Lines up to {line} are done: go on with --skip-lines {line}."));
     Err(Failure::Refused {
         status: status.as_u16(),
         code: text("code"),
-        message: text("message"),
+        message: text("message") + &came.unwrap_or_default(),
         errors: body.get("errors").and_then(Value::as_array).cloned().unwrap_or_default(),
     })
 }

@@ -11,7 +11,7 @@ use super::doctor;
 use super::outcome::Failure;
 use super::schema;
 use super::{audit, usage, user};
-use crate::app::{self, Parts};
+use crate::app::{self, Parts, StartError};
 use crate::config::{Config, LogFormat};
 use crate::kernel::limits;
 use crate::kernel::random::SystemRandom;
@@ -46,6 +46,9 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
     if matches!(command, Command::Doctor) {
         return doctor::doctor(config).await;
     }
+    if !makes_a_folder(&command) {
+        app::require_folder(&config.data.dir).map_err(StartError::from)?;
+    }
     let client = Client::connect(config).await?;
     let result = match command {
         Command::Tenant(command) => tenant(&client, command).await,
@@ -64,6 +67,15 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
     };
     client.close().await?;
     result
+}
+
+/// Whether a command makes sense before there is a node; the others would look into an empty folder that they had made.
+fn makes_a_folder(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Superuser(SuperuserCommand::Create(_))
+            | Command::Tenant(TenantCommand::Create { .. } | TenantCommand::Import { .. })
+    )
 }
 
 async fn serve(args: ServeArgs, config: Config) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ pub use sections::{
 pub use value::{Cidr, LogFormat};
 
 use sections::RENAMED;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -117,6 +118,7 @@ impl RawConfig {
     pub fn validate(self) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         let mut problems = self.problems;
+        let is_public_url_left_out = self.entries.iter().all(|entry| entry.path != "http.public_url");
         for entry in self.entries {
             let message = match config.set(&entry.path, &entry.value) {
                 Some(Ok(())) => continue,
@@ -124,6 +126,10 @@ impl RawConfig {
                 None => unknown(&entry.path),
             };
             problems.push(ConfigProblem { path: entry.path, source: entry.source, message });
+        }
+        // A port that the system chooses is not known yet.
+        if is_public_url_left_out && config.http.listen.port() != 0 {
+            config.http.public_url = config.local_url();
         }
         problems.extend(contradictions(&config));
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
@@ -168,6 +174,16 @@ impl Config {
     /// Whether the listener speaks TLS.
     pub fn serves_tls(&self) -> bool {
         !self.tls.certificate_files.is_empty() || self.acme.enabled
+    }
+
+    /// Where somebody on this machine reaches the node.
+    fn local_url(&self) -> String {
+        let scheme = if self.serves_tls() { "https" } else { "http" };
+        let mut address = self.http.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        format!("{scheme}://{address}")
     }
 }
 
@@ -256,6 +272,19 @@ mod tests {
         assert!(!printed.contains("sesame"), "{printed}");
         let again = RawConfig::default().with_toml(&printed, "printed").validate().unwrap();
         assert_eq!(again.to_toml(), printed);
+    }
+
+    #[test]
+    fn the_public_url_follows_the_listener_unless_it_is_said() {
+        let url = |text: &str| RawConfig::default().with_toml(text, "test").validate().unwrap().http.public_url;
+        assert_eq!(url(""), "http://127.0.0.1:8090");
+        assert_eq!(url("[http]\nlisten = \"127.0.0.1:18471\""), "http://127.0.0.1:18471");
+        assert_eq!(url("[http]\nlisten = \"0.0.0.0:80\""), "http://127.0.0.1:80");
+        assert_eq!(url("[http]\nlisten = \"[::]:81\""), "http://[::1]:81");
+        let tls = "[tls]\ncertificate_files = [\"a\"]\nkey_files = [\"b\"]";
+        assert_eq!(url(&format!("[http]\nlisten = \"127.0.0.1:443\"\n{tls}")), "https://127.0.0.1:443");
+        let said = "[http]\nlisten = \"127.0.0.1:1\"\npublic_url = \"https://app.example.com\"";
+        assert_eq!(url(said), "https://app.example.com");
     }
 
     #[test]

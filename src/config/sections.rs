@@ -141,7 +141,7 @@ macro_rules! sections {
 sections! {
     http: HttpConfig, "The HTTP listener and its bounds." {
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8090)), any, "Address and port to listen on.";
-        public_url: String = "http://127.0.0.1:8090".to_owned(), any, "Where people reach this node; links in mails begin with it.";
+        public_url: String = "http://127.0.0.1:8090".to_owned(), any, "Where people reach this node; links in mails begin with it. Left out, it follows `http.listen`.";
         workers: usize = 0, within(0, 256), "Worker threads; 0 is one per core.";
         connections_max: usize = limits::CONNECTIONS_MAX, within(8, 1_000_000), "Open connections per worker; more wait unaccepted.";
         connections_per_ip_max: u32 = limits::CONNECTIONS_PER_ADDRESS_MAX, within(0, 1_000_000), "Open connections from one address (IPv6: from one /64), trusted proxies not counted; one more is closed at once. 0 is no limit.";

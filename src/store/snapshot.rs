@@ -100,9 +100,9 @@ impl Tenants {
             blocking(move || {
                 place(&options, &id, how, |temp| {
                     copy_file(&source, temp)?;
-                    validate(temp, options.clock.now_ms())?;
-                    files::unpack(temp, &files::root_of(temp))?;
-                    adopt(temp)
+                    validate(temp, options.clock.now_ms()).map_err(foreign_damage)?;
+                    files::unpack(temp, &files::root_of(temp)).map_err(foreign_damage)?;
+                    adopt(temp).map_err(foreign_damage)
                 })
             })
             .await?;
@@ -233,6 +233,14 @@ fn copy_online(from: &TenantDb, temp: &Path) -> Result<(), StoreError> {
     target.close().map_err(|(_, error)| error)?;
     remove_beside(temp);
     Ok(())
+}
+
+/// Damage in a file that somebody brings is a mistake of theirs, not a defect here.
+fn foreign_damage(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged(why) => StoreError::NotATenant(Arc::from(format!("it is damaged: {why}"))),
+        other => other,
+    }
 }
 
 /// Makes a copy a tenant of this node: write-ahead log mode, and a new lineage at the next open.

@@ -83,14 +83,18 @@ async fn files_that_are_no_tenant_are_refused_with_a_reason() {
     rusqlite::Connection::open(folder.join("newer")).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
     let mut bytes = std::fs::read(&good).unwrap();
     let len = bytes.len();
+    for (name, keep) in [("a head", 100), ("a page", 4_096), ("half", len / 2), ("nearly all", len - 5_000)] {
+        std::fs::write(folder.join(name), &bytes[..keep]).unwrap();
+    }
     bytes[4_096..len - 4_096].fill(0x5a);
     std::fs::write(folder.join("damaged"), bytes).unwrap();
-    for name in ["text", "empty", "foreign", "newer", "damaged", "missing"] {
+    let cut = ["a head", "a page", "half", "nearly all"];
+    for name in ["text", "empty", "foreign", "newer", "damaged", "missing"].into_iter().chain(cut) {
         let result = fixture.tenants.import(&id("bad"), &folder.join(name)).await;
-        assert!(
-            matches!(result, Err(StoreError::NotATenant(_) | StoreError::Damaged(_) | StoreError::Io(_))),
-            "{name}: {result:?}"
-        );
+        match name {
+            "missing" => assert!(matches!(result, Err(StoreError::Io(_))), "{result:?}"),
+            _ => assert!(matches!(result, Err(StoreError::NotATenant(_))), "{name}: {result:?}"),
+        }
         assert!(!folder.join("tenants/bad").exists(), "{name} left something behind");
     }
 }

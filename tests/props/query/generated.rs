@@ -178,9 +178,12 @@ fn constant(root: &Arc<Collection>) -> Predicate {
     Lens::new(&schema, &CallerClass::Superuser).rule(root, "").unwrap()
 }
 
+/// How the parts of a condition are put together.
+type Join = fn(Vec<Expr<Parsed>>) -> Expr<Parsed>;
+
 /// What is left of a condition when one part of it is taken alone, or away.
 fn parts(expr: &Expr<Parsed>) -> Vec<Expr<Parsed>> {
-    let (list, join): (_, fn(Vec<Expr<Parsed>>) -> Expr<Parsed>) = match expr {
+    let (list, join): (_, Join) = match expr {
         Expr::All(list) => (list, Expr::All),
         Expr::Any(list) => (list, Expr::Any),
         _ => return Vec::new(),
