@@ -69,12 +69,15 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
     result
 }
 
-/// Whether a command makes sense before there is a node; the others would look into an empty folder that they had made.
+/// Whether a command makes sense before there is a node: it begins one, or shows and tries what is shipped. The others would
+/// look into an empty folder that they had made.
 fn makes_a_folder(command: &Command) -> bool {
     matches!(
         command,
         Command::Superuser(SuperuserCommand::Create(_))
             | Command::Tenant(TenantCommand::Create { .. } | TenantCommand::Import { .. })
+            | Command::Blueprint(_)
+            | Command::Rules(_)
     )
 }
 
