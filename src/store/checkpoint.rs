@@ -5,6 +5,7 @@
 //! per group. Does not do: commits (`writer`).
 
 use super::StoreError;
+use super::check;
 use super::connection::BUSY_TIMEOUT;
 use super::stats::Counters;
 use super::tenant::TenantInner;
@@ -14,6 +15,10 @@ use std::time::Duration;
 /// Frames (pages) that are new in the log, after which a checkpoint is tried. A page that changed often is copied once per
 /// checkpoint, so many are wanted; one block of the log's index, 4,062 frames, is searched with one look.
 const CHECKPOINT_FRAMES: i32 = 4_000;
+/// The same where room is scarce: the log and the pages that it holds need it twice.
+const CHECKPOINT_FRAMES_SCARCE: i32 = 1_000;
+/// Free bytes on the disk below which it is.
+const SCARCE_BYTES: u64 = 256 * 1024 * 1024;
 /// How long a log that is to begin anew waits for reads under way, and how often: a read that begins before the log is
 /// wholly in the database stands in it again.
 const RESTART_WAIT: Duration = Duration::from_millis(5);
@@ -43,7 +48,8 @@ pub(super) fn maintain(inner: &TenantInner, connection: &Connection, log: &mut L
     if now.frames < log.tried {
         log.tried = 0;
     }
-    let due = now.frames.saturating_sub(now.copied.max(log.tried)) >= CHECKPOINT_FRAMES;
+    let new = now.frames.saturating_sub(now.copied.max(log.tried));
+    let due = new >= CHECKPOINT_FRAMES || (new >= CHECKPOINT_FRAMES_SCARCE && is_scarce(inner));
     if !log.shrunk && !due {
         return;
     }
@@ -57,6 +63,10 @@ pub(super) fn maintain(inner: &TenantInner, connection: &Connection, log: &mut L
         (0..RESTARTS_TRIED).any(|_| begin_anew(inner, connection, "PRAGMA wal_checkpoint(RESTART)", RESTART_WAIT))
     };
     *log = LogFile { shrunk: false, tried: if begun { 0 } else { now.frames } };
+}
+
+fn is_scarce(inner: &TenantInner) -> bool {
+    check::free_bytes(inner.path().parent().unwrap_or(inner.path())).is_ok_and(|free| free < SCARCE_BYTES)
 }
 
 /// Says whether the next write begins the log anew.

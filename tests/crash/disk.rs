@@ -107,8 +107,11 @@ async fn fill(folder: &Path) {
 
     // Opening needs a little room of its own, which SQLite reports as an I/O error. What the look left beside the file
     // (it may not remove it) would be that room.
+    let beside = |suffix: &str| folder.join(format!("tenants/{}/data.db{suffix}", tenant_id()));
+    let log = std::fs::metadata(beside("-wal")).map_or(0, |about| about.len());
+    assert_eq!(log, 0, "an orderly stop folds the log into the file");
     for suffix in ["-shm", "-wal"] {
-        let _ = std::fs::remove_file(folder.join(format!("tenants/{}/data.db{suffix}", tenant_id())));
+        let _ = std::fs::remove_file(beside(suffix));
     }
     take_all(&ballast);
     let tenants = Tenants::start(options(folder)).unwrap();
