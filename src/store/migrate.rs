@@ -83,6 +83,9 @@ pub(super) fn check_version(connection: &Connection) -> Result<i32, StoreError> 
     Ok(version)
 }
 
+/// The table in which an exported file brings what was uploaded; see `files`.
+const PACKED_FILES: &str = "_tn_files";
+
 /// What the system tables of a file of `version` lack or have otherwise, one sentence each.
 pub(super) fn check_tables(connection: &Connection, version: i32) -> Result<Vec<String>, StoreError> {
     let fresh = Connection::open_in_memory()?;
@@ -95,7 +98,7 @@ pub(super) fn check_tables(connection: &Connection, version: i32) -> Result<Vec<
         Some(_) => Some(format!("the system table {name} is not that of format {version}")),
         None => Some(format!("the system table {name} is missing")),
     });
-    let beside = found.keys().filter(|name| !wanted.contains_key(*name));
+    let beside = found.keys().filter(|name| !wanted.contains_key(*name) && *name != PACKED_FILES);
     Ok(missing.chain(beside.map(|name| format!("{name} is no system table of format {version}"))).collect())
 }
 

@@ -80,7 +80,7 @@ async fn the_page_masks_passwords_lets_them_be_pasted_and_says_which_they_are() 
         .map(|rest| rest.split('>').next().unwrap())
         .filter(|field| field.contains("name="))
         .collect();
-    assert_eq!(fields.len(), 3);
+    assert_eq!(fields.len(), 4);
     for field in fields {
         assert!(field.contains("type=\"password\""), "{field}");
         assert!(field.contains("autocomplete=\"new-password\"") || field.contains("autocomplete=\"current-password\""));
