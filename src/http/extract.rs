@@ -70,6 +70,8 @@ pub(crate) struct Visitor {
     request: HttpRequest,
     /// Counts the request at its tenant until the handler has ended.
     under_way: Option<UnderWay>,
+    /// From before it was asked whether tenant and caller may, milliseconds since the Unix epoch.
+    asked_ms: i64,
 }
 
 impl FromRequest for Visitor {
@@ -80,6 +82,7 @@ impl FromRequest for Visitor {
         let request = request.clone();
         Box::pin(async move {
             let part = visit_part(&request)?;
+            let asked_ms = part.clock.now_ms();
             if names_superusers(&request, &part) {
                 let control = part.registry.control().clone();
                 return Self::meet(request, part, control).await;
@@ -90,12 +93,14 @@ impl FromRequest for Visitor {
             if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.head())) {
                 let tenant = part.registry.open_tenant(&visit.tenant).await?;
                 let (identity, serial) = (visit.identity.clone(), Some(visit.serial()));
-                return Self { tenant, identity, refused: None, serial, part, request, under_way: None }.admit();
+                let refused = None;
+                return Self { tenant, identity, refused, serial, part, request, under_way: None, asked_ms }.admit();
             }
             // Before anything is looked up: what changes meanwhile must make the visit look old.
             let version = part.registry.version();
             let tenant = part.registry.open_tenant(&find_tenant(&request, &part)?).await?;
             let mut visitor = Self::meet(request.clone(), part, tenant).await?;
+            visitor.asked_ms = asked_ms;
             if let Some(front) = &front {
                 visitor.serial = visitor.remember(front, slug, version);
             }
@@ -155,6 +160,7 @@ impl FromRequest for AtNode {
 
 impl Visitor {
     async fn meet(request: HttpRequest, part: web::Data<VisitPart>, tenant: TenantDb) -> Result<Self, Problem> {
+        let asked_ms = part.clock.now_ms();
         let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let (identity, refused) = match header.and_then(|text| text.strip_prefix("Node ")) {
             Some(key) if is_node(&request, &part, key) => (node_identity(&part)?, None),
@@ -169,7 +175,7 @@ impl Visitor {
                 }
             }
         };
-        Self { tenant, identity, refused, serial: None, part, request, under_way: None }.admit()
+        Self { tenant, identity, refused, serial: None, part, request, under_way: None, asked_ms }.admit()
     }
 
     /// Counts the request and refuses what its key is not good for.
@@ -226,10 +232,9 @@ impl Visitor {
 
     /// `body`, read by a future that may last; afterwards the caller must still be who they were.
     pub(crate) async fn outlast<T>(&self, body: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-        let began_ms = self.part.clock.now_ms();
         let body = body.await?;
         // One that was there at once needs no second look.
-        if self.part.clock.now_ms() != began_ms {
+        if self.part.clock.now_ms() != self.asked_ms {
             self.check_standing().await?;
         }
         Ok(body)
