@@ -85,7 +85,7 @@ impl FromRequest for Visitor {
             let asked_ms = part.clock.now_ms();
             if names_superusers(&request, &part) {
                 let control = part.registry.control().clone();
-                return Self::meet(request, part, control).await;
+                return Self::meet(request, part, control, asked_ms).await;
             }
             let slug = request.extensions().get::<TenantPrefix>().cloned();
             let slug = slug.as_ref().map(|TenantPrefix(slug)| slug.as_str());
@@ -99,8 +99,7 @@ impl FromRequest for Visitor {
             // Before anything is looked up: what changes meanwhile must make the visit look old.
             let version = part.registry.version();
             let tenant = part.registry.open_tenant(&find_tenant(&request, &part)?).await?;
-            let mut visitor = Self::meet(request.clone(), part, tenant).await?;
-            visitor.asked_ms = asked_ms;
+            let mut visitor = Self::meet(request.clone(), part, tenant, asked_ms).await?;
             if let Some(front) = &front {
                 visitor.serial = visitor.remember(front, slug, version);
             }
@@ -120,8 +119,8 @@ impl FromRequest for NodeVisitor {
         let request = request.clone();
         Box::pin(async move {
             let part = visit_part(&request)?;
-            let control = part.registry.control().clone();
-            let visitor = Visitor::meet(request, part, control).await?;
+            let (control, asked_ms) = (part.registry.control().clone(), part.clock.now_ms());
+            let visitor = Visitor::meet(request, part, control, asked_ms).await?;
             visitor.require_superuser()?;
             Ok(Self(visitor))
         })
@@ -159,8 +158,12 @@ impl FromRequest for AtNode {
 }
 
 impl Visitor {
-    async fn meet(request: HttpRequest, part: web::Data<VisitPart>, tenant: TenantDb) -> Result<Self, Problem> {
-        let asked_ms = part.clock.now_ms();
+    async fn meet(
+        request: HttpRequest,
+        part: web::Data<VisitPart>,
+        tenant: TenantDb,
+        asked_ms: i64,
+    ) -> Result<Self, Problem> {
         let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let (identity, refused) = match header.and_then(|text| text.strip_prefix("Node ")) {
             Some(key) if is_node(&request, &part, key) => (node_identity(&part)?, None),
