@@ -1,11 +1,12 @@
 //! Warming: what was asked for often is read again, after a start and after writes, before somebody has to wait for it.
 //!
 //! Keeps true: at most one read every [`PACE`], hottest first, through the ordinary read path and as somebody of the class
-//! that asked; a tenant is opened for this after a start only. Does not do: remembering what is hot; the cache does.
+//! that asked; a tenant is opened for this after a start only. A disk that opens or answers late delays the warming after a
+//! start, and does not end it. Does not do: remembering what is hot; the cache does.
 
 use crate::cache::Cache;
 use crate::cache::disk::DiskState;
-use crate::cache::warm::{HotKey, Refill};
+use crate::cache::warm::{HotKey, Refill, WarmReport};
 use crate::kernel::ident::TenantId;
 use crate::services::records::{RecordTools, replay};
 use crate::services::tenants::Registry;
@@ -24,7 +25,7 @@ const START_LEN_MAX: usize = 1_024;
 const ROUND_LEN_MAX: usize = 64;
 /// Faded hits below which a key waits for its next reader.
 const SCORE_MIN: f64 = 16.0;
-/// Looks at a disk tier that is still opening.
+/// Looks at a disk tier that does not answer yet, before they become as rare as the rounds.
 const DISK_LOOKS: u32 = 50;
 const DISK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,10 +39,19 @@ pub(super) struct Warming {
 
 impl Warming {
     pub(super) async fn run(self) {
-        self.after_start().await;
+        let mut looks = tokio::time::interval(DISK_PAUSE);
+        let mut started = false;
+        for _ in 0..DISK_LOOKS {
+            looks.tick().await;
+            started = self.after_start().await;
+            if started {
+                break;
+            }
+        }
         let mut ticks = tokio::time::interval(ROUND_EVERY);
         loop {
             ticks.tick().await;
+            started = started || self.after_start().await;
             let open: HashSet<TenantId> = self.store.list_open().into_iter().collect();
             let mut keys = self.cache.hot_keys();
             keys.retain(|hot| hot.score >= SCORE_MIN && open.contains(&hot.tenant));
@@ -50,25 +60,24 @@ impl Warming {
         }
     }
 
-    async fn after_start(&self) {
-        let mut pauses = tokio::time::interval(DISK_PAUSE);
-        for _ in 0..DISK_LOOKS {
-            pauses.tick().await;
-            if self.cache.stats().disk.state != DiskState::Opening {
-                break;
-            }
+    /// Fills what the last process knew to be hot; `false` if the disk does not tell yet.
+    async fn after_start(&self) -> bool {
+        match self.cache.stats().disk.state {
+            // A read would only run into its deadline.
+            DiskState::Opening => return false,
+            DiskState::Off => return true,
+            DiskState::Ready | DiskState::Degraded(_) => {}
         }
-        let mut keys = self.cache.hot_keys_of_last_run().await;
+        let Some(mut keys) = self.cache.hot_keys_of_last_run().await else { return false };
         keys.truncate(START_LEN_MAX);
-        if keys.is_empty() {
-            return;
+        if !keys.is_empty() {
+            let WarmReport { filled, present, failed } = self.fill(keys).await;
+            tracing::info!({ filled, present, failed }, "the cache is warm");
         }
-        let report = self.fill(keys).await;
-        let (filled, present, failed) = (report.filled, report.present, report.failed);
-        tracing::info!({ filled, present, failed }, "the cache is warm");
+        true
     }
 
-    async fn fill(&self, keys: Vec<HotKey>) -> crate::cache::warm::WarmReport {
+    async fn fill(&self, keys: Vec<HotKey>) -> WarmReport {
         self.cache.warm(keys, PACE, |hot| self.refill(hot)).await
     }
 

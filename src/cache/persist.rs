@@ -267,11 +267,12 @@ impl Shared {
         self.disk.put(vec![WARM], bytes);
     }
 
-    /// Reads the list of hot keys that an earlier process wrote.
-    pub(crate) async fn read_hot(&self) -> Vec<warm::HotKey> {
+    /// Reads the list of hot keys that an earlier process wrote; `None` if the disk does not answer.
+    pub(crate) async fn read_hot(&self) -> Option<Vec<warm::HotKey>> {
         match self.disk.get(vec![WARM]).await {
-            DiskRead::Found(bytes) => warm::decode(&bytes),
-            DiskRead::Absent | DiskRead::Failed => Vec::new(),
+            DiskRead::Found(bytes) => Some(warm::decode(&bytes)),
+            DiskRead::Absent => Some(Vec::new()),
+            DiskRead::Failed => None,
         }
     }
 

@@ -589,7 +589,7 @@ async fn hot_keys_are_learned_kept_over_a_restart_and_filled_by_priority() {
     let world = World::new(1 << 22, Arc::clone(&disk) as _);
     world.cache.attach(&a, &seed(1, 10, 10));
     world.expect(&keys[1], "y", "x", Source::Disk).await;
-    let hot = world.cache.hot_keys_of_last_run().await;
+    let hot = world.cache.hot_keys_of_last_run().await.unwrap();
     let asked = Mutex::new(Vec::new());
     let refill = |hot: warm::HotKey| {
         asked.lock().push(hot.replay[0]);

@@ -197,12 +197,12 @@ impl Cache {
         self.0.hot.lock().ranked(self.0.clock.now_ms())
     }
 
-    /// The hot keys that the previous process left on disk, hottest first; empty if the disk does not tell. They are
+    /// The hot keys that the previous process left on disk, hottest first; `None` if the disk does not answer. They are
     /// remembered like this process's own, so that a second stop soon after a start does not lose them.
-    pub async fn hot_keys_of_last_run(&self) -> Vec<HotKey> {
-        let list = self.0.read_hot().await;
+    pub async fn hot_keys_of_last_run(&self) -> Option<Vec<HotKey>> {
+        let list = self.0.read_hot().await?;
         self.0.hot.lock().adopt(&list, self.0.clock.now_ms());
-        list
+        Some(list)
     }
 
     /// Fills `keys` in order, one every `pace`, by asking `refill` for each that is not already there.

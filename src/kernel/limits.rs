@@ -122,6 +122,14 @@ pub const JSON_BYTES_DEFAULT: usize = 1024 * 1024;
 
 /// Bytes for which there must be room, or a failure of the disk is one of space.
 pub const SPACE_PROBE_BYTES: usize = 64 * 1024;
+/// Bytes that a node keeps for a full disk: opening a database takes 32 KiB of them, a deletion some pages of its log.
+pub const DISK_RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+/// Free bytes below which the reserve is given up and nothing is stored that can be refused.
+pub const DISK_LOW_BYTES: u64 = 1024 * 1024;
+/// Free bytes from which on it is taken back.
+pub const DISK_AMPLE_BYTES: u64 = 8 * 1024 * 1024;
+/// Free bytes below which the cache leaves the disk to what cannot be made again.
+pub const CACHE_ROOM_BYTES_MIN: u64 = 5 * 1024 * 1024;
 /// Requests waiting for the writer of one tenant.
 pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
 /// Requests that share one commit.
@@ -350,6 +358,10 @@ const _: () = assert!(VALUE_BYTES_MAX < VALUES_TENANT_BYTES_MAX && VALUES_TENANT
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
 const _: () = assert!(MAIL_DELIVERIES_PER_TENANT_MAX < MAIL_DELIVERIES_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
+// What is taken back is not given up again at once, and the cache does not live on what was given up.
+const _: () = assert!(DISK_RESERVE_BYTES + DISK_LOW_BYTES < DISK_AMPLE_BYTES);
+const _: () = assert!(DISK_RESERVE_BYTES + DISK_LOW_BYTES <= CACHE_ROOM_BYTES_MIN);
+const _: () = assert!(CACHE_ROOM_BYTES_MIN <= DISK_AMPLE_BYTES);
 const _: () = assert!(AUTH_EVENTS_CHEAP_WRITING_MAX < AUTH_EVENTS_WRITING_MAX);
 const _: () = assert!(CHALLENGES_PER_ADDRESS_MAX < CHALLENGES_MAX);
 const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);

@@ -3,7 +3,6 @@
 use crate::support::notes::{self, from, until};
 use crate::support::{Actor, TestServer, User};
 use serde_json::json;
-use std::time::Duration;
 
 const ONE: &str = "/api/collections/notes/records/note00000000001";
 const TWO: &str = "/api/collections/notes/records/note00000000002";
@@ -31,15 +30,9 @@ async fn notes() -> (TestServer, User) {
 /// Stops and starts; the disk tier is ready when this returns.
 async fn restarted(server: TestServer, user: &User) -> (TestServer, Actor) {
     let server = server.restart().await;
-    for _ in 0..1_200 {
-        let report = server.node().get("/api/admin/performance?type=cache").await.ok();
-        if report["disk"]["state"] == "ready" {
-            let actor = server.anon().at("acme").with_authorization(&user.token);
-            return (server, actor);
-        }
-        crate::support::pause(std::time::Duration::from_millis(25)).await;
-    }
-    panic!("the disk tier was never ready");
+    server.until_disk("ready").await;
+    let actor = server.anon().at("acme").with_authorization(&user.token);
+    (server, actor)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,14 +108,7 @@ async fn the_disk_outlives_the_process_and_its_loss_costs_speed_only() {
 
     let server = server.restart().await;
     let again = server.anon().at("acme").with_authorization(&ada.token);
-    // The disk opens beside the first requests, which would be answered without it.
-    for _ in 0..1_200 {
-        let report = server.node().get("/api/admin/performance?type=cache").await.ok();
-        if report["disk"]["state"] == "ready" {
-            break;
-        }
-        crate::support::pause(Duration::from_millis(25)).await;
-    }
+    server.until_disk("ready").await;
     for page in &pages {
         assert_eq!(from(again.get(page).await, "l2")["totalItems"], 3, "{page}");
     }

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Largest value handed to sled, bytes (DEPENDENCIES 2: above this, space is never given back).
 const CHUNK_BYTES: usize = 4_096;
@@ -23,6 +24,9 @@ pub(super) const VALUE_BYTES_MAX: usize = CHUNKS_MAX * CHUNK_BYTES - HEAD_BYTES;
 /// First part of every generation directory's name; changes with the layout.
 const PREFIX: &str = "v1-";
 const DOOMED: &str = "doomed-";
+/// Looks at a database that its last owner has not let go of yet.
+const LET_GO_LOOKS: u32 = 40;
+const LET_GO_PAUSE: Duration = Duration::from_millis(25);
 
 /// Why the engine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,8 @@ pub(super) enum EngineError {
     Io(#[from] io::Error),
     #[error("the cache folder vanished")]
     Vanished,
+    #[error("another process uses the cache folder")]
+    InUse,
 }
 
 /// An open generation.
@@ -50,6 +56,9 @@ impl Engine {
         fs::create_dir_all(root)?;
         let newest = generations(root)?.into_iter().max();
         let directory = root.join(format!("{PREFIX}{:010}", newest.unwrap_or(1)));
+        if !is_let_go(&directory)? {
+            return Err(EngineError::InUse);
+        }
         let db = guarded(|| sled_config(&directory, memory_bytes).open())??;
         let engine = Self { db, directory };
         engine.delete_others(root);
@@ -177,14 +186,40 @@ impl Engine {
     }
 
     fn delete_others(&self, root: &Path) {
-        let Ok(entries) = fs::read_dir(root) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if is_generation(&name) && entry.path() != self.directory {
-                // What cannot be deleted now is deleted at the next start.
-                let _ = fs::remove_dir_all(entry.path());
-            }
+        delete_generations(root, |path| path != self.directory);
+    }
+}
+
+/// Whether nobody has the database in `directory` open any more. The threads of sled's own hold its file for a moment after
+/// it was dropped, and sled tells of that lock as it tells of damage.
+fn is_let_go(directory: &Path) -> Result<bool, EngineError> {
+    let file = match fs::File::open(directory.join("db")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error.into()),
+    };
+    for _ in 0..LET_GO_LOOKS {
+        if file.try_lock().is_ok() {
+            file.unlock()?;
+            return Ok(true);
+        }
+        #[expect(clippy::disallowed_methods, reason = "a lock of another thread's says nothing when it is let go")]
+        std::thread::sleep(LET_GO_PAUSE);
+    }
+    Ok(false)
+}
+
+/// Deletes every generation under `root`; none may be open.
+pub(super) fn clear(root: &Path) {
+    delete_generations(root, |_| true);
+}
+
+fn delete_generations(root: &Path, wanted: impl Fn(&Path) -> bool) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.flatten() {
+        if is_generation(&entry.file_name().to_string_lossy()) && wanted(&entry.path()) {
+            // What cannot be deleted now is deleted at the next start.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Keeps true: no caller ever waits longer than the read deadline, runs sled code, or sees its panics. A store that
 //! fails is abandoned and replaced by an empty one; failing again and again only makes the pauses longer. A folder that
-//! another process holds is left alone. Does not do: freshness.
+//! another process holds is left alone; where the disk is nearly full, what lies there is removed and the tier waits for
+//! room. Does not do: freshness.
 
-use super::engine::{Damage, Engine, EngineError};
+use super::engine::{self, Damage, Engine, EngineError};
 use super::groups::{GroupOf, GroupUsage, Groups};
 use super::queue::{Next, Queue};
 use super::sweep::Sweep;
 use super::{DiskCache, DiskRead, DiskState, DiskStats, IsDead};
 use crate::kernel::clock;
+use crate::kernel::limits;
+use crate::store;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -42,6 +45,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Time without failure after which earlier failures are forgiven.
 const FORGIVE_AFTER: Duration = Duration::from_secs(120);
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+const NO_ROOM: &str = "the disk is nearly full";
 
 /// How the tier is set up.
 #[derive(Debug, Clone)]
@@ -456,6 +460,9 @@ impl Worker {
 
     fn look_at_size(&mut self) {
         self.written = 0;
+        if !self.has_room() {
+            return self.give_way();
+        }
         match self.engine.as_ref().map(Engine::size) {
             Some(Ok(bytes)) => {
                 self.shared.numbers.bytes.store(bytes, Ordering::Relaxed);
@@ -467,6 +474,24 @@ impl Worker {
             Some(Err(error)) => self.fail(&error),
             None => {}
         }
+    }
+
+    fn has_room(&self) -> bool {
+        // A folder that cannot be asked is no reason; it is met when it is opened.
+        store::free_bytes(&self.options.root).map_or(true, |free| free >= limits::CACHE_ROOM_BYTES_MIN)
+    }
+
+    /// What lies here can be made again, and what the others store cannot.
+    fn give_way(&mut self) {
+        tracing::warn!("disk cache: {NO_ROOM}, answers go on without it");
+        self.shared.numbers.resets.fetch_add(1, Ordering::Relaxed);
+        self.shared.queue.clear_writes();
+        self.dirty_since = None;
+        if let Some(engine) = self.engine.take() {
+            engine.close();
+        }
+        engine::clear(&self.options.root);
+        self.pause(NO_ROOM.to_owned());
     }
 
     fn replace(&mut self, count: impl FnOnce(&Self) -> u64) {
@@ -506,12 +531,21 @@ impl Worker {
             self.opened_once = false;
             return;
         }
+        if !self.has_room() {
+            engine::clear(&self.options.root);
+            if !self.has_room() {
+                return self.pause(NO_ROOM.to_owned());
+            }
+        }
         let (root, memory) = (&self.options.root, self.options.memory_bytes);
         // What exists is tried once; after a failure nothing of it is trusted again.
         let opened = if self.opened_once {
             Engine::open_fresh(root, memory)
         } else {
             Engine::open(root, memory).or_else(|error| {
+                if matches!(error, EngineError::InUse) {
+                    return Err(error);
+                }
                 tracing::warn!(error = %error, "disk cache: could not be opened, starting empty");
                 self.shared.numbers.resets.fetch_add(1, Ordering::Relaxed);
                 Engine::open_fresh(root, memory)
@@ -526,7 +560,10 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(error = %error, "disk cache: not available");
+                let in_use = matches!(error, EngineError::InUse);
                 self.pause(error.to_string());
+                // Not a failure of what is stored there.
+                self.opened_once &= !in_use;
             }
         }
     }

@@ -28,13 +28,13 @@ async fn hot_keys_outlive_a_kill_and_a_start_that_nobody_visits() {
     // Aged by a write before upkeep looks: it was asked for all the same.
     world.commit(&a, 1);
     world.cache.maintain();
-    assert!(World::new(1 << 22, Arc::clone(&disk) as _).cache.hot_keys_of_last_run().await.is_empty());
+    assert!(World::new(1 << 22, Arc::clone(&disk) as _).cache.hot_keys_of_last_run().await.unwrap().is_empty());
     world.clock.advance_ms(60_000);
     world.cache.maintain();
     for _ in 0..2 {
         // Each of these is killed in turn, a minute after its start.
         let next = World::new(1 << 22, Arc::clone(&disk) as _);
-        let hot = next.cache.hot_keys_of_last_run().await;
+        let hot = next.cache.hot_keys_of_last_run().await.unwrap();
         assert_eq!(hot.iter().map(|hot| hot.key.clone()).collect::<Vec<_>>(), [key.to_string()]);
         next.clock.advance_ms(60_000);
         next.cache.maintain();

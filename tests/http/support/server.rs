@@ -137,6 +137,19 @@ impl TestServer {
         actor.with_authorization(format!("Node {}", self.key))
     }
 
+    /// Waits until the disk tier of the cache, which opens beside the first requests, is in `state`: what is asked of it
+    /// before is answered without it.
+    pub(crate) async fn until_disk(&self, state: &str) {
+        for _ in 0..1_200 {
+            let report = self.node().get("/api/admin/performance?type=cache").await.ok();
+            if report["disk"]["state"] == state {
+                return;
+            }
+            super::pause(std::time::Duration::from_millis(25)).await;
+        }
+        panic!("the disk tier was never {state}");
+    }
+
     /// A superuser who has logged in.
     pub(crate) async fn superuser(&self) -> Actor {
         let body = json!({ "email": "root@example.com", "password": PASSWORD, "passwordConfirm": PASSWORD });

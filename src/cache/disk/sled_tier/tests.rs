@@ -94,6 +94,33 @@ async fn a_second_process_leaves_the_folder_alone_and_runs_without() {
     third.close();
 }
 
+/// After a quick restart the store was taken for damaged and thrown away, because a thread of sled's had not yet let go of
+/// its file.
+#[tokio::test]
+async fn a_store_that_is_not_let_go_of_yet_is_waited_for_and_kept() {
+    for held_for_long in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        filled(root.path(), 1).await;
+        let file = std::fs::File::open(database_file(root.path())).unwrap();
+        for _ in 0..500 {
+            if file.try_lock().is_ok() {
+                break;
+            }
+            a_moment().await;
+        }
+        let tier = SledTier::start(options(root.path()));
+        if held_for_long {
+            let state = settled(&tier, |state| *state != DiskState::Opening).await;
+            assert_eq!(state, DiskState::Degraded("another process uses the cache folder".to_owned()));
+        }
+        drop(file);
+        ready(&tier).await;
+        assert_eq!(text(&tier, "last").await.as_deref(), Some("last"));
+        assert_eq!(tier.stats().resets, 0);
+        tier.close();
+    }
+}
+
 #[tokio::test]
 async fn damaged_and_truncated_stores_heal_or_start_empty() {
     for damage in ["flip early", "flip late", "flip many", "truncate", "noise", "empty"] {
