@@ -10,6 +10,7 @@ mod examine;
 mod folder;
 mod metering;
 mod observe;
+mod reserve;
 mod secure;
 mod upkeep;
 mod warming;
@@ -24,9 +25,11 @@ use crate::http::{self, ServeOptions, ServerHandle};
 use crate::kernel::clock::{Clock, SystemClock};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::store::{Faults, NoFaults};
+use crate::telemetry::metrics::HttpMetrics;
 use crate::tls;
 use engines::Engines;
 use folder::FolderLock;
+use reserve::Reserve;
 use secure::{CertificateWatch, Secure};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -107,18 +110,20 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     // Open.
     tls::install_provider();
     let mut lock = FolderLock::take(&config.data.dir)?;
+    let reserve = Arc::new(Reserve::open(&config.data.dir));
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
     let addr = listener.local_addr()?;
-    let mut secure = Secure::open(&config, addr, Arc::clone(&parts.clock))?;
-    let engines = Engines::open(&config, &parts).await?;
+    let metrics = Arc::new(HttpMetrics::default());
+    let mut secure = Secure::open(&config, addr, Arc::clone(&parts.clock), &metrics)?;
+    let engines = Engines::open(&config, &parts, reserve).await?;
     if let Some(secure) = &mut secure {
         secure.obtain(&config, engines.registry.clone(), &parts)?;
     }
 
     // Wire.
     let draining = Arc::new(AtomicBool::new(false));
-    let mut handlers = engines.handlers(&config, &parts, Arc::clone(&draining))?;
+    let mut handlers = engines.handlers(&config, &parts, metrics, Arc::clone(&draining))?;
     if let Some(secure) = &secure {
         let watch = Arc::new(CertificateWatch::new(secure, Arc::clone(&parts.clock)));
         handlers.ops.health.push(Arc::clone(&watch) as _);

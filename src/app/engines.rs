@@ -7,6 +7,7 @@ use super::metering::{Feed, Scales, UsageWatch};
 use super::observe::{
     CacheFeed, CacheWatch, DiskHealth, PurgeWatch, SlowQueryLog, StoreWatch, TenantsWatch, ValuesWatch,
 };
+use super::reserve::Reserve;
 use super::upkeep::Upkeep;
 use super::warming::Warming;
 use super::{Parts, StartError, folder};
@@ -54,7 +55,7 @@ use tokio::task::JoinHandle;
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// Time that stopping waits for mails to be written.
 const MAIL_STOP: Duration = Duration::from_secs(5);
-/// How often the cache writes hot answers to disk and adapts.
+/// How often the disk is looked at, and the cache writes hot answers to it and adapts.
 const UPKEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// The opened engines and services.
@@ -85,6 +86,8 @@ pub(super) struct Engines {
     purger: Option<PurgeTask>,
     /// Looks after the cache and the values of applications; aborted by `close`, between two rounds.
     keeper: JoinHandle<()>,
+    /// What the node has left where the disk is full.
+    reserve: Arc<Reserve>,
     /// Refills the cache; aborted by `close`, between two reads or inside one.
     warmer: Option<JoinHandle<()>>,
 }
@@ -96,7 +99,7 @@ impl std::fmt::Debug for Engines {
 }
 
 impl Engines {
-    pub(super) async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
+    pub(super) async fn open(config: &Config, parts: &Parts, reserve: Arc<Reserve>) -> Result<Self, StartError> {
         let known = Arc::new(Known::default());
         let cache = open_cache(config, parts);
         let mut observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::clone(&known) as Arc<dyn CommitObserver>];
@@ -185,7 +188,7 @@ impl Engines {
             let (tools, registry) = (Arc::clone(&tools), registry.clone());
             tokio::spawn(Warming { cache, tools, registry, store: Arc::clone(&store) }.run())
         });
-        let keeper = tokio::spawn(upkeep(cache.clone(), kv.clone()));
+        let keeper = tokio::spawn(upkeep(cache.clone(), kv.clone(), Arc::clone(&reserve)));
         let catalog = Catalog::new(registry.control().clone(), Arc::clone(&random), sealer.clone());
         Ok(Self {
             store,
@@ -208,6 +211,7 @@ impl Engines {
             purger,
             keeper,
             warmer,
+            reserve,
         })
     }
 
@@ -216,9 +220,9 @@ impl Engines {
         &self,
         config: &Config,
         parts: &Parts,
+        metrics: Arc<HttpMetrics>,
         draining: Arc<AtomicBool>,
     ) -> Result<http::Parts, StartError> {
-        let metrics = Arc::new(HttpMetrics::default());
         let watch = Arc::new(StoreWatch(Arc::clone(&self.store)));
         let mut health: Vec<Arc<dyn HealthSource>> =
             vec![Arc::clone(&watch) as _, Arc::new(DiskHealth(config.data.dir.clone()))];
@@ -240,6 +244,7 @@ impl Engines {
         }
         let transit = TransitFolder::open(config.data.dir.join("transit"), Arc::clone(&parts.random))?;
         let proxies = config.http.trusted_proxies.clone();
+        let reserve = Arc::clone(&self.reserve);
         Ok(http::Parts {
             visit: VisitPart {
                 registry: self.registry.clone(),
@@ -250,6 +255,7 @@ impl Engines {
                 budgets: Arc::clone(&self.budgets),
                 node_key: self.node_key.clone(),
                 tenant_domains: config.http.tenant_domains.clone(),
+                has_room: Box::new(move || reserve.has_room()),
                 trusted: Box::new(move |address| proxies.iter().any(|range| range.contains(address))),
             },
             auth: AuthPart { auth: self.auth.clone() },
@@ -314,6 +320,7 @@ impl Engines {
             purger,
             keeper,
             warmer,
+            reserve,
             ..
         } = self;
         // Mails that were asked for are on disk before the node ends; those that cannot be are not waited for.
@@ -347,13 +354,15 @@ impl Engines {
             }
         });
         let _ = saved.await;
+        reserve.close();
     }
 }
 
-async fn upkeep(cache: Option<Cache>, kv: Kv) {
+async fn upkeep(cache: Option<Cache>, kv: Kv, reserve: Arc<Reserve>) {
     let mut ticks = tokio::time::interval(UPKEEP_EVERY);
     loop {
         ticks.tick().await;
+        reserve.look();
         if let Some(cache) = &cache {
             cache.maintain();
         }

@@ -9,7 +9,7 @@ use crate::http::{self, ServerHandle};
 use crate::kernel::clock::Clock;
 use crate::services::tenants::Registry;
 use crate::telemetry::health::HealthSource;
-use crate::telemetry::metrics::{Exposition, MetricSource};
+use crate::telemetry::metrics::{Exposition, HttpMetrics, MetricSource};
 use crate::tls::acme::{Acme, AcmeOptions, HostPolicy};
 use crate::tls::{Certificates, FilePair};
 use std::net::{SocketAddr, TcpListener};
@@ -40,7 +40,12 @@ struct Redirect {
 
 impl Secure {
     /// Loads the certificates and starts to redirect; `None` if the node does not speak TLS.
-    pub(super) fn open(config: &Config, addr: SocketAddr, clock: Arc<dyn Clock>) -> Result<Option<Self>, StartError> {
+    pub(super) fn open(
+        config: &Config,
+        addr: SocketAddr,
+        clock: Arc<dyn Clock>,
+        metrics: &Arc<HttpMetrics>,
+    ) -> Result<Option<Self>, StartError> {
         if !config.serves_tls() {
             return Ok(None);
         }
@@ -48,8 +53,14 @@ impl Secure {
         let pairs = tls.certificate_files.iter().zip(&tls.key_files);
         let pairs = pairs.map(|(certificate, key)| FilePair { certificate: certificate.clone(), key: key.clone() });
         let certificates = Arc::new(Certificates::open(pairs.collect(), &config.data.dir)?);
-        let redirect = tls.redirect_listen;
-        let redirect = redirect.map(|listen| Redirect::open(listen, addr.port(), &certificates, config)).transpose()?;
+        let proxies = config.http.trusted_proxies.clone();
+        let parts = http::RedirectParts {
+            challenges: Arc::clone(certificates.challenges()),
+            metrics: Arc::clone(metrics),
+            exempt: Box::new(move |address| proxies.iter().any(|range| range.contains(address))),
+        };
+        let open = |listen| Redirect::open(listen, addr.port(), config, parts);
+        let redirect = tls.redirect_listen.map(open).transpose()?;
         let watcher = tokio::spawn(watch(Arc::clone(&certificates), clock, Duration::from_secs(tls.reload_s)));
         Ok(Some(Self { certificates, redirect, watcher, obtaining: None }))
     }
@@ -109,16 +120,16 @@ impl Secure {
 }
 
 impl Redirect {
-    fn open(listen: SocketAddr, port: u16, certificates: &Certificates, config: &Config) -> Result<Self, StartError> {
+    fn open(listen: SocketAddr, port: u16, config: &Config, parts: http::RedirectParts) -> Result<Self, StartError> {
         let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
         let addr = listener.local_addr()?;
         let limits = http::RedirectLimits {
             head_timeout: Duration::from_millis(config.http.head_timeout_ms),
             write_timeout: Duration::from_millis(config.http.write_timeout_ms),
             connections_max: config.http.connections_max,
+            connections_per_ip_max: config.http.connections_per_ip_max,
         };
-        let challenges = Arc::clone(certificates.challenges());
-        let (server, handle) = http::serve_redirects(listener, port, challenges, limits)?;
+        let (server, handle) = http::serve_redirects(listener, port, limits, parts)?;
         Ok(Self { addr, handle, served: tokio::spawn(server) })
     }
 }

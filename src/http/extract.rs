@@ -28,7 +28,7 @@ use crate::services::records::prepared::Prepared;
 use crate::services::records::{RecordTools, Scope};
 use crate::services::tenants::Registry;
 use crate::services::tenants::system::SUPERUSERS;
-use crate::store::{TenantDb, WriteMeta};
+use crate::store::{StoreError, TenantDb, WriteMeta};
 use actix_web::dev::Payload;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap};
@@ -54,6 +54,8 @@ pub(crate) struct VisitPart {
     pub(crate) node_key: Secret,
     /// Domains whose first label names a tenant.
     pub(crate) tenant_domains: Vec<String>,
+    /// Whether the disk has room for storing more.
+    pub(crate) has_room: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether a peer's `X-Forwarded-For` is believed.
     pub(crate) trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
@@ -192,6 +194,9 @@ impl Visitor {
         self.under_way = match self.part.budget_of(self.tenant.id()) {
             Some(budget) => {
                 let (intent, now_ms) = (intent_of(&self.request), self.part.clock.now_ms());
+                if intent == Intent::Write && !(self.part.has_room)() {
+                    return Err(StoreError::StorageFull.into());
+                }
                 Some(budget.admit(connection, intent, &self.identity, now_ms)?)
             }
             None => {

@@ -33,7 +33,7 @@ pub(crate) use handlers::settings::SettingsPart;
 pub(crate) use handlers::tenants::TenantsPart;
 pub(crate) use handlers::values::ValuesPart;
 pub(crate) use middleware::{RequestLimits, RequestQuotas};
-pub(crate) use redirect::{RedirectLimits, serve_redirects};
+pub(crate) use redirect::{RedirectLimits, RedirectParts, serve_redirects};
 pub(crate) use transit::TransitFolder;
 
 use crate::kernel::random::Random;

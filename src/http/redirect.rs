@@ -3,15 +3,17 @@
 //!
 //! Keeps true: the target's host is the one the client asked for, checked to be a host name, so nobody is sent elsewhere
 //! by a forged header's path or credentials; no body is ever read; a connection ends with its first answer, or when its
-//! client takes nothing of it for `http.write_timeout_ms`. Does not do: tenants, limits per address, logs.
+//! client takes nothing of it for `http.write_timeout_ms`; from one address no more are open at once than at the other
+//! listener, counted apart. Does not do: tenants, logs.
 
-use crate::http::connections;
+use crate::http::connections::{self, Connections};
+use crate::telemetry::metrics::HttpMetrics;
 use crate::tls::acme::Challenges;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::KeepAlive;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,16 +26,29 @@ pub(crate) struct RedirectLimits {
     pub(crate) write_timeout: Duration,
     /// Open connections; more wait.
     pub(crate) connections_max: usize,
+    /// Open connections from one address; more are shut. 0 is no bound.
+    pub(crate) connections_per_ip_max: u32,
+}
+
+/// Tells peers that speak for many, such as proxies: the bound of an address is not for them.
+pub(crate) type Exempt = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// What this listener needs of the node.
+pub(crate) struct RedirectParts {
+    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) metrics: Arc<HttpMetrics>,
+    pub(crate) exempt: Exempt,
 }
 
 /// Starts to redirect everything that reaches `listener` to `https` at `port`.
 pub(crate) fn serve_redirects(
     listener: TcpListener,
     port: u16,
-    challenges: Arc<Challenges>,
     limits: RedirectLimits,
+    RedirectParts { challenges, metrics, exempt }: RedirectParts,
 ) -> std::io::Result<(Server, ServerHandle)> {
     connections::end_unread(&listener, limits.write_timeout)?;
+    let connections = Connections::new(limits.connections_per_ip_max, metrics);
     let server = HttpServer::new(move || {
         let challenges = Arc::clone(&challenges);
         let prove = move |token: web::Path<String>| prove(challenges.find_text(&token));
@@ -41,6 +56,7 @@ pub(crate) fn serve_redirects(
             .route("/.well-known/acme-challenge/{token}", web::get().to(prove))
             .default_service(web::to(move |request: HttpRequest| async move { redirect(&request, port) }))
     })
+    .on_connect(move |io, kept| connections.welcome(io, kept, &exempt))
     .workers(1)
     .max_connections(limits.connections_max)
     .client_request_timeout(limits.head_timeout)

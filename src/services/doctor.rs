@@ -5,11 +5,12 @@
 
 use crate::kernel::ident::TenantId;
 use crate::services::tenants::{self, TenantState};
-use crate::store;
+use crate::store::{self, StoreError};
 use std::path::Path;
 
-/// Free space below which the doctor complains, bytes.
-const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// Free space below which the doctor complains, MiB: what the log of one busy tenant and its next checkpoint may take.
+const FREE_MIB_MIN: u64 = 256;
+const MIB: u64 = 1024 * 1024;
 
 /// What one look found.
 #[derive(Debug)]
@@ -22,9 +23,10 @@ pub struct Finding {
 
 /// Looks at the room left in the file system of `folder`.
 pub fn check_space(folder: &Path) -> Finding {
-    let result = match store::free_bytes(folder) {
-        Ok(free) if free >= FREE_BYTES_MIN => Ok(None),
-        Ok(free) => Err(format!("{} MiB free", free / (1024 * 1024))),
+    let result = match store::free_bytes(folder).map(|free| free / MIB) {
+        Ok(free) if free >= FREE_MIB_MIN => Ok(None),
+        Ok(0) => Err(format!("the disk is full; {FREE_MIB_MIN} MiB should be free")),
+        Ok(free) => Err(format!("{free} MiB are free; {FREE_MIB_MIN} MiB should be")),
         Err(error) => Err(error.to_string()),
     };
     Finding { what: "free space".to_owned(), result }
@@ -40,6 +42,9 @@ pub fn check_tenant(folder: &Path, tenant: &TenantId, what: String) -> Finding {
     let result = match store::check_file(folder, tenant) {
         Ok(report) if report.is_healthy() => Ok(Some(report)),
         Ok(report) => Err(report.problems.join("; ")),
+        Err(StoreError::StorageFull) => {
+            Err("not looked at: the disk is full, and opening the file takes room".to_owned())
+        }
         Err(error) => Err(error.to_string()),
     };
     Finding { what, result }

@@ -8,6 +8,7 @@ use super::connection;
 use super::files;
 use super::migrate;
 use super::readers::{self, Reader};
+use super::space;
 use super::stats::Counters;
 use super::tenant::Shared;
 use crate::kernel::ident::{CollectionId, RecordId, TenantId};
@@ -70,12 +71,17 @@ fn open_file(data_dir: &Path, tenant: &TenantId) -> Result<Connection, StoreErro
         connection.execute_batch("PRAGMA trusted_schema=OFF; BEGIN")?;
         Ok(connection)
     };
-    Ok(open()?)
+    open().map_err(|error| space::explain(error.into(), &path))
 }
 
 /// Looks at the file of `tenant` under `data_dir`; it may be in use meanwhile. Blocks for time proportional to the file.
 pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, StoreError> {
     let path = super::table::file_path(data_dir, tenant);
+    // The first statement that reads is the one that finds no room for what stands beside the file.
+    look_at(data_dir, tenant, &path).map_err(|error| space::explain(error, &path))
+}
+
+fn look_at(data_dir: &Path, tenant: &TenantId, path: &Path) -> Result<CheckReport, StoreError> {
     let connection = open_file(data_dir, tenant)?;
     let mut report = CheckReport {
         tenant: tenant.clone(),
@@ -84,14 +90,14 @@ pub fn check_file(data_dir: &Path, tenant: &TenantId) -> Result<CheckReport, Sto
         schema_version: 0,
         records: Vec::new(),
         log_len: 0,
-        bytes: std::fs::metadata(&path)?.len(),
+        bytes: std::fs::metadata(path)?.len(),
         files: 0,
     };
     quick_check(&connection, &mut report)?;
     report.problems.extend(migrate::check_tables(&connection, report.format)?);
     // A damaged part is a finding, not the end of the look.
     let collections = check_collections(&connection, &mut report).err();
-    let files = check_files(&connection, &path, &mut report).err();
+    let files = check_files(&connection, path, &mut report).err();
     let log = check_log(&connection, &mut report).err();
     report.problems.extend(collections.into_iter().chain(files).chain(log).map(|error| error.to_string()));
     Ok(report)

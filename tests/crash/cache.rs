@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 use tenantry::app::{self, Parts};
-use tenantry::config::RawConfig;
+use tenantry::config::{Config, RawConfig};
 use tenantry::store::FaultPoint;
 
 const RECORDS: usize = 6;
@@ -24,17 +24,21 @@ const LIST: &str = "/t/acme/api/collections/notes/records?sort=id";
 
 /// The child: a node that serves until its standard input ends, or until it kills itself.
 pub(super) async fn serve(folder: &Path, point: Option<FaultPoint>) {
-    let config = RawConfig::default()
-        .with_toml("[http]\nlisten = '127.0.0.1:0'\nworkers = 1\n[log]\naccess = false\nfilter = 'off'\n[cache]\ndisk_read_deadline_ms = 60000", "child")
-        .with_flag("--data-dir", "data.dir", folder.display().to_string())
-        .validate()
-        .unwrap();
     let armed = Some(folder.join("armed"));
     let faults = Arc::new(KillAt { point, armed, left: AtomicI64::new(0) });
-    let node = app::start(config, Parts { faults, ..Parts::default() }).await.unwrap();
+    let node = app::start(config(folder), Parts { faults, ..Parts::default() }).await.unwrap();
     println!("{}", node.url());
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     node.stop().await.unwrap();
+}
+
+/// The configuration of the child.
+pub(super) fn config(folder: &Path) -> Config {
+    RawConfig::default()
+        .with_toml("[http]\nlisten = '127.0.0.1:0'\nworkers = 1\n[log]\naccess = false\nfilter = 'off'\n[cache]\ndisk_read_deadline_ms = 60000", "child")
+        .with_flag("--data-dir", "data.dir", folder.display().to_string())
+        .validate()
+        .unwrap()
 }
 
 /// A running child.

@@ -4,13 +4,14 @@
 //! that is not possible either the part is skipped and says so, and is a failure if `TENANTRY_CI` is set: `.ci/run` sets
 //! it, so the gate cannot pass without.
 
-use super::cache::Node;
+use super::cache::{Node, config};
 use super::{all_ids, options, set_up, tenant_id, write_pair};
 use reqwest::Method;
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use tenantry::app;
 use tenantry::kernel::error::{Code, Fault};
 use tenantry::store::{Tenants, check_file, free_bytes};
 
@@ -66,6 +67,9 @@ pub(super) fn full(runtime: &tokio::runtime::Runtime) {
     drop(disk);
     let Some(disk) = SmallDisk::mount(folder.path(), "32m") else { return skip("the full disk") };
     runtime.block_on(restart(folder.path()));
+    drop(disk);
+    let Some(disk) = SmallDisk::mount(folder.path(), "32m") else { return skip("the full disk") };
+    runtime.block_on(orderly(folder.path()));
     drop(disk);
 }
 
@@ -123,6 +127,70 @@ async fn fill(folder: &Path) {
     drop(tenant);
     tenants.shutdown().await;
     println!("crash: a full disk refuses, keeps answering and recovers");
+}
+
+/// Asks until the answer has this status.
+#[expect(clippy::disallowed_methods, reason = "what another process does cannot be waited on")]
+async fn ends(status: u16, ask: impl AsyncFn() -> Option<u16>) -> bool {
+    for _ in 0..300 {
+        if ask().await == Some(status) {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    false
+}
+
+/// A node that is stopped in good order on a full disk starts again on it, though everything it gave back is taken; it
+/// answers reads, deletes, and says why it stores nothing.
+async fn orderly(folder: &Path) {
+    const NOTES: &str = "/t/acme/api/collections/notes/records";
+    let note = || Some(json!({"text": "x"}));
+    let node = Node::start(folder, "none");
+    node.send(Method::POST, "/api/tenants", json!({"slug": "acme", "name": "acme"})).await.unwrap();
+    let body = json!({"name": "notes", "type": "base", "fields": [{"name": "text", "type": "text"}]});
+    node.send(Method::POST, "/t/acme/api/collections", body).await.unwrap();
+    for n in 0..20 {
+        let body = json!({"id": format!("note{n:011}"), "text": "x"});
+        node.send(Method::POST, NOTES, body).await.unwrap();
+    }
+    node.stop();
+    let ballast = folder.join("ballast");
+    for round in 0..3 {
+        // What the stop before gave back is gone as well, to the last byte.
+        take_all(&ballast);
+        let node = Node::start(folder, "none");
+        assert_eq!(node.get(NOTES).await.1["totalItems"], 20 - round * 5, "reads go on");
+        assert_eq!(node.status(Method::POST, NOTES, note()).await, Some(507));
+        for n in round * 5..round * 5 + 5 {
+            let path = format!("{NOTES}/note{n:011}");
+            assert_eq!(node.status(Method::DELETE, &path, None).await, Some(204), "deletions go through");
+        }
+        let health = node.get("/health").await.1;
+        assert_eq!(health["status"], "degraded", "{health}");
+        node.stop();
+    }
+    take_all(&ballast);
+    let examined = app::examine(&config(folder)).unwrap();
+    let problem = |of: &str| {
+        let found = examined.iter().find(|examined| examined.what.starts_with(of));
+        found.unwrap_or_else(|| panic!("{examined:?}")).problem.clone().unwrap_or_default()
+    };
+    assert_eq!(problem("free space"), "the disk is full; 256 MiB should be free");
+    assert!(problem("the control database").contains("not looked at: the disk is full"), "{examined:?}");
+    std::fs::remove_file(&ballast).unwrap();
+    let node = Node::start(folder, "none");
+    assert_eq!(node.status(Method::POST, NOTES, note()).await, Some(200), "with room everything is stored again");
+    take_all(&ballast);
+    // The same while it runs.
+    assert!(ends(507, async || node.status(Method::POST, NOTES, note()).await).await, "what there was is used up");
+    let delete = async || node.status(Method::DELETE, &format!("{NOTES}/note{:011}", 15), None).await;
+    assert!(ends(204, delete).await, "the reserve is given up within seconds");
+    assert_eq!(node.status(Method::POST, NOTES, note()).await, Some(507));
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(node.status(Method::POST, NOTES, note()).await, Some(200), "room is seen as soon as it matters");
+    node.stop();
+    println!("crash: a node stopped in good order starts on a full disk, reads and deletes");
 }
 
 /// A node that is killed on a full disk starts again on it.

@@ -168,6 +168,42 @@ async fn a_connection_that_was_sent_to_https_has_ended() {
     }
 }
 
+/// Whoever held connections there that ask for nothing kept everybody else from being sent on.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_so_many_connections_to_the_redirect_and_no_more() {
+    let papers = Papers::new();
+    papers.sign("first", &["a.test"], 2090);
+    let toml = format!("{}\n[http]\nconnections_per_ip_max = 4\nhead_timeout_ms = 60000", papers.toml(&["first"]));
+    let server = TestServer::start_with(&toml, Arc::new(SystemClock)).await;
+    let url = format!("http://{}", server.redirect_addr());
+    let (head, end) = (b"GET / HTTP/1.1\r\nhost: a.test\r\n", b"\r\n");
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut connection = RawConnection::open(&url).await;
+        connection.send(head).await;
+        held.push(connection);
+    }
+    for _ in 0..3 {
+        let mut connection = RawConnection::open(&url).await;
+        connection.send(&[&head[..], end].concat()).await;
+        assert_eq!(connection.read_until(has_head).await, "", "one too many");
+    }
+    for mut connection in held {
+        connection.send(end).await;
+        assert!(connection.read_until(has_head).await.starts_with("HTTP/1.1 308"));
+    }
+    let again = async {
+        loop {
+            let mut connection = RawConnection::open(&url).await;
+            connection.send(&[&head[..], end].concat()).await;
+            if !connection.read_until(has_head).await.is_empty() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), again).await.expect("places come back");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_certificate_is_served_and_reported() {
     let papers = Papers::new();
