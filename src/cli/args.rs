@@ -4,6 +4,7 @@
 
 use super::outcome::EXIT_CODES;
 use crate::config::{Config, ConfigError, RawConfig};
+use crate::telemetry;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -68,7 +69,7 @@ pub(super) enum Command {
     /// Look at the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Open every tenant and check its file, its log and the space left
+    /// Look at every tenant's file and log, and whether 256 MiB are free
     #[command(after_help = "Examples:\n  tenantry doctor --data-dir /var/lib/tenantry")]
     Doctor,
     /// Show the configuration
@@ -335,7 +336,7 @@ pub(super) enum BlueprintCommand {
 pub(super) enum RulesCommand {
     /// Say why somebody may or may not do something to a record
     #[command(
-        after_help = "Examples:\n  tenantry rules explain posts RECORD view --tenant acme --as users/USER\n  tenantry rules explain posts RECORD update --field salary --body '{\"salary+\": 5}'\n  tenantry rules explain posts - create --body '{\"title\": \"new\"}'"
+        after_help = "Examples:\n  tenantry rules explain posts RECORD view --tenant acme --as users/USER\n  tenantry rules explain employees RECORD view --as users/USER --field salary\n  tenantry rules explain posts - create --body '{\"title\": \"new\"}'"
     )]
     Explain {
         /// Name of the collection
@@ -350,7 +351,8 @@ pub(super) enum RulesCommand {
         /// Who: collection/id; without it, somebody who is not logged in
         #[arg(long = "as", value_name = "COLLECTION/ID")]
         caller: Option<String>,
-        /// A field whose own rule is asked: for reading with list and view, for writing with create and update
+        /// A field whose own rule (readRule, writeRule) is asked instead of the record's: for reading with list and view, for
+        /// writing with create and update; where it has none, ask without this
         #[arg(long)]
         field: Option<String>,
         /// The body that would be sent, as JSON
@@ -455,6 +457,9 @@ pub(super) enum RecordsCommand {
         /// A word of your own for this import; given again, the import goes on where it was cut
         #[arg(long)]
         key: Option<String>,
+        /// Pass over columns that are no fields of the collection, instead of refusing them
+        #[arg(long)]
+        ignore_unknown: bool,
     },
 }
 
@@ -572,7 +577,7 @@ pub(super) enum AuditCommand {
 impl Args {
     /// Defaults < file < environment < flags.
     pub(super) fn config(&self) -> Result<Config, ConfigError> {
-        let mut raw = RawConfig::default();
+        let mut raw = RawConfig::default().with_check("log.filter", telemetry::check_filter);
         if let Some(path) = &self.config {
             raw = raw.with_file(path);
         }

@@ -7,7 +7,9 @@ use super::args::{AuditCommand, AuditFilter};
 use super::client::Client;
 use super::commands::segment;
 use super::outcome::Failure;
+use super::say;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Entries asked for at once.
 const PAGE: usize = 1_000;
@@ -112,15 +114,38 @@ fn row(entry: &Value) -> [String; 6] {
     [text("lsn"), text("time"), text("actor"), text("ip"), text("requestId"), ops.to_string()]
 }
 
-/// What an entry says about somebody's access, in one line: `login password failed`.
+/// Kinds of changes that a line names; the rest are told by dots.
+const KINDS_MAX: usize = 3;
+
+/// What happened, in one line: `login password failed` of somebody's access, `update posts/abc` of records.
 fn event(entry: &Value) -> String {
-    let ops = entry.get("ops").and_then(Value::as_array).into_iter().flatten();
-    let records = ops.filter(|op| op.get("collectionName").and_then(Value::as_str) == Some("_authEvents"));
-    let said = records.filter_map(|op| op.get("record")).map(|record| {
-        let members = ["event", "method", "outcome", "account"].map(|name| record.get(name).and_then(Value::as_str));
-        members.into_iter().flatten().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
-    });
-    said.collect::<Vec<_>>().join(", ")
+    let ops = || entry.get("ops").and_then(Value::as_array).into_iter().flatten();
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut said: Vec<String> = Vec::new();
+    for op in ops().filter(|op| text(op, "collectionName") == "_authEvents") {
+        let Some(record) = op.get("record") else { continue };
+        let members = ["event", "method", "outcome", "account"].map(|name| text(record, name));
+        said.push(members.into_iter().filter(|member| !member.is_empty()).collect::<Vec<_>>().join(" "));
+    }
+    if !said.is_empty() {
+        return said.join(", ");
+    }
+    // Each field of a record that was changed is an operation of its own.
+    let mut kinds: Vec<((String, String), BTreeSet<String>)> = Vec::new();
+    for op in ops() {
+        let kind = (text(op, "op"), text(op, "collectionName"));
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, ids)) => _ = ids.insert(text(op, "id")),
+            None => kinds.push((kind, BTreeSet::from([text(op, "id")]))),
+        }
+    }
+    let line = |((op, collection), ids): &((String, String), BTreeSet<String>)| match (ids.first(), ids.len()) {
+        _ if collection.is_empty() => op.clone(),
+        (Some(id), 1) => format!("{op} {collection}/{id}"),
+        (_, len) => format!("{op} {len} {collection}"),
+    };
+    let dots = (kinds.len() > KINDS_MAX).then(|| "…".to_owned());
+    kinds.iter().take(KINDS_MAX).map(line).chain(dots).collect::<Vec<_>>().join(", ")
 }
 
 fn table<'a>(entries: impl Iterator<Item = &'a Value>) {
@@ -136,7 +161,7 @@ fn table<'a>(entries: impl Iterator<Item = &'a Value>) {
 
 /// One line per change; what a spreadsheet would take for a formula is made text.
 async fn export_csv(client: &Client, filter: &AuditFilter) -> Result<bool, Failure> {
-    let mut out = csv::Writer::from_writer(std::io::stdout());
+    let mut out = csv::Writer::from_writer(say::Out);
     let refused = |error: csv::Error| Failure::Io(std::io::Error::other(error));
     let header =
         ["position", "time", "actor", "ip", "request", "op", "collection", "record", "field", "before", "value"];
@@ -149,7 +174,10 @@ async fn export_csv(client: &Client, filter: &AuditFilter) -> Result<bool, Failu
                 Some(Value::Null) | None => String::new(),
                 Some(other) => other.to_string(),
             };
-            let of_op = ["op", "collection", "record", "field", "before", "value"].map(member);
+            // A record that was made or brought back is the value; of one that was deleted it is what was there before.
+            let value = ["value", "record", "delta"].map(member).into_iter().find(|text| !text.is_empty());
+            let [op, collection, record, field, before] = ["op", "collectionName", "id", "field", "before"].map(member);
+            let of_op = [op, collection, record, field, before, value.unwrap_or_default()];
             let of_entry = [&position, &time, &actor, &ip, &request].map(|text| harmless(text));
             out.write_record(of_entry.iter().chain(&of_op)).map_err(refused)?;
         }

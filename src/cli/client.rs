@@ -117,6 +117,8 @@ pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
     }
     let body: Value = response.json().await.unwrap_or_default();
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // A failure of the node's own tells its cause to its log alone.
+    let request = Some(text("requestId")).filter(|id| status.is_server_error() && !id.is_empty());
     // How far an import came: without it a second one would write the same rows again.
     let came = body.get("lastLine").and_then(Value::as_u64);
     let came = came.map(|line| format!(" Lines up to {line} are done: go on with --skip-lines {line}."));
@@ -125,10 +127,38 @@ pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
         code: text("code"),
         message: text("message") + &came.unwrap_or_default(),
         errors: body.get("errors").and_then(Value::as_array).cloned().unwrap_or_default(),
+        request,
     })
 }
 
 async fn read_json(response: Response) -> Result<Value, Failure> {
     let bytes = accepted(response).await?.bytes().await?;
     Ok(serde_json::from_slice(&bytes).unwrap_or(json!(null)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_failure_of_the_node_is_told_with_the_id_of_the_request() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers = tokio::spawn(async move {
+            for status in ["500 Internal Server Error", "404 Not Found"] {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 1_024]).await.unwrap();
+                let body = r#"{"code":"internal","message":"It failed.","requestId":"abc.1"}"#;
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                socket.write_all((head + body).as_bytes()).await.unwrap();
+            }
+        });
+        tls::install_provider();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let said = async || accepted(http.get(&url).send().await.unwrap()).await.unwrap_err().to_string();
+        assert!(said().await.contains("request id abc.1"));
+        assert!(!said().await.contains("abc.1"), "what the caller did wrong is in the message");
+        answers.await.unwrap();
+    }
 }

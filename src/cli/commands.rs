@@ -9,6 +9,7 @@ use super::client::{Client, accepted};
 use super::demo;
 use super::doctor;
 use super::outcome::Failure;
+use super::say;
 use super::schema;
 use super::{audit, usage, user};
 use crate::app::{self, Parts, StartError};
@@ -173,13 +174,13 @@ async fn stream_file(path: &Path) -> Result<reqwest::Body, Failure> {
 
 /// The file, while `bar` shows how much of it is sent.
 async fn stream_file_under(path: &Path, bar: ProgressBar) -> Result<reqwest::Body, Failure> {
-    let file = tokio::fs::File::open(path).await.map_err(|error| unreadable(path, &error))?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| about_file(path, &error))?;
     let pieces = futures_util::stream::try_unfold(file, next_chunk);
     Ok(reqwest::Body::wrap_stream(pieces.inspect_ok(move |piece| bar.inc(piece.len() as u64))))
 }
 
 /// A failure that says which file it is about.
-pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn about_file(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Io(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
@@ -233,14 +234,17 @@ async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Fa
         std::io::ErrorKind::AlreadyExists => {
             Failure::Usage(format!("{} exists; choose another name, nothing is overwritten", out.display()))
         }
-        _ => Failure::Io(error),
+        _ => about_file(out, &error),
     })?;
     let written = write_whole(file, response).await;
     if written.is_err() {
         // Half an export looks like one.
         let _ = tokio::fs::remove_file(out).await;
     }
-    written?;
+    written.map_err(|failure| match failure {
+        Failure::Io(error) => about_file(out, &error),
+        failure => failure,
+    })?;
     say!("wrote {}", out.display());
     Ok(())
 }
@@ -299,7 +303,7 @@ async fn find_superuser(client: &Client, email: &str) -> Result<String, Failure>
     let filter = segment(&format!("email = '{quoted}'"));
     let found = client.get(&format!("/api/collections/_superusers/records?filter={filter}")).await?;
     let id = found.pointer("/items/0/id").and_then(Value::as_str).map(str::to_owned);
-    id.ok_or_else(|| Failure::Usage(format!("there is no superuser {email}")))
+    id.ok_or_else(|| Failure::NotFound(format!("there is no superuser {email}")))
 }
 
 async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure> {
@@ -310,19 +314,22 @@ async fn records(client: &Client, command: RecordsCommand) -> Result<(), Failure
             let mut pieces = accepted(client.request(Method::GET, &path).send().await?).await?.bytes_stream();
             let mut out = std::io::stdout().lock();
             while let Some(piece) = pieces.next().await {
-                out.write_all(&piece?)?;
+                if !say::wrote(out.write_all(&piece?).and_then(|()| out.flush()))? {
+                    break;
+                }
             }
-            Ok(out.flush()?)
+            Ok(())
         }
-        RecordsCommand::Import { collection, from, tenant, format, dry_run, skip_lines, key } => {
+        RecordsCommand::Import { collection, from, tenant, format, dry_run, skip_lines, key, ignore_unknown } => {
             let is_csv = from.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
             let format = format.unwrap_or_else(|| if is_csv { "csv" } else { "ndjson" }.to_owned());
             let path = format!(
-                "{}/import?format={}&dryRun={dry_run}&skipLines={skip_lines}",
+                "{}/import?format={}&dryRun={dry_run}&skipLines={skip_lines}&unknown={}",
                 records_path(&tenant, &collection),
-                segment(&format)
+                segment(&format),
+                if ignore_unknown { "ignore" } else { "refuse" }
             );
-            let about = tokio::fs::metadata(&from).await.map_err(|error| unreadable(&from, &error))?;
+            let about = tokio::fs::metadata(&from).await.map_err(|error| about_file(&from, &error))?;
             let bar = sending(about.len());
             let request = client.request(Method::POST, &path).body(stream_file_under(&from, bar.clone()).await?);
             let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));

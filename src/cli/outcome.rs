@@ -35,12 +35,15 @@ pub(super) enum Failure {
     Log(#[from] crate::telemetry::LogError),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("{message} ({code}, HTTP {status}){}", fields(errors))]
-    Refused { status: u16, code: String, message: String, errors: Vec<Value> },
+    #[error("{message} ({code}, HTTP {status}){}{}", fields(errors), noted(request))]
+    Refused { status: u16, code: String, message: String, errors: Vec<Value>, request: Option<String> },
     #[error("the node does not answer: {0}")]
     Unreachable(String),
     #[error("{0}")]
     Usage(String),
+    /// What was named is not there.
+    #[error("{0}")]
+    NotFound(String),
     #[error("{0} row(s) were refused")]
     Incomplete(u64),
     #[error("{0} problem(s) found")]
@@ -60,6 +63,11 @@ fn fields(errors: &[Value]) -> String {
     errors.iter().map(line).collect()
 }
 
+/// Where to look for more.
+fn noted(request: &Option<String>) -> String {
+    request.as_ref().map(|id| format!("\n  the node's log says more under the request id {id}")).unwrap_or_default()
+}
+
 impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
@@ -68,7 +76,7 @@ impl Failure {
             Self::Refused { .. } => REFUSED,
             Self::Usage(_) => USAGE,
             Self::Unhealthy(_) => UNHEALTHY,
-            Self::Unreachable(_) | Self::Io(_) | Self::Incomplete(_) => FAILED,
+            Self::Unreachable(_) | Self::Io(_) | Self::Incomplete(_) | Self::NotFound(_) => FAILED,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::args::{BlueprintCommand, CollectionCommand, RulesCommand};
 use super::client::Client;
-use super::commands::{segment, unreadable};
+use super::commands::{about_file, segment};
 use super::outcome::Failure;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ fn print(value: &Value) {
 }
 
 async fn read_json(file: &Path) -> Result<Value, Failure> {
-    let text = tokio::fs::read_to_string(file).await.map_err(|error| unreadable(file, &error))?;
+    let text = tokio::fs::read_to_string(file).await.map_err(|error| about_file(file, &error))?;
     serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("{} is not JSON: {error}", file.display())))
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn user(client: &Client, command: UserCommand) -> Result<(), Fa
             let listed = client.get(&format!("{}/sessions", record(client, &user).await?)).await?;
             let mut own = listed.get("items").and_then(Value::as_array).into_iter().flatten();
             if !own.any(|own| own.get("id").and_then(Value::as_str) == Some(&*session)) {
-                return Err(Failure::Usage(format!("{} has no session {session}", user.account)));
+                return Err(Failure::NotFound(format!("{} has no session {session}", user.account)));
             }
             let path = format!("{}/sessions/{}", accounts(&user), segment(&session));
             client.send_empty(Method::DELETE, &path).await?;
@@ -59,7 +59,7 @@ async fn record(client: &Client, user: &UserArgs) -> Result<String, Failure> {
     let found = client.get(&format!("{records}?filter={}", segment(&format!("email = '{quoted}'")))).await?;
     match found.pointer("/items/0/id").and_then(Value::as_str) {
         Some(id) => Ok(format!("{records}/{}", segment(id))),
-        None => Err(Failure::Usage(format!("{} has no account {}", user.collection, user.account))),
+        None => Err(Failure::NotFound(format!("{} has no account {}", user.collection, user.account))),
     }
 }
 

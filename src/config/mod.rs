@@ -57,7 +57,11 @@ fn line(problem: &ConfigProblem) -> String {
 pub struct RawConfig {
     entries: Vec<Entry>,
     problems: Vec<ConfigProblem>,
+    checks: Vec<(&'static str, Check)>,
 }
+
+/// Says what is wrong with a text.
+pub type Check = fn(&str) -> Result<(), String>;
 
 impl RawConfig {
     /// Adds a TOML file.
@@ -109,6 +113,13 @@ impl RawConfig {
         self
     }
 
+    /// Adds a check of a text that only the part which it configures can make; configuration imports no such part.
+    #[must_use]
+    pub fn with_check(mut self, path: &'static str, check: Check) -> Self {
+        self.checks.push((path, check));
+        self
+    }
+
     fn with_problem(mut self, path: &str, source: &str, message: String) -> Self {
         self.problems.push(ConfigProblem { path: path.to_owned(), source: source.to_owned(), message });
         self
@@ -120,7 +131,11 @@ impl RawConfig {
         let mut problems = self.problems;
         let is_public_url_left_out = self.entries.iter().all(|entry| entry.path != "http.public_url");
         for entry in self.entries {
-            let message = match config.set(&entry.path, &entry.value) {
+            let checked = || match (self.checks.iter().find(|(path, _)| *path == entry.path), entry.value.as_str()) {
+                (Some((_, check)), Some(text)) => check(text),
+                _ => Ok(()),
+            };
+            let message = match config.set(&entry.path, &entry.value).map(|set| set.and_then(|()| checked())) {
                 Some(Ok(())) => continue,
                 Some(Err(message)) => message,
                 None => unknown(&entry.path),
@@ -260,6 +275,18 @@ mod tests {
         );
         let text = error.to_string();
         assert!(text.contains("did you mean http.listen?") && text.contains("was renamed to http.listen"), "{text}");
+    }
+
+    #[test]
+    fn a_text_that_another_part_understands_is_checked_with_the_rest() {
+        let even = |text: &str| if text.len().is_multiple_of(2) { Ok(()) } else { Err(format!("{text:?} is odd")) };
+        let read = |filter: &str| {
+            let text = format!("[log]\nfilter = '{filter}'\nformat = 'xml'");
+            RawConfig::default().with_check("log.filter", even).with_toml(&text, "t.toml").validate().unwrap_err().0
+        };
+        let paths = |problems: Vec<ConfigProblem>| problems.into_iter().map(|one| one.path).collect::<Vec<_>>();
+        assert_eq!(paths(read("odd")), ["log.filter", "log.format"]);
+        assert_eq!(paths(read("even")), ["log.format"]);
     }
 
     #[test]

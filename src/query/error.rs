@@ -52,8 +52,8 @@ pub enum Surface {
     Aggregate,
     /// `cursor=`.
     Cursor,
-    /// `page=`, `perPage=` and their aliases.
-    Page,
+    /// `page=`, `perPage=` and their aliases, by the name that was written.
+    Page(&'static str),
 }
 
 impl Surface {
@@ -68,7 +68,7 @@ impl Surface {
             Self::Search => "search",
             Self::Aggregate => "aggregate",
             Self::Cursor => "cursor",
-            Self::Page => "page",
+            Self::Page(name) => name,
         }
     }
 
@@ -80,7 +80,7 @@ impl Surface {
             Self::Fields => Code::FieldsInvalid,
             Self::Expand => Code::ExpandInvalid,
             Self::Cursor => Code::CursorInvalid,
-            Self::Search | Self::Aggregate | Self::Page => Code::ParameterInvalid,
+            Self::Search | Self::Aggregate | Self::Page(_) => Code::ParameterInvalid,
         }
     }
 }
@@ -195,7 +195,9 @@ impl Fault for QueryError {
     }
 
     fn details(&self) -> Vec<Detail> {
-        vec![Detail::new(self.surface.name(), format!("validation_invalid_{}", self.surface.name()), self.to_string())]
+        let name = self.surface.name();
+        let code = if matches!(self.surface, Surface::Page(_)) { "page" } else { name };
+        vec![Detail::new(name, format!("validation_invalid_{code}"), self.to_string())]
     }
 }
 

@@ -105,12 +105,10 @@ impl ListQuery {
         let (mut sort_by, mut sort_dir) = (None, "");
         for (name, value) in parameters {
             match name {
-                "page" => query.page = whole_number(name, value)?.max(1),
-                "perPage" | "pageSize" | "limit" => {
-                    let asked = whole_number(name, value)?;
-                    query.per_page =
-                        if asked == 0 { limits::PAGE_LEN_DEFAULT } else { asked.min(limits::PAGE_LEN_MAX) };
-                }
+                "page" => query.page = whole_number("page", value)?.max(1),
+                "perPage" => query.per_page = page_length("perPage", value)?,
+                "pageSize" => query.per_page = page_length("pageSize", value)?,
+                "limit" => query.per_page = page_length("limit", value)?,
                 "skipTotal" => query.skip_total = matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"),
                 "filter" => query.filter = text(value),
                 "sort" => query.sort = parse_sort(value)?,
@@ -159,13 +157,18 @@ fn text(value: &str) -> Option<Arc<str>> {
     (!value.is_empty()).then(|| Arc::from(value))
 }
 
-fn whole_number(name: &str, value: &str) -> Result<usize, QueryError> {
+fn page_length(name: &'static str, value: &str) -> Result<usize, QueryError> {
+    let asked = whole_number(name, value)?;
+    Ok(if asked == 0 { limits::PAGE_LEN_DEFAULT } else { asked.min(limits::PAGE_LEN_MAX) })
+}
+
+fn whole_number(name: &'static str, value: &str) -> Result<usize, QueryError> {
     if value.is_empty() {
         return Ok(0);
     }
     let wanted = |_| {
         let expected = Cow::Owned(format!("a whole number for {name}"));
-        QueryError::whole(Surface::Page, Problem::Syntax { expected, found: value.chars().take(40).collect() })
+        QueryError::whole(Surface::Page(name), Problem::Syntax { expected, found: value.chars().take(40).collect() })
     };
     value.parse::<i64>().map_err(wanted).map(|number| usize::try_from(number).unwrap_or(0))
 }

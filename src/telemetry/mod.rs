@@ -68,6 +68,12 @@ impl Drop for LogGuard {
     }
 }
 
+/// Says what is wrong with a text for [`LogOptions::filter`].
+pub fn check_filter(text: &str) -> Result<(), String> {
+    let refused = |error| format!("expected a filter such as info,tenantry::store=debug, found {text:?}: {error}");
+    EnvFilter::try_new(text).map(|_| ()).map_err(refused)
+}
+
 /// Installs the process-wide subscriber, writing to the standard error stream.
 pub fn install(options: &LogOptions) -> Result<LogGuard, LogError> {
     let filter = EnvFilter::try_new(&options.filter)

@@ -134,6 +134,8 @@ async fn a_refusal_names_the_part_of_the_request_it_is_about() {
         (keyed.post(path, json!({ "text": "other" })).await, "idempotency_mismatch", "Idempotency-Key"),
         (bad_key.post(path, json!({ "text": "d" })).await, "parameter_invalid", "Idempotency-Key"),
         (admin.get(&format!("{path}?page=first")).await, "parameter_invalid", "page"),
+        (admin.get(&format!("{path}?perPage=abc")).await, "parameter_invalid", "perPage"),
+        (admin.get(&format!("{path}?limit=abc")).await, "parameter_invalid", "limit"),
         (admin.get("/api/changes?since=then").await, "parameter_invalid", "since"),
         // The name is taken; that the id made from it is taken too is nobody's concern.
         (admin.post("/api/collections", body).await, "schema_invalid", "name"),

@@ -280,6 +280,40 @@ async fn the_log_tells_what_happened_and_to_whom() {
     admin.get("/api/changes?since=soon").await.problem("parameter_invalid");
 }
 
+/// Both were taken as they stood: what stood under a misspelt name was lost, and a cut file ended in a cell of several rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_refuses_columns_that_are_no_fields_and_a_file_that_was_cut() {
+    let server = TestServer::start().await;
+    let admin = notes(&server).await;
+    let import = async |query: &str, rows: &str| {
+        let path = format!("/api/collections/notes/import?{query}");
+        Answer::of(admin.request(Method::POST, &path).body(rows.to_owned())).await
+    };
+    let csv = "title,titel,n\none,x,1\n";
+    let refused = import("format=csv", csv).await.has_status(400).problem("json_invalid");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("\"titel\"") && message.contains("title, ") && message.contains("unknown=ignore"),
+        "{message}"
+    );
+    assert_eq!(import("format=csv&unknown=ignore", csv).await.ok()["created"], 1);
+    import("format=csv&unknown=maybe", csv).await.problem("parameter_invalid");
+
+    // A row of JSON has names of its own, and costs itself.
+    let rows =
+        "{\"title\":\"two\",\"nn\":1}\n{\"title\":\"three\",\"n+\":1,\"expand\":{},\"collectionName\":\"notes\"}\n";
+    let report = import("", rows).await.ok();
+    assert_eq!((&report["created"], &report["refusals"][0]["line"]), (&json!(1), &json!(1)), "{report}");
+    assert!(report["refusals"][0]["reason"].as_str().unwrap().contains("\"nn\""), "{report}");
+    assert_eq!(import("unknown=ignore", rows).await.ok()["created"], 2);
+
+    let refused = import("format=csv", "title,n\nfour,1\n\"five,2\nsix,3\n").await.has_status(400);
+    let refused = refused.problem("json_invalid");
+    assert!(refused["message"].as_str().unwrap().contains("line 3 "), "{refused}");
+    assert_eq!(refused["lastLine"], 0);
+    assert_eq!(admin.get(NOTES).await.ok()["totalItems"], 4);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_with_a_key_is_done_once() {
     let server = TestServer::start().await;
@@ -298,8 +332,13 @@ async fn an_import_with_a_key_is_done_once() {
     let again = import(rows).await.ok();
     let members =
         |report: &Value| ["created", "updated", "refused", "refusals", "lastLine"].map(|name| report[name].clone());
-    assert_eq!((members(&again), &again["skipped"]), (members(&first), &json!(3)));
+    assert_eq!(
+        (members(&again), &again["skipped"], &again["doneBefore"]),
+        (members(&first), &json!(0), &json!(3)),
+        "each row counts once: made, refused or passed over"
+    );
     let longer = import(&format!("{rows}{{\"title\":\"four\"}}\n")).await.ok();
+    assert_eq!((&longer["skipped"], &longer["doneBefore"]), (&json!(0), &json!(3)), "{longer}");
     assert_eq!((&longer["created"], &longer["lastLine"]), (&json!(3), &json!(4)), "{longer}");
     // A failure says how far the import had come.
     let other = import("{\"title\":\"other\"}\n").await.has_status(422).problem("idempotency_mismatch");

@@ -10,7 +10,7 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Code;
 use crate::services::records::read::ListRequest;
-use crate::services::records::transfer::{Exporter, Format, ImportOptions, Importer};
+use crate::services::records::transfer::{Exporter, Format, ImportOptions, Importer, UnknownColumns};
 use actix_web::{HttpResponse, web};
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -42,7 +42,8 @@ pub(crate) async fn export_records(visitor: Visitor, collection: web::Path<Strin
         .streaming(stream::iter(first.map(Ok)).chain(rest)))
 }
 
-/// `POST /api/collections/{collection}/import?format=ndjson|csv&dryRun=&skipLines=`: the body is the rows.
+/// `POST /api/collections/{collection}/import?format=ndjson|csv&dryRun=&skipLines=&unknown=refuse|ignore`: the body is the
+/// rows.
 ///
 /// With an `Idempotency-Key`, an import that was cut goes on where it stopped. A failure says in `lastLine` how far it came.
 pub(crate) async fn import_records(
@@ -52,7 +53,8 @@ pub(crate) async fn import_records(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let skip_lines = visitor.number("skipLines")? as u64;
-    let options = ImportOptions { format: format_of(&visitor)?, dry_run: visitor.flag("dryRun"), skip_lines };
+    let unknown = unknown_of(&visitor)?;
+    let options = ImportOptions { format: format_of(&visitor)?, dry_run: visitor.flag("dryRun"), skip_lines, unknown };
     let scope = visitor.scope(Map::new());
     // The rows are not known yet, so the receipt itself tells whether they are the same.
     let key = idempotency(&visitor, &scope, b"")?;
@@ -69,7 +71,7 @@ pub(crate) async fn import_records(
         report.refusals.iter().map(|refusal| json!({ "line": refusal.line, "reason": refusal.reason })).collect();
     Ok(respond::json(&json!({
         "created": report.created, "updated": report.updated, "skipped": report.skipped, "refused": report.refused,
-        "refusals": refusals, "lastLine": report.last_line, "dryRun": options.dry_run,
+        "doneBefore": report.done_before, "refusals": refusals, "lastLine": report.last_line, "dryRun": options.dry_run,
     })))
 }
 
@@ -88,6 +90,18 @@ async fn read_rows(
     }
     visitor.check_standing().await?;
     Ok(importer.finish().await?)
+}
+
+/// `unknown=`: what is done about columns that are no fields; they are refused unless it says otherwise.
+fn unknown_of(visitor: &Visitor) -> Result<UnknownColumns, Problem> {
+    match visitor.text("unknown").as_str() {
+        "" | "refuse" => Ok(UnknownColumns::Refused),
+        "ignore" => Ok(UnknownColumns::PassedOver),
+        other => {
+            let message = format!("The parameter unknown is {other:?}; refuse and ignore are known.");
+            Err(Problem::new(Code::ParameterInvalid, message))
+        }
+    }
 }
 
 /// `format=`, or what `Content-Type` says; NDJSON if neither does.

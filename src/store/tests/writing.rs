@@ -171,6 +171,32 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     assert!(stats.group_len_max <= limits::GROUP_COMMIT_LEN_MAX as u64);
 }
 
+/// A batch or a piece of an import may run for seconds: it has one thread, and what its own tenant queues waits behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_long_write_leaves_the_other_threads_to_the_other_tenants() {
+    let fixture = fixture();
+    let (long, long_notes) = tenant_with_notes(&fixture, "long").await;
+    let (hold, task) = block(&long).await;
+    let behind = tokio::spawn({
+        let long = long.clone();
+        async move { insert(&long, &long_notes, "behind", "behind").await }
+    });
+    let others = async {
+        for name in ["one", "two", "three"] {
+            let (tenant, notes) = tenant_with_notes(&fixture, name).await;
+            for n in 0..20 {
+                insert(&tenant, &notes, &format!("n{n}"), &format!("n{n}")).await.unwrap();
+            }
+            assert_eq!(count(&tenant, &notes).await, 20);
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), others).await.expect("acknowledged beside the long write");
+    assert!(!task.is_finished() && !behind.is_finished(), "the long write was under way all the while");
+    drop(hold);
+    task.await.unwrap();
+    behind.await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_tenant_does_not_keep_the_thread_from_another() {
     let fixture = fixture_with(|options| options.writer_threads = 1);

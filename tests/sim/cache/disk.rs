@@ -43,7 +43,19 @@ pub(super) struct DiskTally {
     pub(super) uncertain_writes: u64,
     pub(super) lost_writes: u64,
     pub(super) discards: u64,
+    /// Answers that left because they were dead.
     pub(super) swept: u64,
+}
+
+impl DiskTally {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.failed_reads += other.failed_reads;
+        self.refused_writes += other.refused_writes;
+        self.uncertain_writes += other.uncertain_writes;
+        self.lost_writes += other.lost_writes;
+        self.discards += other.discards;
+        self.swept += other.swept;
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -56,9 +56,11 @@ fn hits_from_both_tiers_shared_loads_and_every_trouble_do_occur() {
     assert!(seen.reads > 1_000 && seen.memory > 200 && seen.disk > 50 && seen.joined > 20, "{seen:?}");
     assert!(seen.remembered > 100 && seen.bypassed > 50 && seen.verified > 20 && seen.evicted > 50, "{seen:?}");
     // And what goes wrong on disk does go wrong.
-    let troubles = [seen.failed_reads, seen.refused_writes, seen.uncertain_writes, seen.lost_writes, seen.discards];
+    let store = &seen.store;
+    let troubles =
+        [store.failed_reads, store.refused_writes, store.uncertain_writes, store.lost_writes, store.discards];
     assert!(troubles.iter().all(|times| *times > 5), "{seen:?}");
-    assert!(seen.swept > 50, "{seen:?}");
+    assert!(store.swept > 50, "{seen:?}");
     assert_eq!(seen.mismatches, 0, "no hit differs from its recomputation");
 }
 

@@ -16,13 +16,8 @@ pub(super) struct Tally {
     pub(super) verified: u64,
     pub(super) evicted: u64,
     pub(super) mismatches: u64,
-    pub(super) failed_reads: u64,
-    pub(super) refused_writes: u64,
-    pub(super) uncertain_writes: u64,
-    pub(super) lost_writes: u64,
-    pub(super) discards: u64,
-    /// Answers that left the disk because they were dead.
-    pub(super) swept: u64,
+    /// How its disk did.
+    pub(super) store: DiskTally,
 }
 
 impl Tally {
@@ -36,12 +31,7 @@ impl Tally {
         self.verified += other.verified;
         self.evicted += other.evicted;
         self.mismatches += other.mismatches;
-        self.failed_reads += other.failed_reads;
-        self.refused_writes += other.refused_writes;
-        self.uncertain_writes += other.uncertain_writes;
-        self.lost_writes += other.lost_writes;
-        self.discards += other.discards;
-        self.swept += other.swept;
+        self.store.add(&other.store);
     }
 
     /// What one process of the cache counted itself.
@@ -51,14 +41,5 @@ impl Tally {
         self.verified += total.verified;
         self.mismatches += total.mismatches;
         self.evicted += total.evictions;
-    }
-
-    pub(super) fn add_disk(&mut self, disk: DiskTally) {
-        self.failed_reads += disk.failed_reads;
-        self.refused_writes += disk.refused_writes;
-        self.uncertain_writes += disk.uncertain_writes;
-        self.lost_writes += disk.lost_writes;
-        self.discards += disk.discards;
-        self.swept += disk.swept;
     }
 }

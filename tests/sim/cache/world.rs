@@ -169,7 +169,7 @@ pub(super) fn run(seed: u64, steps: usize, defect: Option<Defect>) -> Result<Tal
         world.poll_one(steps)?;
     }
     world.tally.add_cache(&world.cache);
-    world.tally.add_disk(world.disk.tally());
+    world.tally.store.add(&world.disk.tally());
     Ok(world.tally)
 }
 

@@ -6,6 +6,7 @@
 //! Does not do: access rules. Only superusers import; field checks, uniqueness and references hold for them too.
 
 use super::Format;
+use super::columns::{self, UnknownColumns};
 use super::progress::Progress;
 use super::rows::{Row, Splitter};
 use crate::kernel::error::Fault;
@@ -26,6 +27,8 @@ pub struct ImportOptions {
     pub dry_run: bool,
     /// Rows that start on a line up to this one are passed over.
     pub skip_lines: u64,
+    /// What is done about columns that are no fields.
+    pub unknown: UnknownColumns,
 }
 
 /// One refused row.
@@ -44,8 +47,10 @@ pub struct ImportReport {
     pub created: u64,
     /// Records changed.
     pub updated: u64,
-    /// Rows passed over by `skip_lines`, or because an import with the same key has done them.
+    /// Rows passed over by `skip_lines`.
     pub skipped: u64,
+    /// Rows that an earlier import with the same key has done; they are among those made, changed and refused.
+    pub done_before: u64,
     /// Rows refused.
     pub refused: u64,
     /// The first refusals, `limits::IMPORT_ERRORS_MAX` at most.
@@ -123,6 +128,7 @@ impl Importer {
         self.splitter.push(piece).map_err(RecordError::Body)?;
         if self.splitter.waiting() >= PARSE_BYTES {
             let rows = self.splitter.take();
+            self.check_header()?;
             self.keep(rows)?;
         }
         while self.rows.len() >= limits::IMPORT_CHUNK_LEN {
@@ -135,7 +141,8 @@ impl Importer {
 
     /// Writes what is left.
     pub async fn finish(&mut self) -> Result<(), RecordError> {
-        let rows = self.splitter.finish();
+        let rows = self.splitter.finish().map_err(RecordError::Body)?;
+        self.check_header()?;
         self.keep(rows)?;
         if let Some(progress) = &mut self.progress {
             progress.prove()?;
@@ -148,6 +155,23 @@ impl Importer {
         Ok(())
     }
 
+    /// Columns stand above all rows, so one that is no field refuses them all.
+    fn check_header(&self) -> Result<(), RecordError> {
+        let names = self.splitter.header().unwrap_or_default();
+        self.check_names(names.iter().map(String::as_str)).map_err(RecordError::Body)
+    }
+
+    fn check_names<'name>(&self, names: impl Iterator<Item = &'name str>) -> Result<(), String> {
+        let schema = self.scope.tenant.schema();
+        match schema.find(&self.collection) {
+            Some(collection) if self.options.unknown == UnknownColumns::Refused => {
+                columns::refuse_unknown(collection, names)
+            }
+            // That the collection is gone is told by the write.
+            _ => Ok(()),
+        }
+    }
+
     fn keep(&mut self, rows: Vec<Row>) -> Result<(), RecordError> {
         let done = self.progress.as_ref().map_or(0, Progress::line).max(self.options.skip_lines);
         for row in rows {
@@ -155,7 +179,10 @@ impl Importer {
                 if let Some(progress) = &mut self.progress {
                     progress.see(&row)?;
                 }
-                self.report.skipped += 1;
+                // The report of a keyed import is about the whole, so a row of it counts once.
+                let wanted = row.line <= self.options.skip_lines;
+                let count = if wanted { &mut self.report.skipped } else { &mut self.report.done_before };
+                *count += 1;
             } else {
                 self.rows.push(row);
             }
@@ -171,7 +198,11 @@ impl Importer {
             if let Some(progress) = &mut self.progress {
                 progress.see(&row)?;
             }
-            match row.members {
+            let members = row.members.and_then(|body| {
+                self.check_names(body.keys().map(String::as_str))?;
+                Ok(body)
+            });
+            match members {
                 Ok(body) => {
                     let request = self.request(body);
                     let prepared = self.prepare(&request).await?;
@@ -211,7 +242,7 @@ impl Importer {
 
     fn request(&self, mut body: Map<String, Value>) -> WriteRequest {
         // Members that answers carry and records do not have, so that an export can be imported as it is.
-        for name in ["collectionId", "collectionName", "expand"] {
+        for name in columns::OF_ANSWERS {
             body.remove(name);
         }
         let has_id = body.get("id").and_then(Value::as_str).is_some_and(|id| !id.is_empty());

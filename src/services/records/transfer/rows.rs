@@ -30,28 +30,59 @@ pub(super) struct Row {
 pub(super) struct Splitter {
     format: Format,
     pending: Vec<u8>,
-    /// Bytes of `pending` already searched for an end of row, and whether they end inside quotes.
+    /// Bytes of `pending` already searched for an end of row, and where in a cell they end.
     searched: usize,
-    quoted: bool,
+    cell: Cell,
     /// Where the last whole row in `pending` ends.
     whole: usize,
     header: Option<Vec<String>>,
     line: u64,
 }
 
+/// A place in a cell of a CSV, as the reader of rows sees it: a quote means something where a cell begins, and in what it
+/// began there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cell {
+    Beginning,
+    Plain,
+    Quoted,
+    /// Behind a quote in a quoted cell: it ends there, unless another one follows.
+    Closing,
+}
+
+impl Cell {
+    fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Quoted, b'"') => Self::Closing,
+            (Self::Quoted, _) | (Self::Beginning | Self::Closing, b'"') => Self::Quoted,
+            (_, b',' | b'\n' | b'\r') => Self::Beginning,
+            _ => Self::Plain,
+        }
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 impl Splitter {
     pub(super) fn new(format: Format) -> Self {
-        Self { format, pending: Vec::new(), searched: 0, quoted: false, whole: 0, header: None, line: 1 }
+        Self { format, pending: Vec::new(), searched: 0, cell: Cell::Beginning, whole: 0, header: None, line: 1 }
+    }
+
+    /// The names of the columns, once they are known; rows of JSON name their own.
+    pub(super) fn header(&self) -> Option<&[String]> {
+        self.header.as_deref()
     }
 
     /// Takes the next piece of the stream. Refuses a row longer than the bound.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), String> {
         self.pending.extend_from_slice(piece);
         for (at, byte) in self.pending.iter().enumerate().skip(self.searched) {
-            match byte {
-                b'"' if self.format == Format::Csv => self.quoted = !self.quoted,
-                b'\n' if !self.quoted => self.whole = at + 1,
-                _ => {}
+            if self.format == Format::Csv {
+                let marks = self.line == 1 && BYTE_ORDER_MARK.get(at) == Some(byte) && self.cell == Cell::Beginning;
+                self.cell = if marks { Cell::Beginning } else { self.cell.after(*byte) };
+            }
+            if *byte == b'\n' && self.cell != Cell::Quoted {
+                self.whole = at + 1;
             }
         }
         self.searched = self.pending.len();
@@ -75,10 +106,16 @@ impl Splitter {
         self.read(&ready)
     }
 
-    /// The rows that are left when the stream has ended.
-    pub(super) fn finish(&mut self) -> Vec<Row> {
+    /// The rows that are left when the stream has ended. Refuses a stream that was cut inside a quoted cell: what it holds
+    /// of it, and maybe of rows behind it, would be taken for a value.
+    pub(super) fn finish(&mut self) -> Result<Vec<Row>, String> {
+        if self.cell == Cell::Quoted {
+            let before = self.pending.get(..self.whole).unwrap_or_default();
+            let line = self.line + before.iter().filter(|byte| **byte == b'\n').count() as u64;
+            return Err(format!("the row that begins on line {line} ends inside a quoted cell: the file is cut short"));
+        }
         self.whole = self.pending.len();
-        self.take()
+        Ok(self.take())
     }
 
     fn read(&mut self, ready: &[u8]) -> Vec<Row> {
@@ -103,7 +140,7 @@ impl Splitter {
     }
 
     fn read_csv(&mut self, ready: &[u8]) -> Vec<Row> {
-        let ready = if self.line == 1 { ready.strip_prefix(b"\xef\xbb\xbf").unwrap_or(ready) } else { ready };
+        let ready = if self.line == 1 { ready.strip_prefix(BYTE_ORDER_MARK).unwrap_or(ready) } else { ready };
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(ready);
         let mut rows = Vec::new();
         let mut lines = Lines { text: ready, at: 0, line: self.line };
@@ -177,7 +214,7 @@ mod tests {
             splitter.push(piece).expect("short lines");
             rows.extend(splitter.take());
         }
-        rows.extend(splitter.finish());
+        rows.extend(splitter.finish().expect("no cut cell"));
         rows
     }
 
@@ -205,6 +242,35 @@ mod tests {
                 (5, Some(json!({"id": "c", "text": "007", "tags": ""}))),
             ]
         );
+    }
+
+    /// Such a file was taken as it stood, with whatever followed the quote in one cell.
+    #[test]
+    fn a_csv_that_ends_inside_a_quoted_cell_is_refused_by_its_line() {
+        let end = |text: &str| {
+            let mut splitter = Splitter::new(Format::Csv);
+            splitter.push(text.as_bytes()).unwrap();
+            splitter.finish().map(|rows| rows.len())
+        };
+        for whole in
+            ["a,b\n1,\"x\"", "a,b\n1,\"x\"\"\"\n", "a,b\n1,5\" pipe\n", "\u{feff}\"a\",b\n1,2", "a,b\r1,\"2\n\""]
+        {
+            assert_eq!(end(whole), Ok(1), "{whole:?}");
+        }
+        for (cut, line) in [("a,b\n1,2\n3,\"x\ny\nz,1\n", 3), ("a,b\n\"1\n\",\"2", 2), ("a,\"b", 1), ("\u{feff}\"a", 1)]
+        {
+            let refused = end(cut).unwrap_err();
+            assert!(refused.contains(&format!("line {line} ")), "{cut:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_quote_inside_a_plain_cell_opens_nothing() {
+        let mut splitter = Splitter::new(Format::Csv);
+        let text = b"a,b\n1,5\" pipe\n2,x\n";
+        splitter.push(text).unwrap();
+        assert_eq!(splitter.waiting(), text.len(), "every row is whole");
+        assert_eq!(splitter.take()[0].members.as_ref().unwrap()["b"], "5\" pipe");
     }
 
     #[test]
