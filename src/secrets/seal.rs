@@ -18,8 +18,6 @@ use zeroize::Zeroizing;
 
 /// First part of sealed text: format version. Then whom it was sealed for, `:`, and the bytes.
 const VERSION_PREFIX: &str = "2:";
-/// The format before, which did not say whom it was sealed for.
-const OLDER_PREFIX: &str = "1:";
 
 /// Seals and opens; cheap to clone.
 #[derive(Clone)]
@@ -48,10 +46,7 @@ impl Sealer {
 
     /// Opens what was sealed for the same place of the same tenant; `None` for everything else.
     pub fn open(&self, tenant: &TenantId, place: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let coded = match text.strip_prefix(VERSION_PREFIX) {
-            Some(rest) => rest.strip_prefix(tenant.as_str())?.strip_prefix(':')?,
-            None => text.strip_prefix(OLDER_PREFIX)?,
-        };
+        let coded = text.strip_prefix(VERSION_PREFIX)?.strip_prefix(tenant.as_str())?.strip_prefix(':')?;
         let mut sealed = Zeroizing::new(URL_SAFE_NO_PAD.decode(coded).ok()?);
         let (nonce, bytes) = sealed.split_at_mut_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
@@ -60,7 +55,7 @@ impl Sealer {
     }
 
     /// `text`, which was sealed under this secret for `source`, sealed for `target`; `None` for everything else. For copies
-    /// of a tenant and files of earlier versions, and for nothing else.
+    /// of a tenant, and for nothing else.
     pub fn move_to(
         &self,
         random: &dyn Random,
@@ -78,11 +73,6 @@ impl Sealer {
         let (named, _) = text.strip_prefix(VERSION_PREFIX)?.split_once(':')?;
         let named = TenantId::parse(named).ok()?;
         self.open(&named, place, text).map(|_| named)
-    }
-
-    /// Whether `text` is of the format before, which does not say whom it was sealed for.
-    pub fn is_older(text: &str) -> bool {
-        text.starts_with(OLDER_PREFIX)
     }
 
     /// What the node adds to the keys that sign tokens of `tenant`: whoever has the tenant's file alone signs nothing.
@@ -152,7 +142,10 @@ mod tests {
         let other = Sealer::new(&NodeSecret::ephemeral(&random));
         assert!(other.open(&tenant("a"), "totp/u/1", &text).is_none());
         let without_version = text.trim_start_matches("2:");
-        for damaged in ["", "1:", "1:AAAA", "2:AAAA", "2:a:", "2:a:AAAA", &text[..text.len() - 2], without_version] {
+        // Of the first builds: it did not say whom it was sealed for.
+        let without_name = text.replacen("2:a:", "1:", 1);
+        let cut = &text[..text.len() - 2];
+        for damaged in ["", "1:", "1:AAAA", "2:AAAA", "2:a:", "2:a:AAAA", cut, without_version, &without_name] {
             assert!(sealer.open(&tenant("a"), "totp/u/1", damaged).is_none(), "{damaged}");
         }
     }
@@ -172,11 +165,6 @@ mod tests {
         assert!(sealer.move_to(&random, &tenant("b"), &copy, "p", &text).is_none(), "another tenant");
         assert_eq!(sealer.named("p", &text), Some(a.clone()));
         assert_eq!(sealer.named("p", &text.replacen("2:a:", "2:b:", 1)), None, "a name that is not true");
-        let older = text.replacen("2:a:", "1:", 1);
-        assert_eq!(sealer.open(&tenant("a"), "p", &older).unwrap().as_slice(), b"secret");
-        assert_eq!(sealer.named("p", &older), None, "it does not say whose it was");
-        assert!(Sealer::is_older(&older) && !Sealer::is_older(&text));
-        assert!(sealer.move_to(&random, &a, &copy, "p", &older).is_some());
     }
 
     #[test]

@@ -396,26 +396,12 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
     };
     add_missing(&db, inner.clock.now_ms()).await?;
     drop_credentials(&db).await?;
-    Ok(resealer(inner, of).run(&db).await?)
+    Ok(Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), of }.run(&db).await?)
 }
 
-/// Brings what the file of a tenant of an earlier version lacks, and seals anew what does not say whose it is.
-pub(super) async fn bring_up_to_date(inner: &Inner, db: &TenantDb) -> Result<(), StoreError> {
-    let now_ms = inner.clock.now_ms();
-    if system::plan_missing(&db.schema(), system::tenant_collections(now_ms)).is_none() {
-        return Ok(());
-    }
-    // First, so that a file whose upgrade was cut off is looked at again. What cannot be opened stays as it is.
-    resealer(inner, Sealed::OlderOf(db.id().clone())).run(db).await?;
-    add_missing(db, now_ms).await
-}
-
-fn resealer(inner: &Inner, of: Sealed) -> Resealer {
-    Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), of }
-}
-
-/// Adds the system collections, fields and indexes that are missing. Where nothing is, nothing is written.
-async fn add_missing(db: &TenantDb, now_ms: i64) -> Result<(), StoreError> {
+/// Adds the system collections, fields and indexes that the file of an earlier version lacks. Where it lacks none, nothing is
+/// written.
+pub(super) async fn add_missing(db: &TenantDb, now_ms: i64) -> Result<(), StoreError> {
     let missing = move |schema: &Arc<Schema>| system::plan_missing(schema, system::tenant_collections(now_ms));
     if missing(&db.schema()).is_none() {
         return Ok(());

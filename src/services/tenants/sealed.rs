@@ -43,8 +43,6 @@ pub(super) struct Resealer {
 pub(super) enum Sealed {
     /// Everything that was sealed for this tenant.
     For(TenantId),
-    /// Only that of it that is of the format before.
-    OlderOf(TenantId),
     /// Nothing.
     Nothing,
 }
@@ -109,11 +107,7 @@ impl Resealer {
     }
 
     fn moved(&self, target: &TenantId, place: &str, text: &str) -> Option<String> {
-        let source = match &self.of {
-            Sealed::For(source) => source,
-            Sealed::OlderOf(source) if Sealer::is_older(text) => source,
-            Sealed::OlderOf(_) | Sealed::Nothing => return None,
-        };
+        let Sealed::For(source) = &self.of else { return None };
         self.sealer.move_to(self.random.as_ref(), source, target, place, text)
     }
 
