@@ -155,6 +155,9 @@ pub(crate) fn serve(
     .client_request_timeout(options.head_timeout)
     .client_disconnect_timeout(Duration::from_secs(2))
     .tls_handshake_timeout(options.head_timeout)
+    // Handshakes under way at which a worker stops to accept: no bound of its own, or a few hundred that stand still, from
+    // one address, would keep everybody out. There is no hook before the handshake where its address could be counted.
+    .max_connection_rate(options.connections_max)
     .keep_alive(KeepAlive::Timeout(options.keep_alive))
     // A client that closed its side is taken as gone: its request ends and what it read stops. The price is that somebody
     // who half-closes and still wants the answer (`nc -N`) gets none; HTTP clients keep their side open (RFC 9112, 9.6).

@@ -109,6 +109,24 @@ async fn tls_1_2_and_1_3_are_spoken() {
     }
 }
 
+/// The framework stops to accept once as many handshakes are under way as it was told, 256 unless it was told otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_stand_still_keep_nobody_out() {
+    let papers = Papers::new();
+    papers.sign("first", &["a.test"], 2090);
+    let toml = format!("{}\n[http]\nworkers = 1\nhead_timeout_ms = 120000", papers.toml(&["first"]));
+    let server = TestServer::start_with(&toml, Arc::new(SystemClock)).await;
+    let address = server.url().trim_start_matches("https://").to_owned();
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let client = papers.client(&server).build().unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(30), shown(&client, &server, "a.test")).await;
+    answered.expect("the node accepts others").unwrap();
+    drop(silent);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanged_files_are_served_without_a_restart_and_broken_ones_never() {
     let papers = Papers::new();
