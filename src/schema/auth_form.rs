@@ -4,6 +4,7 @@
 //! secret keeps it. Does not do: logging anybody in.
 
 use super::error::Problems;
+use super::mail_text::MailText;
 use super::{AuthOptions, oauth};
 use crate::kernel::random::{self, Random};
 use serde_json::{Map, Value, json};
@@ -62,38 +63,21 @@ pub(crate) fn defaults(source: &dyn Random) -> AuthOptions {
 }
 
 fn default_rest() -> Map<String, Value> {
-    let mail = |subject: &str, body: &str| json!({"subject": subject, "body": body});
-    let link = |text: &str, path: &str| {
-        format!(
-            "<p>Hello,</p>\n<p>{text}</p>\n<p><a href=\"{{APP_URL}}/{path}/{{TOKEN}}\">Continue</a></p>\n<p>{{APP_NAME}}</p>"
-        )
-    };
     let map = json!({
-        "authAlert": {"enabled": true, "emailTemplate": mail("Login from a new location",
-            "<p>Hello,</p>\n<p>Your {APP_NAME} account was used from a new location: {ALERT_INFO}</p>\n<p>If this was not you, change your password now.</p>")},
+        "authAlert": {"enabled": true, "emailTemplate": MailText::Alert.template()},
         "oauth2": {"enabled": false, "mappedFields": {"id": "", "name": "", "username": "", "avatarURL": ""}, "providers": []},
         "passwordPolicy": {"refuseCommon": true},
         "mfa": {"enabled": false, "duration": 1_800, "rule": ""},
-        "otp": {"enabled": false, "duration": 180, "length": 8, "emailTemplate": mail("Your code for {APP_NAME}",
-            "<p>Hello,</p>\n<p>Your one-time password is <strong>{OTP}</strong>.</p>\n<p>{APP_NAME}</p>")},
+        "otp": {"enabled": false, "duration": 180, "length": 8, "emailTemplate": MailText::OneTimeCode.template()},
         "totp": {"enabled": true, "issuer": ""},
         "passkey": {"enabled": true},
         "quietRegistration": {"enabled": false},
-        "verificationTemplate": mail("Verify your {APP_NAME} e-mail address",
-            &link("Please confirm that this address is yours. If you did not register, do not follow the link.", "_/#/auth/confirm-verification")),
-        "resetPasswordTemplate": mail("Reset your {APP_NAME} password",
-            &link("Follow the link to choose a new password.", "_/#/auth/confirm-password-reset")),
-        "confirmEmailChangeTemplate": mail("Confirm your new {APP_NAME} e-mail address",
-            &link("Follow the link to use this address from now on.", "_/#/auth/confirm-email-change")),
-        "registrationTemplate": mail("Complete your registration at {APP_NAME}",
-            &link("Somebody registered with your address. Follow the link only if that was you, just now: it asks for the password that was chosen, and makes the account. Otherwise ignore this mail; nothing is made then.", "_/#/auth/confirm-verification")),
-        "registrationNoticeTemplate": mail("Somebody registered at {APP_NAME} with your address",
-            "<p>Hello,</p>\n<p>Somebody registered with your address, which has an account already. If it was you, log in, or choose a new password:</p>\n<p><a href=\"{ACTION_URL}\">Continue</a></p>\n<p>If it was not you, there is nothing to do.</p>\n<p>{APP_NAME}</p>"),
     });
-    match map {
-        Value::Object(map) => map,
-        _ => Map::new(),
+    let Value::Object(mut map) = map else { return Map::new() };
+    for mail in MailText::ALL {
+        map.entry(mail.member()).or_insert_with(|| mail.template());
     }
+    map
 }
 
 /// Lays the mentioned members over `before`.

@@ -18,6 +18,7 @@ pub mod cache_policy;
 pub mod field_form;
 pub mod generate;
 pub mod oauth;
+pub mod mail_text;
 pub(crate) mod auth_form;
 mod build;
 mod convert;

@@ -9,7 +9,8 @@ use super::mail_guard::Asked;
 use super::{Auth, AuthScope};
 use crate::kernel::limits;
 use crate::query::request::AuthRecord;
-use crate::services::mail::{self, Fillings, Template};
+use crate::schema::mail_text::MailText;
+use crate::services::mail::{self, Fillings};
 use crate::services::settings;
 use crate::services::tenants::MAIN;
 use crate::store::TenantDb;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 /// A mail about an account, without what the tenant and the account fill in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Letter<'a> {
-    pub(super) template: Template<'a>,
+    pub(super) mail: MailText,
     /// Below the application's address; empty if the mail leads nowhere.
     pub(super) path: &'a str,
     pub(super) token: &'a str,
@@ -29,8 +30,8 @@ pub(super) struct Letter<'a> {
 }
 
 impl<'a> Letter<'a> {
-    pub(super) const fn of(template: Template<'a>) -> Self {
-        Self { template, path: "", token: "", otp: "", otp_id: "", alert_info: "" }
+    pub(super) const fn of(mail: MailText) -> Self {
+        Self { mail, path: "", token: "", otp: "", otp_id: "", alert_info: "" }
     }
 }
 
@@ -99,7 +100,7 @@ impl Auth {
             alert_info: letter.alert_info,
             record: Some(account),
         };
-        self.0.mailer.hand_over(db.id(), mail::render(&collection.options.rest, &letter.template, &fillings, to));
+        self.0.mailer.hand_over(db.id(), mail::render(&collection.options.rest, letter.mail, &fillings, to));
         Ok(())
     }
 }

@@ -13,23 +13,16 @@ use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
+use crate::schema::mail_text::MailText;
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema};
 use crate::secrets::opaque;
-use crate::services::mail::Template;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::AUTH_ORIGINS;
 use crate::services::throttle::address_group;
 use crate::store::{Reader, TenantDb, WriteTx};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-const TEMPLATE: Template<'_> = Template {
-    key: "authAlert",
-    subject: "Login from a new location",
-    html: "<p>Hello,</p>\n<p>Your {APP_NAME} account was used from a new location: {ALERT_INFO}</p>\n\
-           <p>If this was not you, change your password now.</p>",
-};
 
 impl Auth {
     /// Notes where `account` was entered from, after the answer; a new place is told to its owner.
@@ -56,7 +49,7 @@ impl Auth {
             }
             let agent: String = scope.user_agent.chars().take(200).collect();
             let info = format!("{address} - {agent}");
-            let letter = Letter { alert_info: &info, ..Letter::of(TEMPLATE) };
+            let letter = Letter { alert_info: &info, ..Letter::of(MailText::Alert) };
             auth.post(&db_, &collection, &account, letter, to, Asked::Again).await
         });
     }

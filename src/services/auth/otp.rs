@@ -19,12 +19,12 @@ use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
+use crate::schema::mail_text::MailText;
 use crate::schema::{Collection, Schema};
 use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::services::login_guard;
-use crate::services::mail::Template;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::OTPS;
 use crate::store::{StoreError, TenantDb, WriteMeta, WriteTx};
@@ -195,15 +195,9 @@ async fn store_and_send(
         Ok::<_, AuthError>(tx.insert(&otps, &rows::image(&otps, id, &values, now_ms))?)
     })
     .await?;
-    let letter = Letter { otp: code.expose(), otp_id: &otp_id, ..Letter::of(TEMPLATE) };
+    let letter = Letter { otp: code.expose(), otp_id: &otp_id, ..Letter::of(MailText::OneTimeCode) };
     auth.post(db, collection, &account, letter, &to, asked).await
 }
-
-const TEMPLATE: Template<'_> = Template {
-    key: "otp",
-    subject: "Your one-time password",
-    html: "<p>Your one-time password is <strong>{OTP}</strong>.</p>",
-};
 
 struct Guess {
     otp: RecordId,

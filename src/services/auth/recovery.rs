@@ -16,12 +16,12 @@ use crate::kernel::ident::CollectionId;
 use crate::kernel::value::Stored;
 use crate::query::request::AuthRecord;
 use crate::schema::Collection;
+use crate::schema::mail_text::MailText;
 use crate::secrets::Secret;
 use crate::secrets::opaque;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, Claims, TokenKind, UnverifiedToken};
 use crate::services::login_guard;
-use crate::services::mail::Template;
 use crate::services::passwords;
 use crate::services::tenants::rows;
 use crate::store::{StoreError, TenantDb, WriteTx};
@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 /// Where links that set a new password lead, below the application's address.
 pub(super) const RESET_PATH: &str = "_/#/auth/confirm-password-reset/";
+const CONFIRM_PATH: &str = "_/#/auth/confirm-verification/";
 
 /// A new password, and the token that allows to set it.
 #[derive(Debug, Clone)]
@@ -293,18 +294,13 @@ impl Auth {
         asked: Asked,
     ) -> Result<(), AuthError> {
         let token = Secret::new(token::sign(claims, &self.token_key(db, collection, account, claims.kind)?));
-        let (key, subject, path) = match claims.kind {
-            TokenKind::PasswordReset => ("resetPasswordTemplate", "Reset your password", RESET_PATH),
-            TokenKind::EmailChange => {
-                ("confirmEmailChangeTemplate", "Confirm your new address", "_/#/auth/confirm-email-change/")
-            }
-            TokenKind::Registration => {
-                ("registrationTemplate", "Complete your registration", "_/#/auth/confirm-verification/")
-            }
-            _ => ("verificationTemplate", "Verify your address", "_/#/auth/confirm-verification/"),
+        let (mail, path) = match claims.kind {
+            TokenKind::PasswordReset => (MailText::PasswordReset, RESET_PATH),
+            TokenKind::EmailChange => (MailText::EmailChange, "_/#/auth/confirm-email-change/"),
+            TokenKind::Registration => (MailText::Registration, CONFIRM_PATH),
+            _ => (MailText::Verification, CONFIRM_PATH),
         };
-        let template = Template { key, subject, html: "<p><a href=\"{ACTION_URL}\">{ACTION_URL}</a></p>" };
-        let letter = Letter { path, token: token.expose(), ..Letter::of(template) };
+        let letter = Letter { path, token: token.expose(), ..Letter::of(mail) };
         self.post(db, collection, account, letter, to, asked).await
     }
 }

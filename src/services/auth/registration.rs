@@ -11,28 +11,25 @@ use super::mailing::Letter;
 use super::{Auth, AuthScope, recovery, sessions};
 use crate::kernel::ident::RecordId;
 use crate::query::request::AuthRecord;
+use crate::schema::mail_text::MailText;
 use crate::secrets::Secret;
 use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, TokenKind, UnverifiedToken};
-use crate::services::login_guard;
-use crate::services::mail::Template;
+use crate::services::login_guard::{self, GuessRefused};
 use crate::services::records::RecordError;
 use crate::services::records::registering::{self, MailGate, Waiting};
 use crate::store::TenantDb;
 use std::sync::{Arc, OnceLock};
 
-const NOTICE: Template<'_> = Template {
-    key: "registrationNoticeTemplate",
-    subject: "Somebody registered with your address",
-    html: "<p>Somebody registered with your address, which has an account already. If it was you, log in, or choose a new \
-           password: <a href=\"{ACTION_URL}\">{ACTION_URL}</a></p><p>If it was not you, there is nothing to do.</p>",
-};
-
 /// Counts the mail of one registration, and remembers how it was counted.
-#[derive(Debug, Clone)]
-pub struct Registrar {
-    gate: MailGate,
-    asked: Arc<OnceLock<Asked>>,
+#[derive(Clone)]
+pub struct Registrar(Arc<Counter>);
+
+struct Counter {
+    auth: Auth,
+    meta: WriteMeta,
+    tenant: TenantId,
+    asked: OnceLock<Asked>,
 }
 
 impl Registrar {
@@ -104,13 +101,14 @@ impl Auth {
     ) -> Result<(), AuthError> {
         let to = account::email(owner);
         if !accounts.options.password_enabled {
-            return self.post(db, accounts, owner, Letter::of(NOTICE), to, asked).await;
+            return self.post(db, accounts, owner, Letter::of(MailText::RegistrationNotice), to, asked).await;
         }
         let kind = TokenKind::PasswordReset;
         let mut claims = self.claims(db, owner, kind, accounts.duration_s(kind));
         claims.email = Some(to.to_owned());
         let token = Secret::new(token::sign(&claims, &self.token_key(db, accounts, owner, kind)?));
-        let letter = Letter { path: recovery::RESET_PATH, token: token.expose(), ..Letter::of(NOTICE) };
+        let letter =
+            Letter { path: recovery::RESET_PATH, token: token.expose(), ..Letter::of(MailText::RegistrationNotice) };
         self.post(db, accounts, owner, letter, to, asked).await
     }
 

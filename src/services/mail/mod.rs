@@ -11,7 +11,7 @@ mod template;
 
 pub use courier::{Courier, CourierOptions, MailTrial};
 pub use smtp::{MailError, Route};
-pub use template::{Fillings, Template, render};
+pub use template::{Fillings, render};
 
 use crate::kernel::ident::TenantId;
 use serde::{Deserialize, Serialize};

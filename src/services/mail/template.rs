@@ -7,6 +7,7 @@
 use super::Mail;
 use crate::query::request::AuthRecord;
 use crate::schema::field::Storage;
+use crate::schema::mail_text::MailText;
 use serde_json::{Map, Value};
 
 /// What a mail's template is filled with; the names are PocketBase's.
@@ -30,32 +31,21 @@ pub struct Fillings<'a> {
     pub record: Option<&'a AuthRecord>,
 }
 
-/// A template, and what stands in for the parts it leaves empty.
-#[derive(Debug, Clone, Copy)]
-pub struct Template<'a> {
-    /// Its member in the options of an auth collection.
-    pub key: &'a str,
-    /// The subject if there is none.
-    pub subject: &'a str,
-    /// The HTML if there is none.
-    pub html: &'a str,
-}
-
-/// Fills the template of an auth collection's options for `to`.
+/// Fills `mail`, as an auth collection's options have it, for `to`; what they leave empty is as in a new collection.
 ///
 /// A template has `subject`, `body` (HTML) and, optionally, `text`; without it the text is the HTML without its tags.
-pub fn render(options: &Map<String, Value>, template: &Template<'_>, fillings: &Fillings<'_>, to: &str) -> Mail {
-    let own = options.get(template.key).map(|value| value.get("emailTemplate").unwrap_or(value));
+pub fn render(options: &Map<String, Value>, mail: MailText, fillings: &Fillings<'_>, to: &str) -> Mail {
+    let own = options.get(mail.member()).map(|value| value.get("emailTemplate").unwrap_or(value));
     let part = |name: &str| own.and_then(|own| own.get(name)).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let html = part("body").unwrap_or(template.html);
+    let html = part("body").map_or_else(|| mail.body(), str::to_owned);
     Mail {
         to: to.to_owned(),
-        subject: one_line(&fill(part("subject").unwrap_or(template.subject), fillings, |value| value)),
-        html: fill(html, fillings, |value| escape(&value)),
+        subject: one_line(&fill(part("subject").unwrap_or(mail.subject()), fillings, |value| value)),
         text: match part("text") {
             Some(text) => fill(text, fillings, one_line_of),
-            None => fill(&without_tags(html), fillings, one_line_of),
+            None => fill(&without_tags(&html), fillings, one_line_of),
         },
+        html: fill(&html, fillings, |value| escape(&value)),
     }
 }
 
@@ -161,11 +151,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const FALLBACK: Template<'_> =
-        Template { key: "t", subject: "For {APP_NAME}", html: "<p><a href=\"{ACTION_URL}\">Go</a></p>" };
-
     fn mail(options: &Value, fillings: &Fillings<'_>) -> Mail {
-        render(options.as_object().unwrap(), &FALLBACK, fillings, "a@b.test")
+        render(options.as_object().unwrap(), MailText::PasswordReset, fillings, "a@b.test")
     }
 
     #[test]
@@ -177,15 +164,19 @@ mod tests {
             action_url: "https://a/x/tok",
             ..Fillings::default()
         };
-        let own = mail(&json!({"t": {"subject": "Hi {APP_NAME}", "body": "", "text": ""}}), &fillings);
-        assert_eq!((own.subject.as_str(), own.html.as_str()), ("Hi Acme", "<p><a href=\"https://a/x/tok\">Go</a></p>"));
-        assert_eq!(own.text, "https://a/x/tok Go\n");
+        let own =
+            mail(&json!({"resetPasswordTemplate": {"subject": "Hi {APP_NAME}", "body": "", "text": ""}}), &fillings);
+        let html = "<p>Hello,</p>\n<p>Follow the link to choose a new password.</p>\n\
+                    <p><a href=\"https://a/x/tok\">Continue</a></p>\n<p>Acme</p>";
+        assert_eq!((own.subject.as_str(), own.html.as_str()), ("Hi Acme", html));
+        assert!(own.text.contains("\nhttps://a/x/tok Continue\n"), "{}", own.text);
+        assert_eq!(mail(&json!({}), &fillings).html, html);
         let nested = mail(
-            &json!({"t": {"emailTemplate": {"body": "{APP_URL}/y/{TOKEN} {UNKNOWN} {", "text": "T {OTP}"}}}),
+            &json!({"resetPasswordTemplate": {"emailTemplate": {"body": "{APP_URL}/y/{TOKEN} {UNKNOWN} {", "text": "T {OTP}"}}}),
             &fillings,
         );
         assert_eq!(nested.html, "https://a/y/tok {UNKNOWN} {");
-        assert_eq!((nested.text.as_str(), nested.subject.as_str()), ("T ", "For Acme"));
+        assert_eq!((nested.text.as_str(), nested.subject.as_str()), ("T ", "Reset your Acme password"));
         assert!(!format!("{nested:?}").contains("tok"));
     }
 
@@ -193,7 +184,8 @@ mod tests {
     fn names_write_neither_headers_nor_html_nor_placeholders() {
         let name = "</p><script>\r\nBcc: evil@x.test\r\n{TOKEN}";
         let fillings = Fillings { app_name: name, token: "secret", ..Fillings::default() };
-        let mail = mail(&json!({"t": {"body": "<b title=\"{APP_NAME}\">{APP_NAME}</b>"}}), &fillings);
+        let mail =
+            mail(&json!({"resetPasswordTemplate": {"body": "<b title=\"{APP_NAME}\">{APP_NAME}</b>"}}), &fillings);
         assert!(!mail.subject.contains(['\r', '\n']) && mail.subject.contains("{TOKEN}"));
         assert!(!mail.html.contains("<script") && !mail.html.contains("secret") && !mail.html.contains('\n'));
         assert!(!mail.text.contains("secret"));
@@ -203,7 +195,7 @@ mod tests {
         #[test]
         fn whatever_is_filled_in_opens_no_tag_and_no_line(value in ".{0,80}") {
             let fillings = Fillings { app_name: &value, alert_info: &value, ..Fillings::default() };
-            let mail = mail(&json!({"t": {"subject": "{APP_NAME}", "body": "{ALERT_INFO}", "text": "{APP_NAME}"}}), &fillings);
+            let mail = mail(&json!({"resetPasswordTemplate": {"subject": "{APP_NAME}", "body": "{ALERT_INFO}", "text": "{APP_NAME}"}}), &fillings);
             prop_assert!(!mail.html.contains(['<', '>', '"', '\'']));
             prop_assert!(!mail.subject.chars().any(char::is_control) && !mail.text.chars().any(char::is_control));
         }
