@@ -105,6 +105,37 @@ for (const base of ["", "/t/acme"]) {
     assert.equal((await login(base, "lovelace@example.com", "four blue lamps")).status, 200);
     assert.deepEqual(complaints, []);
   });
+
+  test(`an account is made at "${base}/_/" by whoever registered it, with the password alone`, async () => {
+    const quiet = { quietRegistration: { enabled: true } };
+    assert.equal((await node.call("PATCH", users, { token: await node.root(), body: quiet })).status, 200);
+    const email = "eve@example.com";
+    const registered = await node.call("POST", `${users}/records`, { body: { email, password, passwordConfirm: password } });
+    assert.equal(registered.status, 202);
+    const href = await link(email, `${base}/_/#/auth/confirm-verification/`);
+    const page = await open(href);
+    const chosen = page.getByLabel("The password you chose");
+    const make = async (page, text) => {
+      await page.getByLabel("The password you chose").fill(text);
+      await page.getByRole("button", { name: "Make the account" }).click();
+    };
+    await chosen.waitFor();
+    assert.equal(await chosen.getAttribute("type"), "password");
+    assert.equal(page.url(), `${node.url}${base}/_/`, "the token left the address bar");
+    assert.deepEqual(complaints, []);
+    await make(page, "four green lamps");
+    await page.getByText("Must be the password that was chosen").waitFor();
+    assert.equal((await login(base, email, password)).status, 400, "nothing is made yet");
+    await make(page, password);
+    await page.getByText("Your account is made.").waitFor();
+    const entered = await login(base, email, password);
+    assert.equal(entered.status, 200);
+    assert.equal(entered.body.record.verified, true);
+    // The link worked once, and says nothing of what it made.
+    const late = await open(href);
+    await make(late, password);
+    await late.getByRole("alert").waitFor();
+  });
 }
 
 test("without a whole link there is nothing to do", async () => {
