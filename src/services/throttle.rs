@@ -113,6 +113,13 @@ impl Throttle {
         standing
     }
 
+    /// Where `key` would stand if one were counted at `now_ms`; nothing is.
+    pub fn look(&self, key: &impl Hash, now_ms: i64) -> Standing {
+        let now_us = now_ms.saturating_mul(1_000);
+        let (hash, shard) = self.shard(key);
+        self.quota.count(shard.get(&hash).copied().unwrap_or(now_us), now_us).1
+    }
+
     /// Takes back one that was counted for `key` and turned out not to matter.
     pub fn give_back(&self, key: &impl Hash) {
         let (hash, mut shard) = self.shard(key);
@@ -171,7 +178,9 @@ mod tests {
         assert!(throttle.take(&"b", 0).allowed, "another key is another bucket");
         assert!(throttle.take(&"a", 1_000).allowed && !throttle.take(&"a", 1_000).allowed);
         throttle.give_back(&"a");
+        assert!(throttle.look(&"a", 1_000).allowed && throttle.look(&"a", 1_000).allowed, "looking takes nothing");
         assert!(throttle.take(&"a", 1_000).allowed);
+        assert!(!throttle.look(&"a", 1_000).allowed);
         assert_eq!(throttle.take(&"a", 100_000).remaining, 9);
     }
 

@@ -7,8 +7,9 @@
 
 use crate::kernel::ident::TenantId;
 use crate::services::login_guard::GuessRefused;
-use crate::services::throttle::{Quota, Throttle, address_group};
+use crate::services::throttle::{Quota, Standing, Throttle, address_group};
 use crate::store::WriteMeta;
+use std::net::IpAddr;
 
 /// How many mails; `None` is any number.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,14 +59,27 @@ impl MailGuard {
         recipient: &str,
         now_ms: i64,
     ) -> Result<Asked, GuessRefused> {
-        let Some(address) = meta.ip.as_deref().and_then(|text| text.parse().ok()).map(address_group) else {
-            return Ok(Asked::First);
-        };
-        count(self.per_address.as_ref(), &address, now_ms, "this address")?;
-        let pair = (address, tenant, recipient.trim().to_lowercase());
-        let left = count(self.per_pair.as_ref(), &pair, now_ms, "this address for this recipient")?;
+        let Some((address, pair)) = keys(meta, tenant, recipient) else { return Ok(Asked::First) };
+        let take = |throttle: &Throttle| throttle.take(&address, now_ms);
+        within(self.per_address.as_ref(), take, "this address")?;
+        let take = |throttle: &Throttle| throttle.take(&pair, now_ms);
+        let left = within(self.per_pair.as_ref(), take, "this address for this recipient")?;
         let first = self.per_pair.as_ref().is_some_and(|throttle| left + 1 == throttle.quota().permits());
         Ok(if first { Asked::First } else { Asked::Again })
+    }
+
+    /// What [`Self::ask`] would refuse now; nothing is counted.
+    pub(super) fn look(
+        &self,
+        meta: &WriteMeta,
+        tenant: &TenantId,
+        recipient: &str,
+        now_ms: i64,
+    ) -> Result<(), GuessRefused> {
+        let Some((address, pair)) = keys(meta, tenant, recipient) else { return Ok(()) };
+        within(self.per_address.as_ref(), |throttle| throttle.look(&address, now_ms), "this address")?;
+        let look = |throttle: &Throttle| throttle.look(&pair, now_ms);
+        within(self.per_pair.as_ref(), look, "this address for this recipient").map(drop)
     }
 
     /// Whether a mail to `recipient` may leave.
@@ -84,10 +98,22 @@ impl MailGuard {
     }
 }
 
-/// Counts one; the result is how many are left.
-fn count(throttle: Option<&Throttle>, key: &impl std::hash::Hash, now_ms: i64, of: &str) -> Result<u32, GuessRefused> {
+type Pair<'a> = (IpAddr, &'a TenantId, String);
+
+/// What a request for a mail is counted by: its address, and that with the recipient; none if it comes from the node itself.
+fn keys<'a>(meta: &WriteMeta, tenant: &'a TenantId, recipient: &str) -> Option<(IpAddr, Pair<'a>)> {
+    let address = address_group(meta.ip.as_deref()?.parse().ok()?);
+    Some((address, (address, tenant, recipient.trim().to_lowercase())))
+}
+
+/// How many are left where `count` finds one within the quota.
+fn within(
+    throttle: Option<&Throttle>,
+    count: impl FnOnce(&Throttle) -> Standing,
+    of: &str,
+) -> Result<u32, GuessRefused> {
     let Some(throttle) = throttle else { return Ok(0) };
-    let standing = throttle.take(key, now_ms);
+    let standing = count(throttle);
     if standing.allowed {
         return Ok(standing.remaining);
     }
@@ -117,6 +143,8 @@ mod tests {
         assert_eq!(asks[0].as_ref().unwrap(), &Asked::First);
         assert_eq!(asks[1].as_ref().unwrap(), &Asked::Again);
         assert!(asks[3].is_err());
+        assert!(guard.look(&from("1.1.1.1"), &tenant, "Ada@a.test", 0).is_err());
+        assert!(guard.look(&from("1.1.1.1"), &tenant, "new@a.test", 0).is_ok());
         assert!(
             guard.ask(&from("1.1.1.1"), &tenant, " ada@A.test ", 0).is_err(),
             "the same address, spelled with spaces"

@@ -9,7 +9,7 @@ use super::error::AuthError;
 use super::mail_guard::Asked;
 use super::mailing::Letter;
 use super::{Auth, AuthScope, recovery, sessions};
-use crate::kernel::ident::RecordId;
+use crate::kernel::ident::{RecordId, TenantId};
 use crate::query::request::AuthRecord;
 use crate::schema::mail_text::MailText;
 use crate::secrets::Secret;
@@ -17,8 +17,8 @@ use crate::secrets::password::Verdict;
 use crate::secrets::token::{self, TokenKind, UnverifiedToken};
 use crate::services::login_guard::{self, GuessRefused};
 use crate::services::records::RecordError;
-use crate::services::records::registering::{self, MailGate, Waiting};
-use crate::store::TenantDb;
+use crate::services::records::registering::{self, CountMail, MailGate, Waiting};
+use crate::store::{TenantDb, WriteMeta};
 use std::sync::{Arc, OnceLock};
 
 /// Counts the mail of one registration, and remembers how it was counted.
@@ -35,7 +35,20 @@ struct Counter {
 impl Registrar {
     /// What the write asks before it keeps the registration.
     pub fn gate(&self) -> MailGate {
-        self.gate.clone()
+        MailGate::new(Arc::clone(&self.0) as Arc<dyn CountMail>)
+    }
+}
+
+impl CountMail for Counter {
+    fn ask(&self, email: &str) -> Result<(), GuessRefused> {
+        let (guard, now_ms) = (&self.auth.0.mail_guard, self.auth.0.clock.now_ms());
+        let counted = guard.ask(&self.meta, &self.tenant, email, now_ms)?;
+        self.asked.get_or_init(|| counted);
+        Ok(())
+    }
+
+    fn look(&self, email: &str) -> Result<(), GuessRefused> {
+        self.auth.0.mail_guard.look(&self.meta, &self.tenant, email, self.auth.0.clock.now_ms())
     }
 }
 
@@ -43,14 +56,7 @@ impl Auth {
     /// Counts mails to whoever registers in `collection` among those that the caller's address asks for.
     pub fn registrar(&self, scope: &AuthScope, collection: &str) -> Registrar {
         let (auth, meta, tenant) = (self.clone(), scope.meta.clone(), self.db(scope, collection).id().clone());
-        let asked = Arc::<OnceLock<Asked>>::default();
-        let noted = Arc::clone(&asked);
-        let gate = MailGate::new(move |email| {
-            let counted = auth.0.mail_guard.ask(&meta, &tenant, email, auth.0.clock.now_ms())?;
-            noted.get_or_init(|| counted);
-            Ok(())
-        });
-        Registrar { gate, asked }
+        Registrar(Arc::new(Counter { auth, meta, tenant, asked: OnceLock::new() }))
     }
 
     /// Writes to whoever has the address of registration `waiting`: how to complete it, or that there is an account already.
@@ -64,7 +70,7 @@ impl Auth {
         let db = self.db(scope, collection);
         let accounts = AuthCollection::find(&db.schema(), collection)?;
         // What was kept was counted.
-        let Some(asked) = registrar.asked.get().copied() else { return Ok(()) };
+        let Some(asked) = registrar.0.asked.get().copied() else { return Ok(()) };
         let (auth, db_) = (self.clone(), db.clone());
         self.defer(db, async move {
             let Some(waiting) = auth.find_waiting(&db_, &accounts, waiting.as_str()).await? else { return Ok(()) };

@@ -6,7 +6,7 @@
 use super::account::{self, Prepared, StoredPassword};
 use super::gate::{self, Subject};
 use super::write::{WriteRequest, WriteVerb};
-use super::{RecordError, Scope};
+use super::{RecordError, Scope, registering};
 use crate::kernel::error::Detail;
 use crate::kernel::ident::RecordId;
 use crate::kernel::value::Stored;
@@ -30,18 +30,19 @@ pub(super) async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Resu
     }
 }
 
-/// Whether the rules let the write through as things are now; its transaction asks again.
+/// Whether the rules, and the mails of a registration, let the write through as things are now; its transaction asks again.
 async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
     if scope.is_superuser() {
         return Ok(true);
     }
-    let may_create = || {
-        let seen = seen_by_rules(scope, collection, request, None);
-        let schema = scope.tenant.schema();
-        Ok::<_, RecordError>(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?)
-    };
+    let (seen, schema) = (seen_by_rules(scope, collection, request, None), scope.tenant.schema());
+    let may_create =
+        || Ok::<_, RecordError>(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?);
     match request.verb {
-        WriteVerb::Create => may_create(),
+        WriteVerb::Create => {
+            let is_mailed = || registering::look_at_mails(scope, &schema, collection, request, &seen);
+            Ok(may_create()? && is_mailed().is_ok())
+        }
         WriteVerb::Update => may_update(scope, collection, request).await,
         WriteVerb::Upsert => Ok(may_create()? || may_update(scope, collection, request).await?),
         WriteVerb::Delete => Ok(true),

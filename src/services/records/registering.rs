@@ -6,15 +6,17 @@
 //! be unique, when it is confirmed, which ends every other registration of the address.
 //! Does not do: mails and their tokens (`auth::registration`).
 
-use super::write::{WriteRequest, WriteSource, check_references};
-use super::{Answer, RecordError};
+use super::gate;
+use super::write::{WriteRequest, WriteSource, WriteVerb, check_references};
+use super::{Answer, RecordError, Scope};
+use crate::access::Action;
 use crate::kernel::datetime;
 use crate::kernel::error::Detail;
 use crate::kernel::ident::{FieldNumber, RecordId};
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
-use crate::query::request::AuthRecord;
+use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::field::{Field, FieldKind};
 use crate::schema::record::RecordImage;
 use crate::schema::value_check::{self, Occasion, ValueContext};
@@ -22,6 +24,7 @@ use crate::schema::{Collection, Schema};
 use crate::services::login_guard::GuessRefused;
 use crate::services::tenants::rows;
 use crate::services::tenants::system::REGISTRATIONS;
+use crate::services::throttle::address_group;
 use crate::store::{Reader, StoreError, WriteTx};
 use serde_json::{Value, json};
 use std::fmt;
@@ -33,17 +36,25 @@ pub fn is_quiet(collection: &Collection) -> bool {
     collection.is_auth() && said == Some(true)
 }
 
-/// Asked with the address whether a mail may go to it, inside the write: what it refuses is undone as a whole, and what is
-/// refused for another reason, only tried, or answered from a receipt is not counted. Must not wait for anything.
-#[derive(Clone)]
-pub struct MailGate(Arc<Ask>);
+/// Counts mails to those who register, by who asks and for which address, never by who has an account. Must not wait for
+/// anything.
+pub trait CountMail: Send + Sync {
+    /// Counts one to `email`, or refuses it. Asked inside the write: what it refuses is undone as a whole, and what is
+    /// refused for another reason, only tried, or answered from a receipt is not counted.
+    fn ask(&self, email: &str) -> Result<(), GuessRefused>;
 
-type Ask = dyn Fn(&str) -> Result<(), GuessRefused> + Send + Sync;
+    /// What [`Self::ask`] would say now; counts nothing.
+    fn look(&self, email: &str) -> Result<(), GuessRefused>;
+}
+
+/// Whom a write asks that may become a registration.
+#[derive(Clone)]
+pub struct MailGate(Arc<dyn CountMail>);
 
 impl MailGate {
-    /// A gate that asks `ask`.
-    pub fn new(ask: impl Fn(&str) -> Result<(), GuessRefused> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(ask))
+    /// A gate that asks `count`.
+    pub fn new(count: Arc<dyn CountMail>) -> Self {
+        Self(count)
     }
 }
 
@@ -85,18 +96,22 @@ pub(super) fn check(request: &WriteRequest, accounts: &Collection, record: &Reco
     if details.is_empty() { Ok(()) } else { Err(RecordError::Invalid(details)) }
 }
 
-/// Keeps a registration until its address is confirmed or its time is over; where there are too many, the oldest goes.
+/// Keeps a registration from the address `ip` until its own address is confirmed or its time is over; where there are too
+/// many, one of whoever has most waiting goes.
 pub(super) fn keep(
     tx: &mut WriteTx<'_>,
     accounts: &Collection,
     record: &RecordImage,
+    ip: Option<&str>,
     random: &dyn Random,
 ) -> Result<RecordId, RecordError> {
     let registrations = registrations(tx.schema())?;
     make_room(tx, &registrations)?;
     let id = RecordId::generate(random);
     let (now_ms, age_ms) = (tx.now_ms(), duration_ms(accounts));
+    let origin = ip.and_then(|text| text.parse().ok()).map(|address| address_group(address).to_string());
     let values = [
+        ("origin", Stored::from(origin.unwrap_or_default())),
         ("collectionRef", Stored::text(&accounts.id)),
         ("recordRef", Stored::text(&record.id)),
         ("record", Stored::from(encode(record))),
@@ -113,7 +128,31 @@ pub(super) fn count_mail(
     record: &RecordImage,
 ) -> Result<(), RecordError> {
     let gate = request.mail_gate.as_ref().ok_or_else(|| RecordError::Defect("nobody counts the mail".into()))?;
-    Ok((gate.0)(rows::text(accounts, record, "email"))?)
+    Ok(gate.0.ask(rows::text(accounts, record, "email"))?)
+}
+
+/// Refuses what [`count_mail`] would refuse, before the password is hashed for it.
+///
+/// It is no oracle: what is counted is who asks and for which address, so taken and free ones are refused equally soon.
+/// Whoever may turn out to manage accounts is let through here, because theirs do not wait.
+pub(super) fn look_at_mails(
+    scope: &Scope,
+    schema: &Arc<Schema>,
+    accounts: &Arc<Collection>,
+    request: &WriteRequest,
+    seen: &RequestContext,
+) -> Result<(), RecordError> {
+    let registers = request.verb == WriteVerb::Create && !request.dry_run && is_quiet(accounts);
+    let (true, Some(gate), Some(email)) =
+        (registers, &request.mail_gate, request.body.get("email").and_then(Value::as_str))
+    else {
+        return Ok(());
+    };
+    let manages = Action::Manage.rule_text(accounts).cloned();
+    if !gate::refuses_all(scope, schema, accounts, &manages, Some(seen))? {
+        return Ok(());
+    }
+    Ok(gate.0.look(email)?)
 }
 
 /// What everybody is answered who registers.
@@ -212,18 +251,31 @@ fn end_others(
     Ok(())
 }
 
+/// Where there are [`limits::REGISTRATIONS_MAX`], one goes: one whose time is over, else the oldest of the address that has
+/// most waiting. So a flood from one place pushes out itself; from many places, the oldest of all.
 fn make_room(tx: &mut WriteTx<'_>, registrations: &Arc<Collection>) -> Result<(), RecordError> {
-    let Some(expires) = registrations.find_field("expires") else { return Ok(()) };
+    let column = |name| registrations.find_field(name).map(|field| field.column());
+    let (Some(expires), Some(origin), Some(created)) = (column("expires"), column("origin"), column("created")) else {
+        return Ok(());
+    };
     let table = registrations.table();
     let waiting = tx.find_one(&format!("SELECT count(*) FROM \"{table}\""), &[], |row| row.stored(0))?;
     #[expect(clippy::cast_precision_loss, reason = "a bound of a few thousand")]
     let is_full = waiting.and_then(|count| count.as_number()).unwrap_or(0.0) >= limits::REGISTRATIONS_MAX as f64;
-    if is_full {
-        let sql = format!("SELECT id FROM \"{table}\" ORDER BY {} LIMIT 1", expires.column());
-        let oldest = tx.find_one(&sql, &[], |row| row.stored(0))?;
-        if let Some(id) = oldest.as_ref().and_then(Stored::as_text).and_then(|id| RecordId::parse(id).ok()) {
-            tx.delete(registrations, &id)?;
-        }
+    if !is_full {
+        return Ok(());
+    }
+    let over = format!("SELECT id FROM \"{table}\" WHERE {expires} <= ?1 ORDER BY {expires} LIMIT 1");
+    let mut found = tx.find_one(&over, &[Stored::from(datetime::format_ms(tx.now_ms()))], |row| row.stored(0))?;
+    if found.is_none() {
+        let most = format!(
+            "SELECT {origin} FROM \"{table}\" GROUP BY {origin} ORDER BY count(*) DESC, min({created}) LIMIT 1"
+        );
+        let oldest = format!("SELECT id FROM \"{table}\" WHERE {origin} IS ({most}) ORDER BY {created} LIMIT 1");
+        found = tx.find_one(&oldest, &[], |row| row.stored(0))?;
+    }
+    if let Some(id) = found.as_ref().and_then(Stored::as_text).and_then(|id| RecordId::parse(id).ok()) {
+        tx.delete(registrations, &id)?;
     }
     Ok(())
 }

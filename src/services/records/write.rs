@@ -307,6 +307,9 @@ impl Job<'_> {
         if gate::refuses_all(self.scope, tx.schema(), self.collection, rule, Some(self.context()))? {
             return Err(RecordError::CreateRefused(self.collection.name.clone()));
         }
+        if self.prepared.is_left_out() {
+            registering::look_at_mails(self.scope, tx.schema(), self.collection, self.request, self.context())?;
+        }
         self.require_prepared()?;
         let mut record = build.new_record().map_err(RecordError::Invalid)?;
         if let Some((field, key)) =
@@ -361,7 +364,8 @@ impl Job<'_> {
         registering::check(self.request, self.collection, record)?;
         self.judge_creation(tx, build, Subject::WouldBe(record))?;
         references?;
-        let waiting = registering::keep(tx, self.collection, record, self.scope.tools.random.as_ref())?;
+        let (ip, random) = (self.scope.ip.as_deref(), self.scope.tools.random.as_ref());
+        let waiting = registering::keep(tx, self.collection, record, ip, random)?;
         let mailed = !self.request.dry_run;
         if mailed {
             registering::count_mail(self.request, self.collection, record)?;

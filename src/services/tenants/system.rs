@@ -365,7 +365,7 @@ fn auth_events(now_ms: i64) -> Collection {
     draft.build(now_ms)
 }
 
-/// `record` is the account as it will be.
+/// `record` is the account as it will be; `origin` the address that registered it, IPv6 by its /64.
 fn registrations(now_ms: i64) -> Collection {
     let mut draft = Draft::base("tn_registrations", REGISTRATIONS);
     draft.required_text("collectionRef", 64);
@@ -373,7 +373,10 @@ fn registrations(now_ms: i64) -> Collection {
     draft.named("record", FieldKind::Json { max_size: 0 }).hidden = true;
     draft.date("expires");
     draft.stamps();
+    // After the stamps: fields are numbered in this order, and files of earlier versions have those above.
+    draft.text("origin", 64).hidden = true;
     draft.index("expires", &["expires"]);
+    draft.index("origin", &["origin", "created"]);
     draft.build(now_ms)
 }
 

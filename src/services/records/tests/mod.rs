@@ -5,6 +5,7 @@ mod batches;
 mod coherence;
 mod costs;
 mod lists;
+mod registrations;
 mod rules;
 mod seeds;
 mod transfers;
