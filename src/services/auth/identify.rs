@@ -189,7 +189,8 @@ impl Auth {
             (None, None) => return Ok(true),
         };
         let Some(rows) = schema.find(name) else { return Ok(false) };
-        Ok(self.known_record(db, rows, id).await?.is_some_and(|row| owns(&row)))
+        let shown = |row: &AuthRecord| identity.key.as_ref().is_none_or(|key| key.is_of(row));
+        Ok(self.known_record(db, rows, id).await?.is_some_and(|row| owns(&row) && shown(&row)))
     }
 
     /// Checks signature, audience, expiry and, where the token belongs to one, the session.

@@ -314,6 +314,11 @@ impl Auth {
         let (db, row) = (db.clone(), Arc::clone(row));
         tokio::spawn(async move {
             let used = db.write(WriteMeta::system("key-use"), move |tx| {
+                // Others came with it at the same time, or it is gone.
+                let now = tx.find_record(&row.collection, row.record.id.as_str())?;
+                if now.is_none_or(|now| rows::text(&row.collection, &now, "lastUsed") != last_used(&row)) {
+                    return Ok(());
+                }
                 let values = [("lastUsed", Stored::from(datetime::format_ms(now_ms)))];
                 tx.update(&row.collection, &row.record.id, &rows::changes(&row.collection, &values))
             });
@@ -346,13 +351,26 @@ pub struct KeyUse {
     pub id: Arc<str>,
     /// To what it is narrowed.
     pub scopes: KeyScopes,
+    /// Itself and the secret it was shown with, see [`made_with`].
+    shown: Arc<str>,
+}
+
+impl KeyUse {
+    /// Whether `row` still is that key, with the secret it was shown with.
+    pub(super) fn is_of(&self, row: &AuthRecord) -> bool {
+        *self.shown == *made_with(row)
+    }
 }
 
 /// Scopes that cannot be read allow nothing.
 fn key_use(row: &AuthRecord) -> Result<KeyUse, AuthError> {
     let scopes = serde_json::from_str(rows::text(&row.collection, &row.record, "scopes")).ok();
     let scopes = scopes.as_ref().and_then(KeyScopes::from_json).ok_or(AuthError::Revoked)?;
-    Ok(KeyUse { id: Arc::from(row.record.id.as_str()), scopes })
+    Ok(KeyUse { id: Arc::from(row.record.id.as_str()), scopes, shown: Arc::from(made_with(row)) })
+}
+
+fn last_used(row: &AuthRecord) -> &str {
+    rows::text(&row.collection, &row.record, "lastUsed")
 }
 
 /// Names a key and its present secret without telling either's.

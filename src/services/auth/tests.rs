@@ -19,6 +19,7 @@ use std::time::Duration;
 
 mod endings;
 mod guessing;
+mod keyed;
 
 const PASSWORD: &str = "correct horse";
 const CHEAP: PasswordCost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
