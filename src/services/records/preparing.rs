@@ -30,7 +30,7 @@ pub(super) async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Resu
     }
 }
 
-/// Whether the rules, and the mails of a registration, let the write through as things are now; its transaction asks again.
+/// Whether the rules, and what holds for registrations, let the write through as things are now; its transaction asks again.
 async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
     if scope.is_superuser() {
         return Ok(true);
@@ -40,8 +40,8 @@ async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &Writ
         || Ok::<_, RecordError>(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?);
     match request.verb {
         WriteVerb::Create => {
-            let is_mailed = || registering::look_at_mails(scope, &schema, collection, request, &seen);
-            Ok(may_create()? && is_mailed().is_ok())
+            let may_wait = || registering::refuse_early(scope, &schema, collection, request, Some(&seen));
+            Ok(may_create()? && may_wait().is_ok())
         }
         WriteVerb::Update => may_update(scope, collection, request).await,
         WriteVerb::Upsert => Ok(may_create()? || may_update(scope, collection, request).await?),
@@ -129,7 +129,9 @@ fn may_pass(
     let refused = |rule| gate::refuses_all(scope, schema, collection, rule, None);
     let rules = &collection.rules;
     Ok(match request.verb {
-        WriteVerb::Create => !refused(&rules.create)?,
+        WriteVerb::Create => {
+            !refused(&rules.create)? && registering::refuse_early(scope, schema, collection, request, None).is_ok()
+        }
         WriteVerb::Update => !refused(&rules.update)?,
         WriteVerb::Upsert => !refused(&rules.create)? || !refused(&rules.update)?,
         WriteVerb::Delete => false,

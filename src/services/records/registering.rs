@@ -75,12 +75,8 @@ pub struct Waiting {
 
 /// Refuses what cannot wait; looks at the request alone.
 pub(super) fn check(request: &WriteRequest, accounts: &Collection, record: &RecordImage) -> Result<(), RecordError> {
-    let mut details = Vec::new();
+    let mut details = Vec::from_iter((request.source != WriteSource::Alone).then(comes_alone));
     let mut refuse = |field: &str, code, message: &str| details.push(Detail::new(field, code, message));
-    if request.source != WriteSource::Alone {
-        let message = "Accounts of this collection register one by one, by POST to its records.";
-        refuse("collection", "validation_registration_alone", message);
-    }
     if request.body.get("id").is_some_and(|id| !id.is_null() && id.as_str() != Some("")) {
         refuse("id", "validation_not_allowed", "Is chosen by the server.");
     }
@@ -131,28 +127,37 @@ pub(super) fn count_mail(
     Ok(gate.0.ask(rows::text(accounts, record, "email"))?)
 }
 
-/// Refuses what [`count_mail`] would refuse, before the password is hashed for it.
+/// Refuses, before a password is hashed for it, what [`check`] or [`count_mail`] would refuse whatever else is said.
 ///
-/// It is no oracle: what is counted is who asks and for which address, so taken and free ones are refused equally soon.
-/// Whoever may turn out to manage accounts is let through here, because theirs do not wait.
-pub(super) fn look_at_mails(
+/// It is no oracle: it goes by how the request came, by who asks and for which address, so taken and free ones are refused
+/// equally soon. Whoever may turn out to manage accounts is let through here, because theirs do not wait.
+pub(super) fn refuse_early(
     scope: &Scope,
     schema: &Arc<Schema>,
     accounts: &Arc<Collection>,
     request: &WriteRequest,
-    seen: &RequestContext,
+    seen: Option<&RequestContext>,
 ) -> Result<(), RecordError> {
-    let registers = request.verb == WriteVerb::Create && !request.dry_run && is_quiet(accounts);
-    let (true, Some(gate), Some(email)) =
-        (registers, &request.mail_gate, request.body.get("email").and_then(Value::as_str))
-    else {
-        return Ok(());
-    };
-    let manages = Action::Manage.rule_text(accounts).cloned();
-    if !gate::refuses_all(scope, schema, accounts, &manages, Some(seen))? {
+    let asks = matches!(request.source, WriteSource::Alone | WriteSource::Caller);
+    if request.verb != WriteVerb::Create || !asks || !is_quiet(accounts) {
         return Ok(());
     }
-    Ok(gate.0.look(email)?)
+    let manages = Action::Manage.rule_text(accounts).cloned();
+    if !gate::refuses_all(scope, schema, accounts, &manages, seen)? {
+        return Ok(());
+    }
+    if request.source == WriteSource::Caller {
+        return Err(RecordError::Invalid(vec![comes_alone()]));
+    }
+    match (&request.mail_gate, request.body.get("email").and_then(Value::as_str)) {
+        (Some(gate), Some(email)) if !request.dry_run => Ok(gate.0.look(email)?),
+        _ => Ok(()),
+    }
+}
+
+fn comes_alone() -> Detail {
+    let message = "Accounts of this collection register one by one, by POST to its records.";
+    Detail::new("collection", "validation_registration_alone", message)
 }
 
 /// What everybody is answered who registers.

@@ -308,7 +308,8 @@ impl Job<'_> {
             return Err(RecordError::CreateRefused(self.collection.name.clone()));
         }
         if self.prepared.is_left_out() {
-            registering::look_at_mails(self.scope, tx.schema(), self.collection, self.request, self.context())?;
+            let seen = Some(self.context());
+            registering::refuse_early(self.scope, tx.schema(), self.collection, self.request, seen)?;
         }
         self.require_prepared()?;
         let mut record = build.new_record().map_err(RecordError::Invalid)?;

@@ -185,3 +185,20 @@ async fn a_registration_that_gets_no_mail_costs_no_hash() {
     assert_eq!((world.waiting().await.len(), tap.asked.load(Ordering::Relaxed)), (2, 2));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn nobody_registers_in_a_batch_and_its_passwords_cost_nothing() {
+    let world = quiet(json!(null)).await;
+    let (admin, guest, tap) = (world.admin(), world.guest(), Arc::new(Tap::default()));
+    let listed =
+        |caller: &Caller| WriteRequest { source: WriteSource::Caller, mail_gate: None, ..registration(caller, &tap) };
+    assert!(preparing::prepare(&guest.0, &listed(&guest)).await.unwrap().is_left_out());
+    assert!(!preparing::prepare(&admin.0, &listed(&admin)).await.unwrap().is_left_out());
+    let body = Value::Object(listed(&guest).body);
+    let request = json!({"method": "POST", "url": "/api/collections/users/records", "body": body});
+    let batch = json!({"requests": [request]});
+    let told = refused(guest.batch(batch.clone(), BatchOptions::default()).await);
+    assert!(told.iter().any(|(_, code)| code == "validation_registration_alone"), "{told:?}");
+    admin.batch(batch, BatchOptions::default()).await.unwrap();
+    world.stop().await;
+}
