@@ -191,3 +191,18 @@ async fn export_csv(client: &Client, filter: &AuditFilter) -> Result<bool, Failu
 fn harmless(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_text() {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(harmless(formula), format!("'{formula}"));
+        }
+        for plain in ["", "ada", "1+1", "a=1", "'=1"] {
+            assert_eq!(harmless(plain), plain);
+        }
+    }
+}
