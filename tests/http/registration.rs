@@ -216,7 +216,8 @@ async fn what_is_refused_for_want_of_mails_is_not_kept() {
     }
     assert_eq!(statuses, [202, 202, 429, 429]);
     assert_eq!(waiting(&admin).await, 2);
-    link(&server, FREE, "confirm-verification").await;
+    // What is refused costs nothing, so both mails may still be on their way.
+    tokens(&server, FREE, 2).await;
     let refused = ada.post(RECORDS, account(FREE)).await.has_status(429);
     assert!(refused.header("retry-after").is_some());
     // Spaces make no other address of it.
@@ -244,7 +245,8 @@ async fn only_mails_that_are_asked_for_count() {
     guest.post(RECORDS, account(FREE)).await.has_status(202);
     guest.post(RECORDS, account(FREE)).await.has_status(429);
     assert_eq!(waiting(&admin).await, 2);
-    link(&server, FREE, "confirm-verification").await;
+    // What is refused costs nothing, so both mails may still be on their way.
+    tokens(&server, FREE, 2).await;
     assert_eq!(mails(&server, FREE).len(), 2);
 }
 
