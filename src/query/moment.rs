@@ -118,24 +118,62 @@ fn end_of(day: civil::Date) -> Stored {
 /// Source: SQLite "Date And Time Functions". `localtime` and `utc` change nothing because everything is UTC.
 pub fn strftime(arguments: &[Cell<'_>]) -> Stored {
     let (Some(Cell::Text(format)), Some(time)) = (arguments.first(), arguments.get(1)) else { return Stored::Null };
-    let modifiers = arguments.get(2..).unwrap_or_default();
-    let from_unix = matches!(modifiers.first(), Some(Cell::Text(text)) if text.eq_ignore_ascii_case("unixepoch"));
-    let Some(start) = read_moment(*time, from_unix) else { return Stored::Null };
-    let mut moment = start;
-    for modifier in modifiers {
-        let Cell::Text(modifier) = modifier else { return Stored::Null };
-        match shift(moment, &modifier.trim().to_ascii_lowercase()) {
-            Some(next) => moment = next,
-            None => return Stored::Null,
-        }
-    }
-    write_moment(format, moment).map_or(Stored::Null, Stored::from)
+    moment_of(*time, arguments.get(2..).unwrap_or_default())
+        .filter(|moment| moment.at.year() >= YEAR_MIN)
+        .and_then(|moment| write_moment(format, moment))
+        .map_or(Stored::Null, Stored::from)
 }
 
-fn read_moment(time: Cell<'_>, from_unix: bool) -> Option<civil::DateTime> {
+/// The first year that has a Julian day number.
+const YEAR_MIN: i16 = -4_713;
+
+fn moment_of(time: Cell<'_>, modifiers: &[Cell<'_>]) -> Option<Shifted> {
+    let words: Option<Vec<String>> = modifiers
+        .iter()
+        .map(|modifier| match modifier {
+            Cell::Text(text) => Some(text.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect();
+    let mut words = words?;
+    let unit = words.first().and_then(|first| Unit::find(first));
+    if unit.is_some() {
+        words.remove(0);
+    }
+    let mut shifted = Shifted { at: read_moment(time, unit)?, over: 0, fine: false };
+    for word in &words {
+        shifted = shifted.by(word)?;
+    }
+    Some(shifted)
+}
+
+/// What a bare number counts, as the first modifier says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    UnixSeconds,
+    JulianDays,
+    /// Small numbers are days, others seconds.
+    Either,
+}
+
+impl Unit {
+    fn find(word: &str) -> Option<Self> {
+        match word {
+            "unixepoch" => Some(Self::UnixSeconds),
+            "julianday" => Some(Self::JulianDays),
+            "auto" => Some(Self::Either),
+            _ => None,
+        }
+    }
+}
+
+fn read_moment(time: Cell<'_>, unit: Option<Unit>) -> Option<civil::DateTime> {
+    /// The day after the last one that has a Julian day number here.
+    const JULIAN_DAYS_END: f64 = 5_373_484.5;
     let number = match time {
-        Cell::Text(text) => match datetime::parse_ms(text) {
-            Some(ms) => return civil_of(ms),
+        Cell::Text(text) => match text_moment(text) {
+            // Only a number can count seconds or days.
+            Some(moment) => return Some(moment).filter(|_| matches!(unit, None | Some(Unit::Either))),
             None => text.trim().parse::<f64>().ok()?,
         },
         #[expect(clippy::cast_precision_loss, reason = "seconds and day numbers are far below 2^53")]
@@ -143,8 +181,15 @@ fn read_moment(time: Cell<'_>, from_unix: bool) -> Option<civil::DateTime> {
         Cell::Real(value) => value,
         Cell::Null | Cell::Blob(_) => return None,
     };
-    // A bare number is a Julian day number.
-    let ms = if from_unix { number * 1_000.0 } else { (number - 2_440_587.5) * 86_400_000.0 };
+    let days = match unit {
+        Some(Unit::UnixSeconds) => false,
+        Some(Unit::Either) => (0.0..JULIAN_DAYS_END).contains(&number),
+        None | Some(Unit::JulianDays) => true,
+    };
+    if days && !(0.0..JULIAN_DAYS_END).contains(&number) {
+        return None;
+    }
+    let ms = if days { (number - 2_440_587.5) * 86_400_000.0 } else { number * 1_000.0 };
     if !ms.is_finite() || ms.abs() > 1e15 {
         return None;
     }
@@ -152,43 +197,109 @@ fn read_moment(time: Cell<'_>, from_unix: bool) -> Option<civil::DateTime> {
     civil_of(ms.round() as i64)
 }
 
-fn shift(moment: civil::DateTime, modifier: &str) -> Option<civil::DateTime> {
-    let midnight = civil::Time::midnight();
-    match modifier {
-        "unixepoch" | "utc" | "localtime" | "auto" | "subsec" | "subsecond" => return Some(moment),
-        "start of day" => return Some(moment.date().to_datetime(midnight)),
-        "start of month" => return Some(moment.date().first_of_month().to_datetime(midnight)),
-        "start of year" => return Some(moment.date().first_of_year().to_datetime(midnight)),
-        _ => {}
+/// A moment, or a time of day, which is that of 2000-01-01.
+fn text_moment(text: &str) -> Option<civil::DateTime> {
+    let by_itself = |time| Some(civil::date(2000, 1, 1).to_datetime(time));
+    datetime::parse_ms(text).and_then(civil_of).or_else(|| {
+        let text = text.trim();
+        (text.len() >= 5 && text.as_bytes().get(2) == Some(&b':')).then_some(text)?.parse().ok().and_then(by_itself)
+    })
+}
+
+/// A moment under way.
+#[derive(Debug, Clone, Copy)]
+struct Shifted {
+    at: civil::DateTime,
+    /// Days by which the last change of month or year went past the end of its month.
+    over: i64,
+    /// Seconds since 1970 are written with their fraction.
+    fine: bool,
+}
+
+impl Shifted {
+    fn at(self, at: civil::DateTime) -> Option<Self> {
+        Some(Self { at, over: 0, ..self })
     }
-    if let Some(wanted) = modifier.strip_prefix("weekday ") {
-        let wanted: i8 = wanted.trim().parse().ok().filter(|day| (0..=6).contains(day))?;
-        let ahead = (wanted - moment.weekday().to_sunday_zero_offset()).rem_euclid(7);
-        return moment.checked_add(i64::from(ahead).days()).ok();
-    }
-    let (amount, unit) = modifier.split_once(' ')?;
-    let amount: f64 = amount.parse().ok().filter(|amount: &f64| amount.is_finite() && amount.abs() < 1e12)?;
-    let unit = unit.trim().trim_end_matches('s');
-    #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
-    let whole = amount as i64;
-    match unit {
-        "year" => moment.checked_add(whole.clamp(-20_000, 20_000).years()).ok(),
-        "month" => moment.checked_add(whole.clamp(-240_000, 240_000).months()).ok(),
-        "day" | "hour" | "minute" | "second" => {
-            let seconds = match unit {
-                "day" => 86_400.0,
-                "hour" => 3_600.0,
-                "minute" => 60.0,
-                _ => 1.0,
-            };
-            #[expect(clippy::cast_possible_truncation, reason = "saturates, and the addition is checked")]
-            moment.checked_add(SignedDuration::from_millis((amount * seconds * 1_000.0).round() as i64)).ok()
+
+    fn by(self, modifier: &str) -> Option<Self> {
+        let midnight = civil::Time::midnight();
+        let date = self.at.date();
+        match modifier {
+            "utc" | "localtime" => return Some(self),
+            "subsec" | "subsecond" => return Some(Self { fine: true, ..self }),
+            "ceiling" => return self.at(self.at),
+            "floor" => return self.at(self.at.checked_sub(self.over.days()).ok()?),
+            "start of day" => return self.at(date.to_datetime(midnight)),
+            "start of month" => return self.at(date.first_of_month().to_datetime(midnight)),
+            "start of year" => return self.at(date.first_of_year().to_datetime(midnight)),
+            _ => {}
         }
-        _ => None,
+        if let Some(wanted) = modifier.strip_prefix("weekday ") {
+            let wanted: i8 = wanted.trim().parse().ok().filter(|day| (0..=6).contains(day))?;
+            let ahead = (wanted - self.at.weekday().to_sunday_zero_offset()).rem_euclid(7);
+            return self.at(self.at.checked_add(i64::from(ahead).days()).ok()?);
+        }
+        match modifier.split_once([' ', ':']) {
+            Some((amount, unit)) if modifier.as_bytes().get(amount.len()) == Some(&b' ') => {
+                self.by_amount(amount.parse().ok()?, unit.trim_start())
+            }
+            Some(_) => self.by_time(modifier),
+            None => None,
+        }
+    }
+
+    /// `NNN units`.
+    fn by_amount(self, amount: f64, unit: &str) -> Option<Self> {
+        // What SQLite takes; more would leave the years it knows.
+        let (seconds, most) = match unit.strip_suffix('s').unwrap_or(unit) {
+            "second" => (1.0, 4.642_7e14),
+            "minute" => (60.0, 7.737_9e12),
+            "hour" => (3_600.0, 1.289_7e11),
+            "day" => (86_400.0, 5_373_485.0),
+            "month" => return self.by_months(amount, 1.0, 30.0),
+            "year" => return self.by_months(amount, 12.0, 365.0),
+            _ => return None,
+        };
+        if !(-most..most).contains(&amount) {
+            return None;
+        }
+        self.at(later(self.at, amount * seconds * 1_000.0)?)
+    }
+
+    /// Whole months or years change the month alone; the day goes past its end where it is too short. What is left counts
+    /// as a part of so many days.
+    fn by_months(self, amount: f64, months: f64, days: f64) -> Option<Self> {
+        const MONTHS_END: f64 = 176_546.0;
+        if !(-MONTHS_END..MONTHS_END).contains(&(amount * months)) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
+        let moved = self.months_on((amount.trunc() * months) as i64)?;
+        Some(Self { at: later(moved.at, amount.fract() * days * 86_400_000.0)?, ..moved })
+    }
+
+    fn months_on(self, months: i64) -> Option<Self> {
+        let first = self.at.first_of_month().checked_add(months.months()).ok()?;
+        let at = first.checked_add((i64::from(self.at.day()) - 1).days()).ok()?;
+        let over = i64::from(self.at.day()) - i64::from(first.days_in_month());
+        Some(Self { at, over: over.max(0), ..self })
+    }
+
+    /// `[+-]HH:MM`, `[+-]HH:MM:SS` or `[+-]HH:MM:SS.SSS`.
+    fn by_time(self, modifier: &str) -> Option<Self> {
+        let back = modifier.starts_with('-');
+        let time: civil::Time = modifier.strip_prefix(['+', '-']).unwrap_or(modifier).parse().ok()?;
+        let ahead = time.duration_since(civil::Time::midnight());
+        self.at(self.at.checked_add(if back { -ahead } else { ahead }).ok()?)
     }
 }
 
-fn write_moment(format: &str, moment: civil::DateTime) -> Option<String> {
+fn later(moment: civil::DateTime, ms: f64) -> Option<civil::DateTime> {
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, and the addition is checked")]
+    moment.checked_add(SignedDuration::from_millis(ms.round() as i64)).ok()
+}
+
+fn write_moment(format: &str, moment: Shifted) -> Option<String> {
     let mut out = String::with_capacity(format.len() + 16);
     let mut chars = format.chars();
     while let Some(c) = chars.next() {
@@ -201,7 +312,7 @@ fn write_moment(format: &str, moment: civil::DateTime) -> Option<String> {
     Some(out)
 }
 
-fn write_part(letter: char, moment: civil::DateTime) -> Option<String> {
+fn write_part(letter: char, Shifted { at: moment, fine, .. }: Shifted) -> Option<String> {
     let hour = moment.hour();
     let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
     let week = moment.date().iso_week_date();
@@ -215,7 +326,7 @@ fn write_part(letter: char, moment: civil::DateTime) -> Option<String> {
         'f' => format!("{:02}.{milli:03}", moment.second()),
         'F' => format!("{:04}-{:02}-{:02}", moment.year(), moment.month(), moment.day()),
         'G' => format!("{:04}", week.year()),
-        'g' => format!("{:02}", week.year().rem_euclid(100)),
+        'g' => format!("{:02}", week.year() % 100),
         'H' => format!("{hour:02}"),
         'I' => format!("{twelve:02}"),
         'j' => format!("{day_of_year:03}"),
@@ -227,6 +338,11 @@ fn write_part(letter: char, moment: civil::DateTime) -> Option<String> {
         'p' => (if hour < 12 { "AM" } else { "PM" }).to_owned(),
         'P' => (if hour < 12 { "am" } else { "pm" }).to_owned(),
         'R' => format!("{hour:02}:{:02}", moment.minute()),
+        's' if fine => {
+            let ms = ms_of(moment)?;
+            let sign = if ms < 0 { "-" } else { "" };
+            format!("{sign}{}.{:03}", ms.unsigned_abs() / 1_000, ms.unsigned_abs() % 1_000)
+        }
         's' => ms_of(moment)?.div_euclid(1_000).to_string(),
         'S' => format!("{:02}", moment.second()),
         'T' => format!("{hour:02}:{:02}:{:02}", moment.minute(), moment.second()),
@@ -242,9 +358,14 @@ fn write_part(letter: char, moment: civil::DateTime) -> Option<String> {
 }
 
 fn julian_day(moment: civil::DateTime) -> Option<String> {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of years 0 to 9999 are below 2^53")]
-    let days = ms_of(moment)? as f64 / 86_400_000.0 + 2_440_587.5;
-    Some(format!("{days}"))
+    /// Milliseconds from the beginning of day 0 to 1970.
+    const EPOCH_MS: i64 = 210_866_760_000_000;
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of years up to 9999 are below 2^53")]
+    let days = (ms_of(moment)? + EPOCH_MS) as f64 / 86_400_000.0;
+    // Sixteen digits, like C's %.16g.
+    let whole = format!("{:.0}", days.trunc()).len();
+    let text = format!("{days:.*}", 16_usize.saturating_sub(whole));
+    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
 }
 
 #[cfg(test)]
@@ -283,7 +404,16 @@ mod tests {
         for (arguments, expected) in [
             (vec!["%Y-%m-%d", "2024-02-29 13:07:05.250Z"], Some("2024-02-29")),
             (vec!["%H:%M:%f", "2024-02-29 13:07:05.250Z"], Some("13:07:05.250")),
-            (vec!["%Y-%m-%d", "2024-01-31", "+1 month", "start of month"], Some("2024-02-01")),
+            // There is no 31st of February: two days past its end, unless it is to be cut.
+            (vec!["%F", "2024-01-31", "+1 month"], Some("2024-03-02")),
+            (vec!["%F", "2024-01-31", "+1 month", "floor"], Some("2024-02-29")),
+            (vec!["%F", "2024-02-29", "+1 year"], Some("2025-03-01")),
+            (vec!["%F", "2024-03-31", "start of month", "-1 month"], Some("2024-02-01")),
+            (vec!["%F %T", "2024-02-29", "-01:30"], Some("2024-02-28 22:30:00")),
+            (vec!["%F %T", "12:30"], Some("2000-01-01 12:30:00")),
+            (vec!["%F", "1709212025", "auto"], Some("2024-02-29")),
+            (vec!["%F", "2024-02-29", "unixepoch"], None),
+            (vec!["%F", "2024-02-29", "+1 day", "unixepoch"], None),
             (vec!["%F", "2024-02-29", "weekday 0"], Some("2024-03-03")),
             (vec!["%s", "1970-01-02"], Some("86400")),
             (vec!["%F %T", "86400", "unixepoch"], Some("1970-01-02 00:00:00")),

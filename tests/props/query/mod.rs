@@ -1,4 +1,4 @@
-//! The query language over a real SQLite: SQL ≡ evaluator, semantics, paging, oracles, plans.
+//! The query language over a real SQLite: SQL ≡ evaluator, semantics, paging, oracles, plans, moments.
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
 
@@ -11,6 +11,7 @@ mod paging;
 mod oracle;
 mod rules;
 mod plans;
+mod moments;
 
 /// Cases per property: few in a usual run, as many as `PROPTEST_CASES` says in a long one.
 fn cases(usual: u32) -> u32 {
