@@ -58,7 +58,11 @@ impl Selection {
             let segments: Vec<&str> = path.split('.').map(str::trim).collect();
             selection.add(&segments, excerpt);
         }
-        for path in exclude.split(',').map(str::trim).filter(|path| !path.is_empty()).take(limits::FIELDS_MAX) {
+        for (count, path) in exclude.split(',').map(str::trim).filter(|path| !path.is_empty()).enumerate() {
+            if count >= limits::FIELDS_MAX {
+                let problem = Problem::TooMany { what: "excluded fields", limit: limits::FIELDS_MAX };
+                return Err(QueryError::whole(Surface::Fields, problem));
+            }
             let segments: Vec<&str> = path.split('.').map(str::trim).collect();
             selection.exclude(&segments);
         }
@@ -175,7 +179,7 @@ fn strip_tags(html: &str) -> String {
             continue;
         }
         let end = match name.as_str() {
-            "script" | "style" => from.to_lowercase().find(&format!("</{name}")).unwrap_or(from.len()),
+            "script" | "style" => find_end(from, &name),
             _ => 0,
         };
         let after = from.get(end..).unwrap_or_default();
@@ -186,6 +190,12 @@ fn strip_tags(html: &str) -> String {
     }
     out.push_str(rest);
     out.replace("&nbsp;", " ").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
+}
+
+/// Where `</name` stands in any case; the end of the text where it does not.
+fn find_end(html: &str, name: &str) -> usize {
+    let closes = |at: &usize| html.get(at + 2..at + 2 + name.len()).is_some_and(|word| word.eq_ignore_ascii_case(name));
+    html.match_indices("</").map(|(at, _)| at).find(closes).unwrap_or(html.len())
 }
 
 fn parse_excerpt(source: &str, modifier: &str) -> Result<Excerpt, QueryError> {
@@ -293,6 +303,32 @@ mod tests {
         assert_eq!(excerpt.apply("<p>Hello <b>wörld</b></p><script>x()</script> again"), "Hello wörld...");
         assert_eq!(Excerpt { chars_max: 50, ellipsis: true }.apply("1 < 2 &amp; 3"), "1 < 2 & 3");
         assert!(Selection::parse("a:shorten(3)", "").is_err());
+    }
+
+    /// A letter that is longer or shorter in lower case moved the end of a script, and each script cost all that follows it.
+    #[test]
+    fn scripts_end_where_they_end_and_cost_themselves() {
+        let whole = Excerpt { chars_max: 1_000, ellipsis: false };
+        for (html, expected) in [
+            ("<script>İİİİ\u{212a}\u{212a}</SCRIPT>shown", "shown"),
+            ("a<Style>\u{212a}\u{212a}\u{212a}\u{212a}x</style>ä", "a ä"),
+            ("a<script>b</scrip>c", "a"),
+            ("<script></script", ""),
+        ] {
+            assert_eq!(whole.apply(html), expected, "{html}");
+        }
+        let many = "<script>1</script>".repeat(60_000);
+        let began = crate::kernel::clock::instant();
+        assert_eq!(whole.apply(&many), "");
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    }
+
+    /// Fields beyond the bound were shown although they were to be left out.
+    #[test]
+    fn nothing_is_left_out_of_what_is_to_be_left_out() {
+        let names = |count: usize| (0..count).map(|n| format!("f{n}")).collect::<Vec<_>>().join(",");
+        assert!(Selection::parse("", &names(limits::FIELDS_MAX)).is_ok_and(|selection| !selection.shows("f0")));
+        assert!(Selection::parse("", &names(limits::FIELDS_MAX + 1)).is_err());
     }
 
     #[test]
