@@ -1,10 +1,12 @@
 //! Why a rule holds or fails for one record: every comparison with both values and its outcome.
 //!
-//! Keeps true: the verdict is the evaluator's own. Does not do: hiding anything; only superusers are shown this.
+//! Keeps true: the verdict is the evaluator's own, and an explanation that ran out of steps says that it has none.
+//! Does not do: hiding anything; only superusers are shown this.
 
 use crate::access::{Action, Principal, Rule};
+use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::query::eval::{self, Dataset};
+use crate::query::eval::{self, Dataset, Steps};
 use crate::query::request::RequestContext;
 use crate::query::resolve::Lens;
 use crate::schema::field::Field;
@@ -17,6 +19,10 @@ use std::sync::Arc;
 pub struct Explanation {
     /// Whether it is allowed.
     pub allowed: bool,
+    /// Whether that is known: the rule was followed to its end.
+    pub decided: bool,
+    /// Whether the comparisons are all that were made.
+    pub complete: bool,
     /// The rule's text; `None` is superusers only.
     pub rule: Option<Arc<str>>,
     /// One sentence.
@@ -63,8 +69,7 @@ pub fn explain_field(
     record: &Arc<RecordImage>,
     data: &dyn Dataset,
 ) -> Explanation {
-    let answer =
-        |allowed, reason: &str| Explanation { allowed, rule: None, reason: reason.to_owned(), comparisons: Vec::new() };
+    let answer = |allowed, reason: &str| Explanation::without_comparisons(allowed, None, reason);
     if principal.is_superuser() {
         answer(true, "Superusers may do everything; the rule is not asked.")
     } else if field.hidden {
@@ -86,29 +91,26 @@ fn explain_rule(
     data: &dyn Dataset,
 ) -> Explanation {
     let rule = rule.cloned();
-    let answer = |allowed, reason: &str, comparisons| Explanation {
-        allowed,
-        rule: rule.clone(),
-        reason: reason.to_owned(),
-        comparisons,
-    };
+    let answer = |allowed, reason: &str| Explanation::without_comparisons(allowed, rule.clone(), reason);
     if principal.is_superuser() {
-        return answer(true, "Superusers may do everything; the rule is not asked.", Vec::new());
+        return answer(true, "Superusers may do everything; the rule is not asked.");
     }
     let Some(text) = rule.clone() else {
-        return answer(false, "There is no rule, so only superusers may do this.", Vec::new());
+        return answer(false, "There is no rule, so only superusers may do this.");
     };
     if text.trim().is_empty() {
-        return answer(true, "The rule is empty, so everyone may do this.", Vec::new());
+        return answer(true, "The rule is empty, so everyone may do this.");
     }
     let class = principal.class();
     match Rule::compile(Lens::new(schema, &class), collection, Some(&text)) {
-        Rule::Broken(error) => answer(false, &format!("The rule cannot be understood: {error}."), Vec::new()),
-        Rule::Locked | Rule::Known(false) => answer(false, "The rule never holds for this kind of caller.", Vec::new()),
-        Rule::Known(true) => answer(true, "The rule always holds for this kind of caller.", Vec::new()),
+        Rule::Broken(error) => answer(false, &format!("The rule cannot be understood: {error}.")),
+        Rule::Locked | Rule::Known(false) => answer(false, "The rule never holds for this kind of caller."),
+        Rule::Known(true) => answer(true, "The rule always holds for this kind of caller."),
         Rule::Conditional(predicate) => {
-            let (allowed, seen) = eval::observe(&predicate, data, request, record);
-            let comparisons = seen
+            let steps = Steps::new(limits::EXPLAIN_STEPS_MAX);
+            let observed = eval::observe(&predicate, data, request, record, &steps);
+            let comparisons = observed
+                .comparisons
                 .into_iter()
                 .map(|seen| ComparisonReport {
                     source: seen.span.of(&text).to_owned(),
@@ -117,9 +119,18 @@ fn explain_rule(
                     outcome: seen.outcome,
                 })
                 .collect();
-            let reason =
-                if allowed { "The rule holds for this record." } else { "The rule does not hold for this record." };
-            answer(allowed, reason, comparisons)
+            let said = match observed.outcome {
+                Ok(true) => answer(true, "The rule holds for this record."),
+                Ok(false) => answer(false, "The rule does not hold for this record."),
+                Err(_) => answer(false, "The rule looks at more than can be followed here."),
+            };
+            Explanation { decided: observed.outcome.is_ok(), complete: observed.complete, comparisons, ..said }
         }
+    }
+}
+
+impl Explanation {
+    fn without_comparisons(allowed: bool, rule: Option<Arc<str>>, reason: &str) -> Self {
+        Self { allowed, decided: true, complete: true, rule, reason: reason.to_owned(), comparisons: Vec::new() }
     }
 }

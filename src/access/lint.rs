@@ -143,7 +143,7 @@ fn asks_what_changed(text: &str) -> bool {
         match &term.kind {
             TermKind::Name(name) => name.ends_with(":changed"),
             TermKind::Call { arguments, .. } => arguments.iter().any(in_term),
-            TermKind::Text(_) | TermKind::Number(_) => false,
+            TermKind::Text(_) | TermKind::Number(_) | TermKind::Whole(_) => false,
         }
     }
     let mut found = false;

@@ -77,6 +77,8 @@ pub const AUDIT_SCAN_MAX: usize = 10_000;
 pub const BATCH_LEN_MAX: usize = 500;
 /// Records of one collection whose comparisons an explanation shows; the verdict looks at all.
 pub const EXPLAIN_SCAN_MAX: usize = 10_000;
+/// Steps of an explanation or a rule test: comparisons, and rows and elements that are looked at.
+pub const EXPLAIN_STEPS_MAX: u64 = 1_000_000;
 /// Passwords that one batch may set; each costs a hash before the batch can run.
 pub const BATCH_HASHES_MAX: usize = 50;
 /// Records of a back-relation that one expand shows per record (PocketBase: 1,000).

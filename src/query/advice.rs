@@ -14,7 +14,7 @@ use crate::query::resolved::{Column, Hop, Node, NodeIndex, Operand, Predicate, R
 use crate::query::select::ExpandTree;
 use crate::query::value;
 use crate::schema::field::{Field, FieldKind, Storage};
-use crate::schema::{Collection, Index};
+use crate::schema::{Collection, Index, Schema};
 use std::fmt;
 use std::sync::Arc;
 
@@ -143,6 +143,36 @@ impl Advice {
                 // The name of a back-relation begins with its collection.
                 self.want(node.collection.as_deref(), "", &[Part::of(link)], &[]);
             }
+        }
+    }
+
+    /// What a condition lacks that is asked of one record, which is found by its id: the way from it to the others it visits.
+    pub fn on_check(&mut self, predicate: &Predicate) {
+        let live = predicate.nodes.iter().enumerate().zip(&predicate.live).filter(|(_, live)| **live);
+        for ((at, node), _) in live.filter(|((at, _), _)| *at != ROOT) {
+            let mut equal: Vec<Part> = match &node.hop {
+                Hop::Backward { .. } => match link_of(node) {
+                    Some(link) => vec![Part::of(link)],
+                    None => continue,
+                },
+                Hop::Anywhere { .. } => Vec::new(),
+                _ => continue,
+            };
+            let mut found = Vec::new();
+            pinned_by(predicate, &predicate.expr, at, &mut found);
+            for part in found {
+                if !equal.contains(&part) {
+                    equal.push(part);
+                }
+            }
+            self.want(node.collection.as_deref(), "", &equal, &[]);
+        }
+    }
+
+    /// What the deletion of a record of `target` lacks: whatever refers to it is found by the field that points here.
+    pub fn on_deletion(&mut self, schema: &Schema, target: &Collection) {
+        for (referrer, field) in schema.back_relations(&target.id).filter(|(_, field)| !field.kind.is_list()) {
+            self.want(Some(referrer), "", &[Part::of(field.number)], &[]);
         }
     }
 
@@ -346,6 +376,43 @@ fn link_of(node: &Node) -> Option<FieldNumber> {
             Some(*field)
         }
         _ => None,
+    }
+}
+
+/// The columns of the row `at` that must equal what is known before the row is looked for. Rows are looked for plainly where
+/// a walk stands alone and one row is enough.
+fn pinned_by(predicate: &Predicate, expr: &Expr<Resolved>, at: NodeIndex, found: &mut Vec<Part>) {
+    match expr {
+        Expr::All(parts) | Expr::Any(parts) => parts.iter().for_each(|part| pinned_by(predicate, part, at, found)),
+        Expr::Over(quantifier, inner) if !quantifier.every && quantifier.nodes.first() == Some(&at) => {
+            let below = |node: &NodeIndex| predicate.ancestry(*node).any(|above| above == at);
+            if quantifier.nodes.iter().all(below) {
+                equal_in(inner, at, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The columns of `at` that must equal something known for `expr` to hold.
+fn equal_in(expr: &Expr<Resolved>, at: NodeIndex, found: &mut Vec<Part>) {
+    match expr {
+        Expr::All(parts) => parts.iter().for_each(|part| equal_in(part, at, found)),
+        Expr::Compare(comparison) if comparison.operator == Operator::Equal => {
+            for (own, other) in [(&comparison.left, &comparison.right), (&comparison.right, &comparison.left)] {
+                let mut known = true;
+                other.for_each_column(&mut |column| known &= column.node < at);
+                if let Operand::Column(Column { node, slot: Slot::Field(field, storage), guard, of_view: false }) = own
+                    && *node == at
+                    && *guard == Visibility::Always
+                    && matches!(storage, Storage::Text | Storage::Number | Storage::Bool)
+                    && known
+                {
+                    found.push(Part::of(*field));
+                }
+            }
+        }
+        _ => {}
     }
 }
 

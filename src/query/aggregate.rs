@@ -8,7 +8,7 @@ use crate::query::list::{AggregateFunction, ListQuery};
 use crate::query::plan::{self, Pinned};
 use crate::query::request::Bind;
 use crate::query::resolve::Lens;
-use crate::query::resolved::{Facts, Operand, Predicate, Type};
+use crate::query::resolved::{Column, Facts, Operand, Predicate, Slot, Type};
 use crate::query::search;
 use crate::query::sql::Fragment;
 use crate::query::statement::{Builder, OutColumn, ROOT_ALIAS, Source, Statement};
@@ -45,20 +45,19 @@ pub fn aggregate(
     let mut columns = Vec::new();
     let mut groups = Vec::new();
     for path in &query.group {
-        let (fragment, operand) = value_of(lens, &mut builder, collection, path)?;
-        columns.push(computed(path, storage_of(collection, path, &operand)));
-        builder.add_column(fragment);
+        let (fragment, operand, nullable) = value_of(lens, &mut builder, collection, path)?;
+        columns.push(computed(path, storage_of(&operand)));
+        // What is not there is shown as what is empty, and is one group with it.
+        let empty = if operand.value_type() == Type::Number { "0" } else { "''" };
+        builder.add_column(if nullable { fragment.wrapped("COALESCE(", &format!(", {empty})")) } else { fragment });
         groups.push(columns.len().to_string());
     }
     for total in &query.aggregate {
         let (fragment, storage) = match &total.path {
             None => (Fragment::text("COUNT(*)"), Storage::Number),
             Some(path) => {
-                let (value, operand) = value_of(lens, &mut builder, collection, path)?;
-                (
-                    total_of(total.function, value, &operand, path)?,
-                    total_storage(total.function, collection, path, &operand),
-                )
+                let (value, operand, _) = value_of(lens, &mut builder, collection, path)?;
+                (total_of(total.function, value, &operand, path)?, total_storage(total.function, &operand))
             }
         };
         columns.push(computed(&total.name, storage));
@@ -90,16 +89,17 @@ pub fn aggregate(
     Ok(AggregatePlan { statement, columns, facts, partition })
 }
 
+/// The value of a path, and whether it may be missing.
 fn value_of(
     lens: Lens<'_>,
     builder: &mut Builder<'_>,
     collection: &Arc<Collection>,
     path: &str,
-) -> Result<(Fragment, Operand), QueryError> {
+) -> Result<(Fragment, Operand, bool), QueryError> {
     let (operand, rows) = lens.operand(collection, Surface::Aggregate, path, path)?;
     builder.facts.merge(&rows.facts);
-    let (fragment, _) = builder.renderer.hoisted_operand(&operand, &rows, ROOT_ALIAS);
-    Ok((fragment, operand))
+    let (fragment, nullable) = builder.renderer.hoisted_operand(&operand, &rows, ROOT_ALIAS);
+    Ok((fragment, operand, nullable))
 }
 
 fn total_of(
@@ -126,16 +126,16 @@ fn total_of(
     Ok(out)
 }
 
-fn total_storage(function: AggregateFunction, collection: &Collection, path: &str, operand: &Operand) -> Storage {
+fn total_storage(function: AggregateFunction, operand: &Operand) -> Storage {
     match function {
-        AggregateFunction::Minimum | AggregateFunction::Maximum => storage_of(collection, path, operand),
+        AggregateFunction::Minimum | AggregateFunction::Maximum => storage_of(operand),
         AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Average => Storage::Number,
     }
 }
 
-fn storage_of(collection: &Collection, path: &str, operand: &Operand) -> Storage {
-    if let (Some(field), Operand::Column(_)) = (collection.find_field(path), operand) {
-        return field.kind.storage();
+fn storage_of(operand: &Operand) -> Storage {
+    if let Operand::Column(Column { slot: Slot::Field(_, storage), .. }) = operand {
+        return *storage;
     }
     match operand.value_type() {
         Type::Number => Storage::Number,

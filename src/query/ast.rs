@@ -147,6 +147,8 @@ pub enum TermKind {
     Text(Arc<str>),
     /// A number.
     Number(f64),
+    /// A whole number from 2^53 on, not every one of which is a double.
+    Whole(i64),
     /// A name: field path, macro, `@request…`, `@collection…`, or one of `null`, `true`, `false`.
     Name(Arc<str>),
     /// A function call.
@@ -230,6 +232,7 @@ impl fmt::Display for Term {
             // Only the quote itself is escaped, as the lexer reads it back.
             TermKind::Text(text) => write!(f, "'{}'", text.replace('\'', "\\'")),
             TermKind::Number(number) => write!(f, "{number}"),
+            TermKind::Whole(number) => write!(f, "{number}"),
             TermKind::Name(name) => f.write_str(name),
             TermKind::Call { name, arguments } => {
                 write!(f, "{name}(")?;

@@ -8,6 +8,9 @@ use crate::query::error::{Problem, QueryError, Span, Surface};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// From here on a double may stand for several whole numbers.
+pub(crate) const EXACT_END: u64 = 1 << 53;
+
 /// One token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Token {
@@ -27,6 +30,8 @@ pub(crate) enum Token {
     Text(Arc<str>),
     /// A number.
     Number(f64),
+    /// A whole number from 2^53 on.
+    Whole(i64),
     /// A name.
     Name(Arc<str>),
     /// The end of the text.
@@ -135,7 +140,8 @@ impl<'s> Lexer<'s> {
                     && !follows.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '@')) =>
             {
                 self.at += len;
-                Ok(Token::Number(number))
+                let whole = text.parse::<i64>().ok().filter(|whole| whole.unsigned_abs() >= EXACT_END);
+                Ok(whole.map_or(Token::Number(number), Token::Whole))
             }
             _ => Err(self.unexpected("a number")),
         }

@@ -128,6 +128,12 @@ impl ListQuery {
             query.sort = vec![SortKey { path, descending: parse_direction(sort_dir)? }];
         }
         query.fields = Selection::parse(fields, exclude)?;
+        // The official SDK sends the first page's number whether or not it is meant.
+        if query.cursor.is_some() && query.page > 1 {
+            let reason = Cow::Borrowed("cannot stand beside cursor, which says by itself where the page begins");
+            let problem = Problem::Unsupported { name: "page".to_owned(), reason };
+            return Err(QueryError::whole(Surface::Page("page"), problem));
+        }
         Ok(query)
     }
 
@@ -288,6 +294,8 @@ mod tests {
             assert!(ListQuery::parse([parameter]).is_err(), "{parameter:?}");
         }
         assert!(ListQuery::parse([("sortBy", "a"), ("sortDir", "up")]).is_err());
+        assert!(ListQuery::parse([("page", "2"), ("cursor", "")]).is_err());
+        assert!(ListQuery::parse([("cursor", ""), ("page", "1")]).is_ok());
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Parser<'_> {
         let kind = match &self.token {
             Token::Text(text) => TermKind::Text(text.clone()),
             Token::Number(number) => TermKind::Number(*number),
+            Token::Whole(number) => TermKind::Whole(*number),
             Token::Name(name) => TermKind::Name(name.clone()),
             _ => return Err(self.unexpected("a field or a value")),
         };
@@ -244,6 +245,8 @@ mod tests {
         let leaf = prop_oneof![
             "[^\\\\]{0,12}".prop_map(|text| TermKind::Text(text.into())),
             (-1e9_f64..1e9).prop_map(TermKind::Number),
+            (1_i64 << 53..=i64::MAX).prop_map(TermKind::Whole),
+            (i64::MIN..=-(1_i64 << 53)).prop_map(TermKind::Whole),
             "[@_a-z][a-z0-9_.:]{0,8}".prop_map(|name| TermKind::Name(name.into())),
         ]
         .prop_map(|kind| Term { kind, span: Span::default() });

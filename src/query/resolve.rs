@@ -12,10 +12,11 @@ use crate::kernel::value::Stored;
 use crate::query::ast::{Comparison, Expr, Operator, Parsed, Resolved, Term, TermKind};
 use crate::query::error::{Problem, QueryError, Span, Surface, closest};
 use crate::query::functions;
+use crate::query::lexer::EXACT_END;
 use crate::query::moment::Macro;
 use crate::query::request::{CallerClass, Place, RequestPath};
 use crate::query::resolved::{
-    Facts, Function, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Visibility, casts,
+    Facts, Function, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Type, Visibility, casts,
 };
 use crate::query::value::{self, Shape};
 use crate::query::{parser, scope};
@@ -265,6 +266,8 @@ impl<'s> Resolver<'s> {
         let left = self.term(&parsed.left, Side { any, scope: self.next_scope })?;
         let right = self.term(&parsed.right, Side { any, scope: self.next_scope + 1 })?;
         self.next_scope += 2;
+        let left = as_kept_in(&right, left);
+        let right = as_kept_in(&left, right);
         let comparison = Comparison { left, operator: parsed.operator, any, right, span: parsed.span };
         if let Some(known) = known_outcome(&comparison) {
             return Ok(Expr::Constant(known));
@@ -281,6 +284,7 @@ impl<'s> Resolver<'s> {
         match &term.kind {
             TermKind::Text(text) => Ok(Operand::Constant(Stored::Text(text.clone()))),
             TermKind::Number(number) => Ok(Operand::Constant(Stored::Real(*number))),
+            TermKind::Whole(number) => Ok(Operand::Constant(Stored::Integer(*number))),
             TermKind::Name(name) => self.name(name, term.span, side),
             TermKind::Call { name, arguments } => self.call(name, arguments, term.span, side),
         }
@@ -413,6 +417,25 @@ impl<'s> Resolver<'s> {
     }
 }
 
+/// Whether a double may stand for this whole number and for others.
+fn is_beyond_exact(number: &Stored) -> bool {
+    matches!(number, Stored::Integer(whole) if whole.unsigned_abs() >= EXACT_END)
+}
+
+/// A whole number as a number field would hold it, which is as a double; documents and views hold it as it is.
+fn as_kept_in(other: &Operand, number: Operand) -> Operand {
+    let of_field = match other {
+        Operand::Column(column) => column.slot.value_type() == Type::Number && !column.of_view,
+        _ => false,
+    };
+    match number {
+        Operand::Constant(whole @ Stored::Integer(_)) if of_field && is_beyond_exact(&whole) => {
+            Operand::Constant(whole.as_number().map_or(Stored::Null, Stored::Real))
+        }
+        other => other,
+    }
+}
+
 /// Joins with AND, dropping what is known.
 fn fold_all(parts: Vec<Expr<Resolved>>) -> Expr<Resolved> {
     if parts.contains(&Expr::Constant(false)) {
@@ -463,7 +486,6 @@ fn known_outcome(comparison: &Comparison<Resolved>) -> Option<bool> {
 }
 
 fn in_shape(left: &Stored, operator: Operator, right: &Stored) -> (Stored, Stored) {
-    use crate::query::resolved::Type;
     let (cast_left, cast_right) = casts(Type::Free, operator.is_like(), Type::Free);
     let pattern = Shape { pattern: operator.is_like(), ..Shape::cast(cast_right) };
     (Shape::cast(cast_left).apply(left.clone()), pattern.apply(right.clone()))

@@ -257,8 +257,12 @@ pub(crate) fn plain_columns(
 
 fn view_column(field: &Field, plain: bool) -> String {
     let (name, column) = (field.name.as_str(), field.column());
-    if plain || field.number.0 == 0 {
+    if plain {
         return format!("\"{name}\" AS {column}");
+    }
+    if field.number.0 == 0 {
+        // A row that is counted has a number; an address has text.
+        return format!("CAST(\"{name}\" AS TEXT) AS {column}");
     }
     match field.kind.storage() {
         Storage::Number | Storage::Bool => format!("IFNULL(\"{name}\", 0) AS {column}"),

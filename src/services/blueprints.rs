@@ -17,7 +17,7 @@ use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use crate::kernel::value::{Cell, Stored};
-use crate::query::eval::Dataset;
+use crate::query::eval::{Dataset, Exhausted};
 use crate::query::request::{AuthRecord, RequestContext};
 use crate::schema::blueprint::{self, Blueprint, RuleAction, RuleTest};
 use crate::schema::body;
@@ -489,12 +489,17 @@ fn decide(schema: &Schema, test: &RuleTest, now_ms: i64) -> Result<Explanation, 
     let fresh = action == Action::Create;
     let request = RequestContext { method: method.into(), body, fresh, auth, now_ms, ..RequestContext::default() };
     if test.field.is_empty() {
-        return Ok(explain(schema, collection, action, &principal, &request, &record, &given));
+        return decided(explain(schema, collection, action, &principal, &request, &record, &given));
     }
     let no_field = || format!("{} has no field {:?}", collection.name, test.field);
     let field = collection.find_field(&test.field).ok_or_else(no_field)?;
     let rule = if test.action == RuleAction::ReadField { &field.read_rule } else { &field.write_rule };
-    Ok(explain_field(schema, (collection, field), rule.as_ref(), &principal, &request, &record, &given))
+    decided(explain_field(schema, (collection, field), rule.as_ref(), &principal, &request, &record, &given))
+}
+
+/// A rule that could not be followed to its end keeps no promise, whichever it was.
+fn decided(explanation: Explanation) -> Result<Explanation, String> {
+    if explanation.decided { Ok(explanation) } else { Err(Exhausted.public().into_owned()) }
 }
 
 /// A record of a rule test: what is not given holds its default, and no field is required.

@@ -187,6 +187,12 @@ fn surfaces() -> Vec<String> {
         "/api/collections/audits/export".to_owned(),
         "/api/changes".to_owned(),
         "/api/audit".to_owned(),
+        "/api/rules/lint".to_owned(),
+        "/api/rules/strangers".to_owned(),
+        format!("{POSTS}/hidden000000001/history"),
+        format!("{POSTS}/post00000000001/history"),
+        "/api/files/posts/hidden000000001/any.png".to_owned(),
+        "/api/collections/posts".to_owned(),
     ];
     for parameters in [
         &[("perPage", "2"), ("page", "2")][..],
@@ -203,6 +209,9 @@ fn surfaces() -> Vec<String> {
         &[("aggregate", "count,sum(salary),count(salary)"), ("group", "status")],
         &[("aggregate", "max(internal)")],
         &[("aggregate", "count"), ("group", "owner.email")],
+        &[("aggregate", "count,min(views)"), ("group", "salary")],
+        &[("aggregate", "count"), ("group", "meta.a,owner.posts_via_owner.salary")],
+        &[("filter", "views >= 0"), ("filter", "")],
         &[("expand", "owner,notes_via_post,audits_via_post,owner.posts_via_owner")],
         &[("fields", "id,salary,internal,meta.a")],
         &[("excludeFields", "title"), ("skipTotal", "1")],

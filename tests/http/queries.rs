@@ -248,3 +248,45 @@ async fn cursors_and_exports_walk_by_long_fields() {
     let export = admin.get("/api/collections/notes/export?sort=-body&fields=n").await.has_status(200);
     assert_eq!(export.body.iter().filter(|byte| **byte == b'\n').count(), 2_111);
 }
+
+/// A write whose rule was too much to ask was refused without a word of what was to blame.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_rule_is_too_much_to_ask_says_so() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let query = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x AS id, x AS n FROM r";
+    admin.post("/api/collections", json!({ "name": "endless", "type": "view", "viewQuery": query })).await.created();
+    let mut notes = base("notes", Some(""), json!([{ "name": "title", "type": "text" }]));
+    notes["updateRule"] = json!("@collection.endless.n ?= title");
+    admin.post("/api/collections", notes).await.created();
+    let note = admin.post(NOTES, json!({ "title": "none" })).await.created()["id"].as_str().unwrap().to_owned();
+    let guest = admin.clone().without_authorization();
+    let refused = guest.patch(&format!("{NOTES}/{note}"), json!({ "title": "mine" })).await.has_status(400);
+    let said = refused.problem("query_too_expensive")["message"].as_str().unwrap().to_owned();
+    assert!(said.ends_with("; the update rule of notes is what has to be looked at."), "{said}");
+    assert_eq!(admin.get(&format!("{NOTES}/{note}")).await.ok()["title"], "none");
+    // Whoever passes every rule is asked none.
+    admin.patch(&format!("{NOTES}/{note}"), json!({ "title": "mine" })).await.ok();
+}
+
+/// The whole address counts, as its parameters do: the last of equal ones, for the plan and for what is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_equal_parameters_the_last_counts_for_everybody() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    admin
+        .post("/api/collections", base("notes", Some(""), json!([{ "name": "title", "type": "text" }])))
+        .await
+        .created();
+    for title in ["one", "two"] {
+        admin.post(NOTES, json!({ "title": title })).await.created();
+    }
+    let guest = admin.without_authorization();
+    let one = ("filter", "title = 'one'");
+    let found = async |asking: &[(&str, &str)]| guest.get(&asked(NOTES, asking)).await.ok()["totalItems"].clone();
+    assert_eq!(found(&[one, ("filter", "")]).await, 2);
+    assert_eq!(found(&[one]).await, 1);
+    let refused = guest.get(&asked(NOTES, &[("cursor", ""), ("page", "2")])).await.has_status(400);
+    let said = refused.problem("parameter_invalid")["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("page") && said.contains("cursor"), "{said}");
+}

@@ -5,6 +5,7 @@
 //! Does not do: deciding real requests, checking what a body says.
 
 use super::gate::{self, Subject};
+use super::hint::{self, AskedRule};
 use super::read;
 use super::{Answer, RecordError, Scope};
 use crate::access::explain::{self, Explanation};
@@ -14,7 +15,7 @@ use crate::kernel::ident::RecordId;
 use crate::kernel::limits;
 use crate::kernel::value::{Cell, Stored};
 use crate::query::eval::Dataset;
-use crate::query::request::{AuthRecord, RequestContext};
+use crate::query::request::{AuthRecord, CallerClass, RequestContext};
 use crate::schema::body;
 use crate::schema::field::Field;
 use crate::schema::record::RecordImage;
@@ -55,17 +56,23 @@ pub async fn explain_access(scope: &Scope, request: ExplainRequest) -> Result<An
     if !scope.is_superuser() {
         return Err(RecordError::SuperuserOnly { collection: collection.name.clone(), action: "explain" });
     }
-    let run = scope.clone();
-    let explained = scope.tenant.read(move |reader| explain_now(reader, &run, &request)).await?;
+    let (run, asked) = (scope.clone(), request.clone());
+    let explained = scope.tenant.read(move |reader| explain_now(reader, &run, &asked)).await;
+    let explained = explained.map_err(|error| {
+        let of = request.caller.as_ref().and_then(|(of, _)| schema.find(of));
+        let class = &of.map_or(CallerClass::Anonymous, |of| CallerClass::Auth(of.id.clone()));
+        let field = request.field.as_deref().map(|name| field_rule(collection, name, request.action));
+        let rule = match field {
+            None => request.action.rule_text(collection).cloned(),
+            Some(found) => found.ok().and_then(|(_, rule)| rule),
+        };
+        let asked = AskedRule { name: "rule that is to be explained", text: rule.as_deref(), class };
+        hint::explain_rule(error, scope, collection, asked)
+    })?;
     Ok(Answer::new(to_json(&explained).to_string().into_bytes()))
 }
 
-/// The explanation, and whether its comparisons are all there are.
-fn explain_now(
-    reader: &Reader<'_>,
-    scope: &Scope,
-    request: &ExplainRequest,
-) -> Result<(Explanation, bool), RecordError> {
+fn explain_now(reader: &Reader<'_>, scope: &Scope, request: &ExplainRequest) -> Result<Explanation, RecordError> {
     let schema: &Arc<Schema> = reader.schema();
     let collection = read::find(schema, &request.collection)?;
     let principal = principal_of(reader, request)?;
@@ -101,13 +108,14 @@ fn explain_now(
         let asked = Scope { principal, ..scope.clone() };
         let subject = if current.is_some() { Subject::Stored(&record.id) } else { Subject::WouldBe(&record) };
         let allowed = gate::admits(reader, &asked, &seen, collection, &rule, subject)?;
-        if data.cut.get() || allowed != explained.allowed {
+        explained.complete &= !data.cut.get();
+        if !explained.complete || allowed != explained.allowed {
             let holds = if allowed { "holds" } else { "does not hold" };
             explained.reason = format!("The rule {holds}; it looks at more records than are shown here.");
         }
         explained.allowed = allowed;
     }
-    Ok((explained, !data.cut.get()))
+    Ok(explained)
 }
 
 /// The request as the rule would see it, had it been sent.
@@ -208,7 +216,7 @@ impl Dataset for Snapshot<'_, '_> {
     }
 }
 
-fn to_json((explained, complete): &(Explanation, bool)) -> Value {
+fn to_json(explained: &Explanation) -> Value {
     let comparisons: Vec<Value> = explained
         .comparisons
         .iter()
@@ -220,7 +228,7 @@ fn to_json((explained, complete): &(Explanation, bool)) -> Value {
         "allowed": explained.allowed,
         "rule": explained.rule.as_deref(),
         "reason": explained.reason,
-        "complete": complete,
+        "complete": explained.complete,
         "comparisons": comparisons,
     })
 }

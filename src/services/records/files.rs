@@ -5,6 +5,7 @@
 //! not there. Does not do: bytes on the wire, tokens.
 
 use super::gate::{self, Subject};
+use super::hint::{self, AskedRule};
 use super::{RecordError, Scope};
 use crate::kernel::ident::{FileName, RecordId};
 use crate::query::request::RequestContext;
@@ -41,7 +42,12 @@ pub async fn open(scope: &Scope, collection: &str, id: &str, name: &str) -> Resu
     }
     let place = FileRef { collection: collection.id.clone(), record: id, name };
     let (run, wanted) = (scope.clone(), place.clone());
-    let public = scope.tenant.read(move |reader| admit(reader, &run, &collection, &wanted)).await?;
+    let of = Arc::clone(&collection);
+    let public = scope.tenant.read(move |reader| admit(reader, &run, &of, &wanted)).await;
+    let public = public.map_err(|error| {
+        let (text, class) = (collection.rules.view.as_deref(), &scope.class());
+        hint::explain_rule(error, scope, &collection, AskedRule { name: "view rule", text, class })
+    })?;
     let open = scope.tenant.open_file(&place).await?.ok_or(RecordError::FileNotFound)?;
     let media = media_type(&open.head, place.name.as_str());
     let whole = format!("{}/{}/{}/{}", scope.tenant.id(), place.collection, place.record, place.name);

@@ -1,8 +1,9 @@
-//! What to say when a question used up its budget: which indexes are missing, and whether it is the question or a rule.
+//! What to say when a question or a write used up its budget: which indexes are missing, and whether it is the question, a
+//! rule, or the search for what refers to a record.
 //!
 //! Keeps true: a caller is told names of their own question only, superusers those of far collections too; what a rule
-//! lacks goes to the log, for whoever wrote it, once per collection and minute; a rule is blamed only where it lacks an
-//! index or nothing else was asked.
+//! or a deletion lacks goes to the log, for whoever wrote the schema, once per collection and minute; a rule is blamed only
+//! where it lacks an index or nothing else was asked.
 //! Does not do: finding out what would help (that is `query::advice`), measuring.
 
 use super::{RecordError, Scope};
@@ -10,6 +11,7 @@ use crate::kernel::ident::{CollectionId, TenantId};
 use crate::query::advice::Advice;
 use crate::query::error::Surface;
 use crate::query::list::ListQuery;
+use crate::query::request::CallerClass;
 use crate::query::resolve::Lens;
 use crate::query::resolved::{Operand, Visibility};
 use crate::query::select::ExpandTree;
@@ -31,6 +33,18 @@ pub(super) enum Question<'q> {
     List(&'q ListQuery),
     /// One record and what it embeds.
     One(&'q ExpandTree),
+    /// A record that a write has admitted, and what it embeds: no rule is asked.
+    Written(&'q ExpandTree),
+}
+
+/// A rule that was asked about one record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AskedRule<'r> {
+    /// What it is called, as in `update rule`.
+    pub(super) name: &'static str,
+    pub(super) text: Option<&'r str>,
+    /// The class of caller for whom it was asked.
+    pub(super) class: &'r CallerClass,
 }
 
 /// Adds what would help, where an error says that a read of `collection` did too much work.
@@ -40,7 +54,7 @@ pub(super) fn explain_cost(
     collection: &Collection,
     question: Question<'_>,
 ) -> RecordError {
-    if !matches!(error, RecordError::Store(StoreError::TooExpensive)) {
+    if !is_cost(&error) {
         return error;
     }
     let (schema, class) = (scope.tenant.schema(), scope.class());
@@ -57,11 +71,18 @@ pub(super) fn explain_cost(
             advice.on_expand(lens, collection, expand);
             ("view rule", &rules.view, lens.viewed(collection), false)
         }
+        Question::Written(expand) => {
+            advice.on_expand(lens, collection, expand);
+            ("view rule", &None, Visibility::Always, false)
+        }
     };
     let beside = match (&shown, text) {
         (Visibility::When(condition), Some(text)) => {
             let mut lacking = Advice::default();
-            lacking.on_condition(condition, text, &[]);
+            match question {
+                Question::List(_) => lacking.on_condition(condition, text, &[]),
+                Question::One(_) | Question::Written(_) => lacking.on_check(condition),
+            }
             note_rule(scope, collection, rule, &lacking);
             (!filtered || !lacking.is_empty()).then_some(rule)
         }
@@ -69,6 +90,47 @@ pub(super) fn explain_cost(
         _ => None,
     };
     RecordError::TooExpensive { collection: collection.name.clone(), advice, beside }
+}
+
+/// Adds what would help, where an error says that asking a rule about one record of `collection` did too much work.
+pub(super) fn explain_rule(
+    error: RecordError,
+    scope: &Scope,
+    collection: &Collection,
+    rule: AskedRule<'_>,
+) -> RecordError {
+    if !is_cost(&error) {
+        return error;
+    }
+    let schema = scope.tenant.schema();
+    let Some(collection) = schema.find_id(&collection.id) else { return error };
+    let mut lacking = Advice::default();
+    if let Some(Ok(condition)) = rule.text.map(|text| Lens::new(&schema, rule.class).rule(collection, text)) {
+        lacking.on_check(&condition);
+    }
+    told(scope, collection, rule.name, lacking)
+}
+
+/// Adds what would help, where an error says that looking for what refers to a record of `collection` did too much work.
+pub(super) fn explain_deletion(error: RecordError, scope: &Scope, collection: &Collection) -> RecordError {
+    if !is_cost(&error) {
+        return error;
+    }
+    let schema = scope.tenant.schema();
+    let mut lacking = Advice::default();
+    lacking.on_deletion(&schema, collection);
+    told(scope, collection, "search for what refers to a record", lacking)
+}
+
+/// What is no part of the question is named to superusers, who may see the schema, and to the log.
+fn told(scope: &Scope, collection: &Collection, beside: &'static str, lacking: Advice) -> RecordError {
+    note_rule(scope, collection, beside, &lacking);
+    let advice = if scope.is_superuser() { lacking } else { Advice::default() };
+    RecordError::TooExpensive { collection: collection.name.clone(), advice, beside: Some(beside) }
+}
+
+fn is_cost(error: &RecordError) -> bool {
+    matches!(error, RecordError::Store(StoreError::TooExpensive))
 }
 
 fn on_list(advice: &mut Advice, lens: Lens<'_>, collection: &Arc<Collection>, query: &ListQuery) {
@@ -117,7 +179,7 @@ fn note_rule(scope: &Scope, collection: &Collection, rule: &str, lacking: &Advic
             rule.name = rule,
             rule.lacking = %lacking,
         },
-        "a read of {} under its {rule} used up its budget",
+        "a request to {} used up its budget in the {rule}",
         collection.name
     );
 }

@@ -5,6 +5,7 @@
 
 use super::account::{self, Prepared, StoredPassword};
 use super::gate::{self, Subject};
+use super::hint::{self, AskedRule};
 use super::write::{WriteRequest, WriteVerb};
 use super::{RecordError, Scope, registering};
 use crate::kernel::error::Detail;
@@ -53,13 +54,16 @@ async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &Writ
 async fn may_update(scope: &Scope, collection: &Arc<Collection>, request: &WriteRequest) -> Result<bool, RecordError> {
     let id = request.id.as_deref().or_else(|| request.body.get("id").and_then(Value::as_str));
     let Some(id) = id.and_then(|id| RecordId::parse(id).ok()) else { return Ok(false) };
-    let (run, collection, request) = (scope.clone(), Arc::clone(collection), request.clone());
+    let (run, of, request) = (scope.clone(), Arc::clone(collection), request.clone());
     let asked = scope.tenant.read(move |reader| {
-        let Some(current) = reader.find_record(&collection, id.as_str())? else { return Ok(false) };
-        let seen = seen_by_rules(&run, &collection, &request, Some(&current));
-        gate::admits(reader, &run, &seen, &collection, &collection.rules.update, Subject::Stored(&id))
+        let Some(current) = reader.find_record(&of, id.as_str())? else { return Ok(false) };
+        let seen = seen_by_rules(&run, &of, &request, Some(&current));
+        gate::admits(reader, &run, &seen, &of, &of.rules.update, Subject::Stored(&id))
     });
-    asked.await
+    asked.await.map_err(|error| {
+        let (text, class) = (collection.rules.update.as_deref(), &scope.class());
+        hint::explain_rule(error, scope, collection, AskedRule { name: "update rule", text, class })
+    })
 }
 
 fn seen_by_rules(

@@ -82,10 +82,7 @@ impl Default for View {
 impl View {
     /// Reads decoded query parameters; others are left alone.
     pub fn parse<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)> + Clone) -> Result<Self, QueryError> {
-        let last = |wanted: &str| {
-            let found = parameters.clone().into_iter().filter(|(name, _)| *name == wanted).last();
-            found.map(|(_, value)| value).unwrap_or_default()
-        };
+        let last = |wanted: &str| last_of(parameters.clone(), wanted);
         let selection = Selection::parse(last("fields"), last("excludeFields"))?;
         let expand = ExpandTree::parse(last("expand"))?;
         let text = text_of(parameters.clone(), &["fields", "excludeFields", "expand"]);
@@ -107,10 +104,21 @@ fn borrowed(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> + 
     pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-/// The named parameters as one text; lengths keep two different requests from giving one text.
-fn text_of<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)>, names: &[&str]) -> Arc<str> {
+/// The value that counts of a parameter; empty where it is not there.
+fn last_of<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)>, wanted: &str) -> &'p str {
+    let found = parameters.into_iter().filter(|(name, _)| *name == wanted).last();
+    found.map(|(_, value)| value).unwrap_or_default()
+}
+
+/// The named parameters as one text, each as it counts: the last of equal ones, and none where that is empty. Lengths keep
+/// two different requests from giving one text.
+fn text_of<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)> + Clone, names: &[&str]) -> Arc<str> {
     let mut text = String::new();
-    for (name, value) in parameters.into_iter().filter(|(name, value)| names.contains(name) && !value.is_empty()) {
+    for name in names {
+        let value = last_of(parameters.clone(), name);
+        if value.is_empty() {
+            continue;
+        }
         text.push_str(name);
         text.push_str(&value.len().to_string());
         text.push(':');

@@ -6,6 +6,7 @@
 
 use super::account::{self, Prepared, Standing};
 use super::gate::{self, Subject};
+use super::hint::{self, AskedRule, Question};
 use super::idempotency::Idempotency;
 use super::preparing::{method_seen, prepare, prepare_alone};
 use super::read::{self, View};
@@ -338,7 +339,7 @@ impl Job<'_> {
 
     /// Refuses a new record that the rules do not let this caller make.
     fn judge_creation(&self, tx: &WriteTx<'_>, build: &Build<'_>, subject: Subject<'_>) -> Result<(), RecordError> {
-        if !gate::admits(tx, self.scope, self.context(), self.collection, &self.collection.rules.create, subject)? {
+        if !self.admits(tx, "create rule", &self.collection.rules.create, subject)? {
             return Err(RecordError::CreateRefused(self.collection.name.clone()));
         }
         self.check_account(tx, None, subject)?;
@@ -385,7 +386,7 @@ impl Job<'_> {
         let build = self.build(tx);
         self.understand(&build, Some(&current));
         let subject = Subject::Stored(id);
-        if !gate::admits(tx, self.scope, self.context(), self.collection, rule, subject)? {
+        if !self.admits(tx, "update rule", rule, subject)? {
             return Err(RecordError::NotFound);
         }
         self.require_prepared()?;
@@ -406,7 +407,7 @@ impl Job<'_> {
         let answer = match self.request.source {
             WriteSource::Import => Answer::empty(),
             WriteSource::Caller | WriteSource::Alone | WriteSource::Provider => {
-                read::load_written(tx, self.scope, self.context(), self.collection, id, &self.request.view)?
+                self.load(tx, id, &self.request.view)?
             }
         };
         let of = Of { schema: Arc::clone(tx.schema()), collection: self.collection.id.clone(), id: id.clone() };
@@ -440,14 +441,36 @@ impl Job<'_> {
         let rule = &self.collection.rules.delete;
         gate::require_unlocked(self.scope, self.collection, rule, "delete")?;
         if tx.find_record(self.collection, id.as_str())?.is_none()
-            || !gate::admits(tx, self.scope, self.context(), self.collection, rule, Subject::Stored(id))?
+            || !self.admits(tx, "delete rule", rule, Subject::Stored(id))?
         {
             return Err(RecordError::NotFound);
         }
         self.check_precondition(tx, id)?;
         cascade::check_superusers(tx, self.collection)?;
-        cascade::delete_record(tx, self.collection, id)?;
+        cascade::delete_record(tx, self.collection, id)
+            .map_err(|error| hint::explain_deletion(error, self.scope, self.collection))?;
         Ok(Done { effect: Effect::Deleted, answer: Answer::empty(), of: None })
+    }
+
+    /// Whether a rule admits the caller; one that is too much to ask is told by its name.
+    fn admits(
+        &self,
+        tx: &WriteTx<'_>,
+        name: &'static str,
+        rule: &Option<Arc<str>>,
+        subject: Subject<'_>,
+    ) -> Result<bool, RecordError> {
+        let admitted = gate::admits(tx, self.scope, self.context(), self.collection, rule, subject);
+        admitted.map_err(|error| {
+            let asked = AskedRule { name, text: rule.as_deref(), class: &self.scope.class() };
+            hint::explain_rule(error, self.scope, self.collection, asked)
+        })
+    }
+
+    /// The record as the caller may see it.
+    fn load(&self, tx: &WriteTx<'_>, id: &RecordId, view: &View) -> Result<Answer, RecordError> {
+        let loaded = read::load_written(tx, self.scope, self.context(), self.collection, id, view);
+        loaded.map_err(|error| hint::explain_cost(error, self.scope, self.collection, Question::Written(view.expand())))
     }
 
     fn build(&self, tx: &WriteTx<'_>) -> Build<'_> {
@@ -472,7 +495,7 @@ impl Job<'_> {
         }
         // The caller read the record whole, or with the same view that it writes with.
         for view in [View::default(), self.request.view.clone()] {
-            let seen = read::load_written(tx, self.scope, self.context(), self.collection, id, &view)?;
+            let seen = self.load(tx, id, &view)?;
             if wanted.split(',').any(|tag| seen.has_tag(tag)) {
                 return Ok(());
             }
@@ -496,7 +519,7 @@ impl Job<'_> {
 
     fn standing(&self, tx: &WriteTx<'_>, subject: Subject<'_>) -> Result<Standing, RecordError> {
         let rule = Action::Manage.rule_text(self.collection).cloned();
-        let admitted = gate::admits(tx, self.scope, self.context(), self.collection, &rule, subject)?;
+        let admitted = self.admits(tx, "manage rule", &rule, subject)?;
         Ok(if admitted { Standing::Manager } else { Standing::Plain })
     }
 
@@ -507,7 +530,7 @@ impl Job<'_> {
         }
         let mut details = Vec::new();
         for field in build.named_fields().filter(|field| field.write_rule.is_some()) {
-            if !gate::admits(tx, self.scope, self.context(), self.collection, &field.write_rule, subject)? {
+            if !self.admits(tx, "write rule of a field", &field.write_rule, subject)? {
                 let message = "You are not allowed to set this field.";
                 details.push(Detail::new(field.name.as_str(), "validation_not_allowed", message));
             }

@@ -12,12 +12,14 @@ use std::cell::Cell;
 use std::sync::Arc;
 use tenantry::kernel::limits;
 use tenantry::query::ast::{Expr, Parsed, Term, TermKind};
+use tenantry::query::eval::{self, Exhausted, Steps};
 use tenantry::query::request::{CallerClass, RequestContext};
 use tenantry::query::resolve::Lens;
 use tenantry::query::resolved::{Predicate, Visibility};
-use tenantry::query::{QueryError, eval, parse_rule, plan};
+use tenantry::query::{QueryError, parse_rule, plan};
 use tenantry::schema::Collection;
 use tenantry::schema::field::FieldKind;
+use tenantry::schema::record::RecordImage;
 
 const QUESTIONS: usize = 25;
 
@@ -88,16 +90,40 @@ impl Asked<'_> {
         }
         for id in &everything {
             let record = self.world.record(self.root.name.as_str(), id);
-            let (outcome, _) = eval::observe(&predicate, self.world, &self.request, &record);
+            let steps = Steps::new(u64::MAX);
+            let outcome = eval::observe(&predicate, self.world, &self.request, &record, &steps).outcome.unwrap();
             if outcome != by_eval.contains(id) {
                 return Err(format!("explained as {outcome} for {id}, but {by_eval:?}"));
             }
+            self.check_steps(&predicate, &record, outcome, u64::MAX - steps.left())?;
         }
         count(&tally.asked);
         if !by_eval.is_empty() && by_eval.len() < everything.len() {
             count(&tally.told_apart);
         }
         Ok(())
+    }
+
+    /// As many steps as were taken are enough, one less never is, and whatever is found out with fewer is right.
+    fn check_steps(
+        &self,
+        predicate: &Predicate,
+        record: &Arc<RecordImage>,
+        outcome: bool,
+        taken: u64,
+    ) -> Result<(), String> {
+        let observed = |steps| eval::observe(predicate, self.world, &self.request, record, &Steps::new(steps));
+        if observed(taken).outcome != Ok(outcome) {
+            return Err(format!("not decided with the {taken} steps that it took"));
+        }
+        let fewer = taken.checked_sub(1).map(observed);
+        if fewer.is_some_and(|fewer| fewer.outcome != Err(Exhausted) || fewer.complete) {
+            return Err(format!("{taken} steps were taken where one less was allowed"));
+        }
+        match eval::holds(predicate, self.world, &self.request, record, &Steps::new(taken / 2)) {
+            Ok(found) if found != outcome => Err(format!("{found} with {} steps, {outcome} with all", taken / 2)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether `source` names something for which this class of caller has no name.
@@ -158,7 +184,7 @@ fn collect_names(expr: &Expr<Parsed>, names: &mut Vec<Arc<str>>) {
         match &term.kind {
             TermKind::Name(name) => names.push(name.clone()),
             TermKind::Call { arguments, .. } => arguments.iter().for_each(|argument| of_term(argument, names)),
-            TermKind::Text(_) | TermKind::Number(_) => {}
+            TermKind::Text(_) | TermKind::Number(_) | TermKind::Whole(_) => {}
         }
     }
     match expr {

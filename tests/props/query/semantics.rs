@@ -4,6 +4,7 @@ use crate::query::world::World;
 use serde_json::json;
 use tenantry::kernel::error::{Code, Fault};
 use tenantry::query::error::Problem;
+use tenantry::query::eval::{self, Steps};
 use tenantry::query::request::CallerClass;
 use tenantry::query::resolve::Lens;
 
@@ -95,6 +96,13 @@ fn without_a_question_mark_every_value_must_match() {
             ("comments_via_post.score >= 1", "p1 p2"),
             ("comments_via_post.score > 1", "p2"),
             ("comments_via_post.score ?< 5", "p1"),
+            ("comments_via_post.score ?> 1", "p1 p2"),
+            ("comments_via_post.score ?>= 5", "p1 p2"),
+            ("comments_via_post.score ?<= 1", "p1"),
+            ("comments_via_post.score <= 1", ""),
+            ("comments_via_post.text ~ 'o'", "p2"),
+            ("comments_via_post.text ?~ 'a'", "p1"),
+            ("comments_via_post.text ?!~ 'a'", "p1 p2"),
             ("comments_via_post.text != 'bad'", "p2"),
             ("comments_via_post.text ?!= 'bad'", "p1 p2 p3"),
             ("comments_via_post.text !~ 'a'", "p2"),
@@ -185,6 +193,10 @@ fn macros_read_the_moment_of_the_request() {
         &[
             ("published < @now", "p1 p3"),
             ("published > @yesterday", "p2"),
+            ("published < @tomorrow && published != ''", "p1 p2"),
+            ("published >= @monthStart && published <= @monthEnd", "p1 p2"),
+            ("published >= @yearStart && published <= @yearEnd", "p1 p2"),
+            ("published < @monthStart || published > @yearEnd", "p3"),
             ("published >= @todayStart && published <= @todayEnd", "p2"),
             ("@year = 2024 && @month = 2 && @day = 29 && @weekday = 4", "p1 p2 p3"),
             ("@hour = 13 && @minute = 7 && @second = 5", "p1 p2 p3"),
@@ -259,6 +271,34 @@ fn the_body_and_the_rest_of_the_request_are_read() {
     }
 }
 
+/// A whole number beyond 2^53 became a double while it was read, so a document that holds it was not found by it, a text of
+/// those digits neither, and its neighbour was.
+#[test]
+fn whole_numbers_are_compared_as_they_are_written() {
+    let mut world = World::new();
+    let big = 9_007_199_254_740_993_i64;
+    world
+        .add("posts", "exact", json!({"title": "9007199254740993", "meta": {"n": big}, "views": big as f64}))
+        .add("posts", "below", json!({"title": "9007199254740992", "meta": {"n": big - 1}, "views": 0.0}))
+        .add("posts", "most", json!({"title": "-9223372036854775808", "meta": {"n": i64::MIN}}))
+        .add("posts", "more", json!({"meta": {"n": 18_446_744_073_709_551_615_u64}}));
+    for (filter, expected) in [
+        ("meta.n = 9007199254740993", "exact"),
+        ("meta.n != 9007199254740993 && meta.n > 0", "below more"),
+        ("meta.n < 9007199254740993 && meta.n > 0", "below"),
+        ("meta.n = -9223372036854775808", "most"),
+        // Beyond 64 bits there are doubles only, in a document as in a question.
+        ("meta.n = 18446744073709551615", "more"),
+        ("title = 9007199254740993", "exact"),
+        ("title = -9223372036854775808", "most"),
+        // A number field holds doubles, and what is asked of it is understood as what would be stored.
+        ("views = 9007199254740993", "exact"),
+        ("views = 9007199254740992", "exact"),
+    ] {
+        assert_eq!(world.filter("posts", filter, None).unwrap().join(" "), expected, "{filter}");
+    }
+}
+
 /// A text in a JSON field counted as changed although the same was sent; whatever a body said of a new record did, if its
 /// value was completed before it was stored.
 #[test]
@@ -309,6 +349,32 @@ fn a_nul_in_a_pattern_is_no_end_of_it() {
     ] {
         assert_eq!(world.filter("posts", filter, None).unwrap().join(" "), expected, "{filter:?}");
     }
+}
+
+/// Three walks over all comments visit the cube of them; the evaluator had no bound, whatever SQLite's was.
+#[test]
+fn an_evaluation_ends_where_its_steps_do() {
+    let mut world = World::new();
+    for at in 0..60 {
+        world.add("comments", &format!("k{at:02}"), json!({"text": format!("t{at}")}));
+    }
+    world.add("posts", "p1", json!({"title": "x"}));
+    let rule = "@collection.comments:a.text ?= @collection.comments:b.post \
+         && @collection.comments:b.text ?= @collection.comments:c.post";
+    let class = CallerClass::Anonymous;
+    let predicate = Lens::new(&world.schema, &class).rule(world.collection("posts"), rule).unwrap();
+    let (request, record) = (world.request(None), world.record("posts", "p1"));
+    let ask = |steps: &Steps| eval::holds(&predicate, &world, &request, &record, steps);
+    let enough = Steps::new(1_000_000);
+    assert_eq!(ask(&enough), Ok(false));
+    assert!(enough.left() < 1_000_000 - 60 * 60, "{}", enough.left());
+    let few = Steps::new(500);
+    let exhausted = ask(&few).unwrap_err();
+    assert_eq!((exhausted.code(), few.left()), (Code::QueryTooExpensive, 0));
+    // What is asked next takes from the same steps.
+    assert!(ask(&few).is_err());
+    let seen = eval::observe(&predicate, &world, &request, &record, &Steps::new(500));
+    assert!(!seen.complete && !seen.comparisons.is_empty() && seen.comparisons.len() < 500);
 }
 
 #[test]

@@ -381,6 +381,7 @@ impl Universe {
         let mut seen = self.seen.borrow_mut();
         match value {
             Value::String(text) if text.len() < 40 => seen.push(format!("'{}'", text.replace('\'', "\\'"))),
+            Value::Number(number) if number.is_i64() => seen.push(number.to_string()),
             Value::Number(number) => seen.push(written(number.as_f64().unwrap_or_default())),
             Value::Array(items) => {
                 seen.extend(

@@ -12,7 +12,7 @@ use tenantry::kernel::ident::{CollectionId, FieldNumber, RecordId};
 use tenantry::kernel::limits;
 use tenantry::kernel::random::SeededRandom;
 use tenantry::kernel::value::{Cell, Stored};
-use tenantry::query::eval::{self, Dataset};
+use tenantry::query::eval::{self, Dataset, Steps};
 use tenantry::query::functions;
 use tenantry::query::request::{AuthRecord, CallerClass, RequestContext};
 use tenantry::query::resolve::Lens;
@@ -178,7 +178,7 @@ impl World {
     pub(crate) fn by_eval(&self, predicate: &Predicate, request: &RequestContext) -> Vec<String> {
         let mut ids = Vec::new();
         self.scan(&predicate.root, &mut |row| {
-            if eval::holds(predicate, self, request, row) {
+            if eval::holds(predicate, self, request, row, &Steps::new(u64::MAX)).unwrap() {
                 ids.push(row.id.to_string());
             }
             ControlFlow::Continue(())

@@ -3,6 +3,9 @@
 use super::*;
 use crate::kernel::ident::RecordId;
 use crate::kernel::value::Stored;
+use crate::query::advice::Advice;
+use crate::query::request::CallerClass;
+use crate::query::resolve::Lens;
 use crate::schema::Schema;
 use crate::schema::record::RecordImage;
 use crate::services::records::transfer::{Exporter, Format};
@@ -246,5 +249,81 @@ async fn what_a_rule_costs_is_told_without_what_is_in_it() {
     world.make(&world.db, &endless).await;
     let view = said(guest.try_list("endless", &[]).await);
     assert!(view.ends_with("; the SELECT of endless is what has to be looked at."), "{view}");
+    world.stop().await;
+}
+
+/// A write that asked too much said nothing of what would help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_past_its_budget_names_its_rule_and_superusers_the_index() {
+    let walk = "comments_via_post.text ?!= 'text 7' && @request.method != ''";
+    let anywhere = "@collection.comments.text ?= 'none' && @collection.comments.post ?= id";
+    let rules = [
+        (1, "createRule", anywhere),
+        (1, "updateRule", walk),
+        (1, "deleteRule", walk),
+        (0, "deleteRule", ""),
+        (0, "updateRule", ""),
+    ];
+    let world = world(&rules).await;
+    let (guest, admin) = (world.guest(), world.admin());
+    let refused = |what: &str| {
+        format!("The query did more work than its budget allows; the {what} of posts is what has to be looked at.")
+    };
+    let post = "p00000000002999";
+    assert_eq!(said(guest.try_create("posts", json!({"title": "new"})).await), refused("create rule"));
+    assert_eq!(said(guest.try_update("posts", post, json!({"title": "new"})).await), refused("update rule"));
+    assert_eq!(said(guest.delete("posts", post).await), refused("delete rule"));
+    // Nothing of it happened, and the log said once for whoever wrote the rule what would help.
+    assert_eq!(admin.get("posts", post).await["title"], "Title 2999");
+    let batch = json!({"requests": [{"method": "DELETE", "url": format!("/api/collections/posts/records/{post}")}]});
+    let RecordError::Batch { index: 0, fault } = guest.batch(batch, BatchOptions::default()).await.unwrap_err() else {
+        panic!("refused as one of a batch")
+    };
+    assert_eq!(fault.public(), refused("delete rule"));
+
+    // Superusers pass every rule; what refers to the record has to be found all the same.
+    let found = said(admin.delete("posts", post).await);
+    assert_eq!(found, "The query did more work than its budget allows; an index on comments (post) would help.");
+    let stranger = said(guest.delete("authors", "a00000000002999").await);
+    let search = "the search for what refers to a record of authors is what has to be looked at";
+    assert_eq!(stranger, format!("The query did more work than its budget allows; {search}."));
+    let mut embedding = admin.request(WriteVerb::Update, "authors", Some("a00000000000007"), json!({"name": "new"}));
+    embedding.view = View::parse([("expand", "posts_via_author.comments_via_post")]).unwrap();
+    let embedded = said(admin.send(embedding).await);
+    assert!(embedded.ends_with("; indexes on posts (author) and comments (post) would help."), "{embedded}");
+
+    follow(&world, &found).await;
+    guest.try_update("posts", post, json!({"title": "new"})).await.unwrap();
+    guest.delete("posts", post).await.unwrap();
+    assert_eq!(code(guest.try_create("posts", json!({"title": "new"})).await), Code::CreateRefused);
+    world.stop().await;
+}
+
+/// What the rules of writes lack is worked out for one record, which is found by its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_about_one_record_lacks_the_way_to_others() {
+    let world = World::new(&collections(&[])).await;
+    let (schema, class) = (world.db.schema(), CallerClass::Anonymous);
+    let posts = schema.find("posts").unwrap();
+    for (rule, expected) in [
+        ("title = 'x' && status = 'y'", ""),
+        ("author.name = 'x'", ""),
+        ("comments_via_post.text ?= 'x'", "an index on comments (post, text) would help"),
+        ("comments_via_post.text = 'x'", "an index on comments (post) would help"),
+        ("comments_via_post.text ?= title", "an index on comments (post, text) would help"),
+        ("@collection.comments.post ?= id && title != ''", "an index on comments (post) would help"),
+        (
+            "@collection.comments.post ?= id && @collection.comments.text ?= @request.query.q",
+            "an index on comments (post, text) would help",
+        ),
+        ("@collection.comments.post ?= id || title = ''", "an index on comments (post) would help"),
+        ("@collection.comments.text ?~ 'x'", ""),
+        ("@collection.comments.post = id", ""),
+    ] {
+        let condition = Lens::new(&schema, &class).rule(posts, rule).unwrap();
+        let mut advice = Advice::default();
+        advice.on_check(&condition);
+        assert_eq!(advice.to_string(), expected, "{rule}");
+    }
     world.stop().await;
 }

@@ -206,6 +206,104 @@ async fn totals_follow_filter_and_groups() {
     world.stop().await;
 }
 
+/// Of two equal parameters the last counts, but plans were remembered by those that say something: a filter that an empty
+/// one follows left its plan, which filters nothing, to everybody who asked with that filter.
+#[tokio::test]
+async fn a_plan_is_remembered_by_what_counts() {
+    let world = World::new(&library()).await;
+    rows(&world, 6).await;
+    let guest = world.guest();
+    let titles = async |asked: &[(&str, &str)]| guest.column("posts", "title", asked).await;
+    let (filter, sort) = (("filter", "title = 'Row 001'"), ("sort", "-title"));
+    assert_eq!(titles(&[filter, ("filter", "")]).await.len(), 6);
+    assert_eq!(titles(&[filter]).await, ["Row 001"]);
+    assert_eq!(titles(&[("filter", "title = 'x'"), filter]).await, ["Row 001"]);
+    assert_eq!(titles(&[filter, ("filter", "title = 'x'")]).await, [""; 0]);
+    assert_eq!(titles(&[sort, ("sort", "")]).await[0], "Row 000");
+    assert_eq!(titles(&[sort]).await[0], "Row 005");
+    let id = guest.list("posts", &[]).await["items"][0]["id"].as_str().unwrap().to_owned();
+    let one = async |asked: &[(&str, &str)]| guest.try_get("posts", &id, asked).await.unwrap();
+    assert!(one(&[("fields", "title"), ("fields", "")]).await["id"].is_string());
+    assert_eq!(one(&[("fields", "title")]).await, json!({"title": "Row 000"}));
+    world.stop().await;
+}
+
+/// Records without an author and those of one without a town were two groups that looked the same.
+#[tokio::test]
+async fn what_is_not_there_is_one_group_with_what_is_empty() {
+    let open = |name: &str, fields: Value| json!({"name": name, "type": "base", "fields": fields, "listRule": ""});
+    let world = World::new(&[
+        open(
+            "authors",
+            json!([{"name": "town", "type": "text"}, {"name": "rank", "type": "number"}, {"name": "known", "type": "bool"}]),
+        ),
+        open(
+            "posts",
+            json!([{"name": "author", "type": "relation", "collectionId": "RELATION:authors", "maxSelect": 1},
+                {"name": "meta", "type": "json"}]),
+        ),
+    ])
+    .await;
+    let admin = world.admin();
+    let bern = admin.create("authors", json!({"town": "Bern", "rank": 2, "known": true})).await["id"].clone();
+    let nowhere = admin.create("authors", json!({})).await["id"].clone();
+    for (author, meta) in
+        [(&bern, json!({"a": ""})), (&nowhere, json!({})), (&nowhere, json!(null)), (&Value::Null, json!({"a": "x"}))]
+    {
+        admin.create("posts", json!({"author": author, "meta": meta})).await;
+    }
+    let groups = async |path: &str| {
+        let asked = [("aggregate", "count"), ("group", path)];
+        let page = world.guest().list("posts", &asked).await;
+        let items = page["items"].as_array().unwrap();
+        items.iter().map(|item| (item[path].clone(), item["count"].as_u64().unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(groups("author.town").await, [(json!(""), 3), (json!("Bern"), 1)]);
+    assert_eq!(groups("author.rank").await, [(json!(0), 3), (json!(2), 1)]);
+    assert_eq!(groups("author.known").await, [(json!(false), 3), (json!(true), 1)]);
+    assert_eq!(groups("meta.a").await, [(json!(""), 3), (json!("x"), 1)]);
+    world.stop().await;
+}
+
+/// A view whose rows are counted had numbers for ids, which no address and no filter could name.
+#[tokio::test]
+async fn a_view_may_count_its_rows() {
+    let mut collections = library();
+    collections.push(json!({"name": "places", "type": "view", "listRule": "", "viewRule": "",
+        "viewQuery": "SELECT (ROW_NUMBER() OVER (ORDER BY score DESC)) AS id, title FROM posts"}));
+    let world = World::new(&collections).await;
+    rows(&world, 12).await;
+    let guest = world.guest();
+    assert_eq!(guest.get("places", "2").await, guest.list("places", &[("filter", "id = '2'")]).await["items"][0]);
+    assert_eq!(guest.list("places", &[("filter", "id = 12")]).await["totalItems"], 1);
+    let (mut seen, mut cursor) = (BTreeSet::new(), String::new());
+    while let Some(next) = {
+        let page = guest.list("places", &[("cursor", &cursor), ("perPage", "5"), ("sort", "title")]).await;
+        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        page["nextCursor"].as_str().map(str::to_owned)
+    } {
+        cursor = next;
+    }
+    assert_eq!(seen.len(), 12);
+    world.stop().await;
+}
+
+/// A walk by cursor answered with the number of a page that it was not on.
+#[tokio::test]
+async fn a_page_and_a_cursor_are_refused_together() {
+    let world = World::new(&library()).await;
+    rows(&world, 5).await;
+    let guest = world.guest();
+    let first = guest.list("posts", &[("cursor", ""), ("perPage", "2"), ("page", "1")]).await;
+    let next = first["nextCursor"].as_str().unwrap();
+    let refused = guest.try_list("posts", &[("cursor", next), ("perPage", "2"), ("page", "2")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ParameterInvalid);
+    let said = refused.public();
+    assert!(said.contains("page") && said.contains("cursor"), "{said}");
+    assert_eq!(guest.list("posts", &[("cursor", next), ("perPage", "2")]).await["page"], 1);
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn a_changed_schema_makes_new_plans() {
     let world = World::new(&library()).await;
