@@ -31,6 +31,8 @@ pub struct MailGuard {
     per_address: Option<Throttle>,
     per_recipient: Option<Throttle>,
     per_tenant: Option<Throttle>,
+    /// Who asked whom for a first mail in the window of `per_recipient`, also where `per_pair` is any number.
+    firsts: Option<Throttle>,
 }
 
 /// A request for a mail that was counted.
@@ -48,7 +50,8 @@ impl MailGuard {
         let [per_pair, per_address, per_recipient, per_tenant] =
             [limits.per_pair, limits.per_address, limits.per_recipient, limits.per_tenant]
                 .map(|quota| quota.map(Throttle::new));
-        Self { per_pair, per_address, per_recipient, per_tenant }
+        let firsts = limits.per_recipient.and_then(|quota| Quota::new(1, quota.window_s())).map(Throttle::new);
+        Self { per_pair, per_address, per_recipient, per_tenant, firsts }
     }
 
     /// Counts a request for a mail to `recipient`, or refuses it.
@@ -63,8 +66,8 @@ impl MailGuard {
         let take = |throttle: &Throttle| throttle.take(&address, now_ms);
         within(self.per_address.as_ref(), take, "this address")?;
         let take = |throttle: &Throttle| throttle.take(&pair, now_ms);
-        let left = within(self.per_pair.as_ref(), take, "this address for this recipient")?;
-        let first = self.per_pair.as_ref().is_some_and(|throttle| left + 1 == throttle.quota().permits());
+        within(self.per_pair.as_ref(), take, "this address for this recipient")?;
+        let first = self.firsts.as_ref().is_none_or(|throttle| throttle.take(&pair, now_ms).allowed);
         Ok(if first { Asked::First } else { Asked::Again })
     }
 
@@ -79,7 +82,7 @@ impl MailGuard {
         let Some((address, pair)) = keys(meta, tenant, recipient) else { return Ok(()) };
         within(self.per_address.as_ref(), |throttle| throttle.look(&address, now_ms), "this address")?;
         let look = |throttle: &Throttle| throttle.look(&pair, now_ms);
-        within(self.per_pair.as_ref(), look, "this address for this recipient").map(drop)
+        within(self.per_pair.as_ref(), look, "this address for this recipient")
     }
 
     /// Whether a mail to `recipient` may leave.
@@ -106,16 +109,16 @@ fn keys<'a>(meta: &WriteMeta, tenant: &'a TenantId, recipient: &str) -> Option<(
     Some((address, (address, tenant, recipient.trim().to_lowercase())))
 }
 
-/// How many are left where `count` finds one within the quota.
+/// Refuses one that `count` finds past the quota.
 fn within(
     throttle: Option<&Throttle>,
     count: impl FnOnce(&Throttle) -> Standing,
     of: &str,
-) -> Result<u32, GuessRefused> {
-    let Some(throttle) = throttle else { return Ok(0) };
+) -> Result<(), GuessRefused> {
+    let Some(throttle) = throttle else { return Ok(()) };
     let standing = count(throttle);
     if standing.allowed {
-        return Ok(standing.remaining);
+        return Ok(());
     }
     let (permits, window_s, retry_after_s) =
         (throttle.quota().permits(), throttle.quota().window_s(), standing.retry_after_s);
@@ -131,6 +134,20 @@ mod tests {
 
     fn from(ip: &str) -> WriteMeta {
         WriteMeta { ip: Some(Arc::from(ip)), ..WriteMeta::system("test") }
+    }
+
+    /// Without a limit of their own, strangers kept the owner's first mail from being sent.
+    #[test]
+    fn the_first_mail_that_an_address_asks_for_is_sent_whatever_limits_are_off() {
+        let limits = MailLimits { per_recipient: Quota::new(2, 900), ..MailLimits::default() };
+        let (guard, tenant) = (MailGuard::new(limits), TenantId::parse("t").unwrap());
+        let leaves = |ip: &str, now_ms| {
+            let asked = guard.ask(&from(ip), &tenant, "ada@a.test", now_ms).unwrap();
+            guard.lets_leave(&tenant, "ada@a.test", asked, now_ms)
+        };
+        assert_eq!([0; 4].map(|now_ms| leaves("1.1.1.1", now_ms)), [true, true, false, false]);
+        assert!(leaves("2.2.2.2", 0) && !leaves("2.2.2.2", 0));
+        assert!(leaves("2.2.2.2", 900_000), "another window");
     }
 
     #[test]
