@@ -10,6 +10,7 @@ use crate::kernel::ident::TenantId;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Hot keys remembered by one node.
@@ -221,13 +222,18 @@ impl Cache {
                 report.present += 1;
                 continue;
             }
-            let digest = digest_of(&hot);
+            let (digest, tenant) = (digest_of(&hot), hot.tenant.clone());
             match refill(hot).await {
                 Refill::Filled => report.filled += 1,
                 Refill::Moved(key, replay) => {
                     report.filled += 1;
                     if let Some(old) = digest {
-                        self.0.hot.lock().follow(&old, &key, &replay, self.0.clock.now_ms());
+                        let (late, now_ms) = (self.take_hits(&tenant, old), self.0.clock.now_ms());
+                        let mut hot = self.0.hot.lock();
+                        hot.follow(&old, &key, &replay, now_ms);
+                        if late > 0 {
+                            hot.note(&key, &replay, late, now_ms);
+                        }
                     }
                 }
                 Refill::Failed => report.failed += 1,
@@ -235,6 +241,15 @@ impl Cache {
             tokio::time::sleep(pace).await;
         }
         report
+    }
+
+    /// The hits of an answer that upkeep has not learned of; of a question that goes on under another key they would bring
+    /// the old one back.
+    fn take_hits(&self, tenant: &TenantId, digest: [u8; 32]) -> u32 {
+        let part = self.0.parts.read().get(tenant).cloned();
+        let slot = part.map(|part| crate::cache::memory::Slot { incarnation: part.incarnation, digest });
+        let held = slot.and_then(|slot| self.0.memory.peek(&slot));
+        held.map_or(0, |held| held.hits.swap(0, Ordering::Relaxed))
     }
 
     fn holds_current(&self, hot: &HotKey) -> bool {

@@ -5,13 +5,14 @@ use crate::cache::entry::Loaded;
 use crate::cache::persist;
 use crate::cache::stamp::Dependencies;
 use crate::cache::tests::{TableDisk, World, list_key, memory_only, posts, request, seed, tenant};
-use crate::cache::{Cache, CacheOptions, CommitSummary, Source};
+use crate::cache::{Cache, CacheOptions, CommitSummary, Source, warm};
 use crate::kernel::clock::ManualClock;
 use crate::kernel::ident::TenantId;
 use crate::schema::cache_policy::Policy;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A list was written by an orderly stop alone; a node that was killed started without one.
 #[tokio::test]
@@ -39,6 +40,31 @@ async fn hot_keys_outlive_a_kill_and_a_start_that_nobody_visits() {
         next.clock.advance_ms(60_000);
         next.cache.maintain();
     }
+}
+
+/// Hits from just before a change of the schema brought the question back under the key of before, beside the one of now.
+#[tokio::test]
+async fn a_question_that_moved_does_not_come_back_under_its_old_key() {
+    let world = memory_only();
+    let a = tenant("a");
+    let (old, new, dependencies) = (list_key(&a, "old"), list_key(&a, "new"), Dependencies::new().collection(&posts()));
+    let replay: Arc<[u8]> = Arc::from(&b"r"[..]);
+    for _ in 0..2 {
+        for _ in 0..3 {
+            let load = || async { Ok::<_, ()>(Loaded::json("x", 0)) };
+            let request = request(&world, &old, &dependencies, Some(&replay));
+            world.cache.tenant(&a).get_or_load(request, load).await.unwrap();
+        }
+        if world.cache.hot_keys().is_empty() {
+            world.cache.maintain();
+        }
+    }
+    let moved = |_| std::future::ready(warm::Refill::Moved(new.clone(), Arc::clone(&replay)));
+    world.commit(&a, 1);
+    assert_eq!(world.cache.warm(world.cache.hot_keys(), Duration::ZERO, moved).await.filled, 1);
+    world.cache.maintain();
+    let hot = world.cache.hot_keys();
+    assert_eq!(hot.iter().map(|hot| (&*hot.key, hot.score)).collect::<Vec<_>>(), [(&*new.to_string(), 5.0)]);
 }
 
 #[tokio::test]
