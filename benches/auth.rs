@@ -23,10 +23,17 @@ const PASSWORD: &str = "the password of a known account";
 /// Connections that log in while reads are measured.
 const LOGINS: usize = 8;
 
+/// What is measured is the answer, not the refusal of one mail too many.
+const NO_MAIL_LIMITS: [(&str, &str); 3] = [
+    ("TENANTRY__LIMITS__MAILS_ASKED_MAX", "1000000"),
+    ("TENANTRY__LIMITS__MAILS_ASKED_PER_IP_MAX", "1000000"),
+    ("TENANTRY__LIMITS__MAILS_PER_RECIPIENT_MAX", "1000000"),
+];
+
 fn main() -> anyhow::Result<()> {
     let Some(args) = Args::read() else { return Ok(()) };
     let dir = tempfile::tempdir()?;
-    let site = Site::start_tenantry(dir.path().join("node"), true)?;
+    let site = Site::start_tenantry_with(dir.path().join("node"), true, &NO_MAIL_LIMITS)?;
     let mut report = Report::new("auth", &["what", "figure", "detail"], &args);
     register(&site, EMAIL)?;
     measure_oracle(&args, &site, &mut report)?;
@@ -110,12 +117,12 @@ fn measure_pairs(
             }
         }
     }
+    anyhow::ensure!(refused == 0, "{refused} of {} attempts at {what} were throttled", 2 * pairs);
     let chance = chance_of_telling(&known, &unknown);
     let detail = format!(
-        "median {} known, {} unknown, {} throttled; 0.50 is a coin",
+        "median {} known, {} unknown, {pairs} of each; 0.50 is a coin",
         time_us(median(known)),
         time_us(median(unknown)),
-        count(f64::from(refused))
     );
     report.row(vec![format!("chance to tell a known account by the time of {what}"), format!("{chance:.2}"), detail]);
     Ok(())

@@ -80,9 +80,14 @@ impl Site {
 
     /// Starts the real binary with the demo data in `dir` and logs in.
     pub(crate) fn start_tenantry(dir: PathBuf, cached: bool) -> anyhow::Result<Self> {
+        Self::start_tenantry_with(dir, cached, &[])
+    }
+
+    /// The same with some configuration, as environment variables.
+    pub(crate) fn start_tenantry_with(dir: PathBuf, cached: bool, config: &[(&str, &str)]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         create_superuser(&dir)?;
-        let server = serve_tenantry(&dir, cached, &["--demo"])?;
+        let server = serve_tenantry(&dir, cached, &["--demo"], config)?;
         let ids = tournament::Ids { tournaments: Vec::new(), players: Vec::new() };
         let mut site = Self { server, dir, headers: Vec::new(), ids, kind: Kind::Tenantry };
         site.log_in()?;
@@ -146,14 +151,14 @@ impl Site {
     /// Stops the real binary gracefully and starts it again on its folder.
     pub(crate) fn restart_tenantry(mut self, cached: bool) -> anyhow::Result<Self> {
         self.server.stop()?;
-        self.server = serve_tenantry(&self.dir, cached, &[])?;
+        self.server = serve_tenantry(&self.dir, cached, &[], &[])?;
         Ok(self)
     }
 
     /// Kills the real binary and starts it again on its folder.
     pub(crate) fn restart_killed(mut self) -> anyhow::Result<Self> {
         self.server.kill()?;
-        self.server = serve_tenantry(&self.dir, true, &[])?;
+        self.server = serve_tenantry(&self.dir, true, &[], &[])?;
         Ok(self)
     }
 
@@ -161,7 +166,7 @@ impl Site {
     pub(crate) fn restart_without_cache_folder(mut self) -> anyhow::Result<Self> {
         self.server.stop()?;
         std::fs::remove_dir_all(self.dir.join("cache"))?;
-        self.server = serve_tenantry(&self.dir, true, &[])?;
+        self.server = serve_tenantry(&self.dir, true, &[], &[])?;
         Ok(self)
     }
 
@@ -371,11 +376,12 @@ fn create_superuser(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve_tenantry(dir: &Path, cached: bool, extra: &[&str]) -> anyhow::Result<Server> {
+fn serve_tenantry(dir: &Path, cached: bool, extra: &[&str], config: &[(&str, &str)]) -> anyhow::Result<Server> {
     let addr = process::free_address()?;
     let mut command = binary();
     command.args(["serve", "--listen", &addr.to_string(), "--data-dir"]).arg(dir).args(extra);
     command.env("TENANTRY__CACHE__ENABLED", cached.to_string()).env("TENANTRY__HTTP__WORKERS", "2");
+    command.envs(config.iter().copied());
     command.stderr(std::fs::File::create(dir.join("stderr.log"))?);
     Server::start(command, addr, "/api/health")
         .with_context(|| std::fs::read_to_string(dir.join("stderr.log")).unwrap_or_default())

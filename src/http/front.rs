@@ -56,8 +56,8 @@ pub(crate) struct Told {
     pub(crate) vary: HeaderValue,
 }
 
-/// Request headers that shape every answer: who asks at which tenant, and in which coding.
-const VARY: &str = "Authorization, X-Tenant, Accept-Encoding";
+/// Request headers that shape every answer: who asks at which tenant, in which coding, and the page that asks.
+const VARY: &str = "Authorization, X-Tenant, Accept-Encoding, Origin";
 
 impl Told {
     pub(crate) fn of(served: &Served) -> Self {

@@ -45,6 +45,8 @@ pub struct ListPlan {
     pub page: Statement,
     /// One row, one column: how many records there are. No arguments.
     pub count: Statement,
+    /// All records of the collection are counted, so the store may know how many there are.
+    pub counts_all: bool,
     /// What the rows hold.
     pub row: RowShape,
     /// Keyset paging: the places in the row of the keys for the next cursor. Empty for offset paging.
@@ -168,7 +170,8 @@ pub fn list(
     let expand = expand_all(lens, collection, &query.expand, &query.fields, &mut facts);
     let reversed = position == Position::From(Direction::Backward);
     let partition = filter.as_ref().and_then(|filter| pinned(collection, &filter.expr));
-    Ok(ListPlan { page, count: count.finish_count(), row, keys, seek, reversed, expand, facts, partition })
+    let (counts_all, count) = (count.asks_for_all(), count.finish_count());
+    Ok(ListPlan { page, count, counts_all, row, keys, seek, reversed, expand, facts, partition })
 }
 
 /// What the declared partition field must equal for `expr` to hold.

@@ -14,8 +14,8 @@ use crate::query::resolved::{Facts, Predicate, Visibility};
 use crate::query::select::{Excerpt, Selection};
 use crate::query::sql::{Condition, Fragment, Renderer};
 use crate::query::total;
-use crate::schema::Collection;
 use crate::schema::field::Storage;
+use crate::schema::{Collection, CollectionKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -290,6 +290,13 @@ impl<'l> Builder<'l> {
             return too_many("values", limits::STATEMENT_BINDS_MAX);
         }
         Ok((statement, facts))
+    }
+
+    /// Whether the question is about every record of a collection that is stored.
+    pub(crate) fn asks_for_all(&self) -> bool {
+        let unconditional = self.conditions.iter().all(|condition| *condition == Condition::Known(true));
+        let alone = self.extra_join == Fragment::default() && self.renderer.joins() == Fragment::default();
+        unconditional && alone && self.collection.kind != CollectionKind::View
     }
 
     /// The statement of a count whose one column is `COUNT(*)`.

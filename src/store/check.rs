@@ -55,7 +55,16 @@ pub fn read_file<T, E: From<StoreError>>(
 ) -> Result<T, E> {
     let connection = open_file(data_dir, tenant)?;
     let schema = Arc::new(readers::load_schema(&connection)?);
-    read(&Reader { connection: &connection, schema, lsn: 0, tenant, slow: None, meter: None, system: None })
+    read(&Reader {
+        connection: &connection,
+        schema,
+        lsn: 0,
+        tenant,
+        slow: None,
+        meter: None,
+        counts: None,
+        system: None,
+    })
 }
 
 /// Opens an existing file to read one snapshot of it.

@@ -19,6 +19,7 @@ mod rowclock;
 mod rows;
 mod space;
 mod changelog;
+mod counts;
 mod readers;
 mod read_queue;
 mod ops;

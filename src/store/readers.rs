@@ -10,6 +10,7 @@
 
 use super::changelog::{self, LoggedTx};
 use super::connection::{self, Budget};
+use super::counts::RecordCounts;
 use super::functions;
 use super::options::{ReadMeter, SlowQuery, SlowQuerySink, StoreOptions};
 use super::stats::Counters;
@@ -39,6 +40,8 @@ pub struct Reader<'a> {
     pub(super) tenant: &'a TenantId,
     pub(super) slow: Option<(&'a dyn SlowQuerySink, Duration)>,
     pub(super) meter: Option<&'a dyn ReadMeter>,
+    /// What is known of the numbers of records; nothing inside a write, which sees more than its position.
+    pub(super) counts: Option<&'a RecordCounts>,
     /// Set while the store runs its own statements on a guarded connection.
     pub(super) system: Option<&'a AtomicBool>,
 }
@@ -187,6 +190,23 @@ impl<'a> Reader<'a> {
                 .collect::<Result<Vec<(FieldNumber, Stored)>, StoreError>>()?;
             Ok(RecordImage::new(id, values))
         })
+    }
+
+    /// How many records `collection` has in this snapshot.
+    pub fn count_records(&self, collection: &Collection) -> Result<i64, StoreError> {
+        if let Some(known) = self.counts.and_then(|counts| counts.find(&collection.id, self.lsn)) {
+            return Ok(known);
+        }
+        let sql = format!("SELECT COUNT(*) FROM \"{}\"", collection.table());
+        let counted = self.find_one(&sql, &[], |row| match row.cell(0)? {
+            Cell::Integer(count) => Ok(count),
+            _ => Err(StoreError::damaged("a count that is no whole number")),
+        })?;
+        let counted = counted.unwrap_or(0);
+        if let Some(counts) = self.counts {
+            counts.keep(&collection.id, self.lsn, counted);
+        }
+        Ok(counted)
     }
 
     /// The result columns of `sql` and where each comes from; nothing is executed.
@@ -458,6 +478,7 @@ impl ReadConnection {
             tenant: tenant.id(),
             slow: options.slow_queries.as_deref().map(|sink| (sink, options.slow_query)),
             meter: tenant.meter(),
+            counts: Some(tenant.counts()),
             system: Some(&self.system),
         };
         self.budget.arm(allowance.steps, allowance.deadline, allowance.cancelled);

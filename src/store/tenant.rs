@@ -7,6 +7,7 @@
 use super::changelog::{LogHead, LoggedTx};
 use super::check;
 use super::checkpoint::{self, LogFile};
+use super::counts::RecordCounts;
 use super::files::FileRemover;
 use super::migrate;
 use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
@@ -42,6 +43,7 @@ pub(super) struct TenantInner {
     present: AtomicU64,
     /// Held while snapshots must not begin; see [`TenantInner::hold_snapshots`].
     beginning: RwLock<()>,
+    counts: RecordCounts,
     readers: ReadPool,
     reads: ReadQueue,
     queue: Mutex<WriteQueue>,
@@ -92,6 +94,7 @@ impl TenantInner {
         Counters::add(&shared.counters.opens, 1);
         Ok(Self {
             id: id.clone(),
+            counts: RecordCounts::default(),
             readers: ReadPool::new(&path, options, &shared.openers),
             reads: ReadQueue::new(options),
             path,
@@ -116,6 +119,11 @@ impl TenantInner {
 
     pub(super) fn id(&self) -> &TenantId {
         &self.id
+    }
+
+    /// How many records collections have.
+    pub(super) fn counts(&self) -> &RecordCounts {
+        &self.counts
     }
 
     /// The database file.

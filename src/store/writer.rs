@@ -401,6 +401,7 @@ impl<'a> Group<'a> {
             tenant: self.inner.id(),
             slow: options.slow_queries.as_deref().map(|sink| (sink, options.slow_query)),
             meter: self.inner.meter(),
+            counts: None,
             system: None,
         };
         let clock = Clock2 { oid: self.state.log.oid, hlc: hlc.as_i64() };
@@ -502,6 +503,11 @@ impl<'a> Group<'a> {
     fn acknowledge(mut self) {
         let logged = self.logged();
         let committed = self.wrote();
+        if self.schema_changed {
+            self.inner.counts().clear();
+        } else if logged {
+            self.inner.counts().advance(self.saved.lsn, self.state.log.lsn, &self.touches);
+        }
         if committed {
             self.inner.publish(Arc::clone(&self.schema), self.state.log.lsn);
         }

@@ -29,7 +29,7 @@ async fn every_coding_carries_the_same_body_and_its_tag_is_recognised() {
     let anon = admin.clone().without_authorization();
     let plain = until(&anon, LIST, "l1").await;
     assert!(plain.header("content-encoding").is_none() && plain.body.len() > 1024);
-    assert_eq!(plain.header("vary"), Some("Authorization, X-Tenant, Accept-Encoding"));
+    assert_eq!(plain.header("vary"), Some("Authorization, X-Tenant, Accept-Encoding, Origin"));
     assert!(plain.header("cache-tag").unwrap().contains(":notes"));
     for coding in ["br", "zstd", "gzip", "deflate"] {
         let asking = anon.clone().with_header("accept-encoding", coding);

@@ -45,7 +45,12 @@ impl Origins {
 
 /// Tells caches that an answer depends on the page that asks.
 pub(super) fn tell_caches(answer: &mut HeaderMap) {
-    answer.append(header::VARY, HeaderValue::from_static("Origin"));
+    let says_so = |vary: &HeaderValue| {
+        vary.to_str().is_ok_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("origin")))
+    };
+    if !answer.get_all(header::VARY).any(says_so) {
+        answer.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
 }
 
 /// Whether a request with these headers is a preflight.

@@ -172,6 +172,7 @@ impl Hit<'_> {
     fn respond(&self, request: ServiceRequest, id: &HeaderValue) -> ServiceResponse<BoxBody> {
         let mut response = delivery::read(request.request(), self.served, &self.read.told);
         let headers = response.headers_mut();
+        // What a read says in `Vary` names the origin already.
         decorate(headers, id, self.edge.hsts.as_ref());
         rate_limit::describe(headers, self.counted);
         if let Some(open) = &self.open {
@@ -239,6 +240,7 @@ where
         response = with_problem_body(response, &edge, &id);
     }
     let counted = response.request().extensions().get::<Counted>().copied().unwrap_or_default();
+    cors::tell_caches(response.headers_mut());
     decorate(response.headers_mut(), &id.to_value(), edge.hsts.as_ref());
     rate_limit::describe(response.headers_mut(), &counted);
     if let Some(origin) = &origin {
@@ -324,6 +326,7 @@ fn panicked(
     let text = text_of(id);
     tracing::error!({ request.id = text, panic = said }, "request {text} panicked");
     let mut response = problem_response(&Problem::bare(Code::Internal), text);
+    cors::tell_caches(response.headers_mut());
     decorate(response.headers_mut(), id, edge.hsts.as_ref());
     InternalError::from_response("the handler panicked", response).into()
 }
@@ -393,7 +396,6 @@ fn from_framework(error: Option<&actix_web::Error>, status: StatusCode) -> Probl
 fn decorate(headers: &mut HeaderMap, id: &HeaderValue, hsts: Option<&HeaderValue>) {
     const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
     headers.insert(REQUEST_ID, id.clone());
-    cors::tell_caches(headers);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: keys come only from facts the node knows (the peer, or what a trusted proxy says; the checked token);
 //! every refusal says which limit, how much and when; answers carry `RateLimit-Policy` and `RateLimit`
-//! (draft-ietf-httpapi-ratelimit-headers). Superusers are not counted against a tenant, so a noisy tenant can be helped.
+//! (draft-ietf-httpapi-ratelimit-headers) wherever a limit is low enough, or used enough, to be of interest. Superusers are not counted against a tenant, so a noisy tenant can be helped.
 //! Does not do: failed logins, those are `services::auth`.
 
 use crate::http::problem::Problem;
@@ -47,6 +47,17 @@ struct Count {
     what: &'static str,
     quota: Quota,
     standing: Standing,
+}
+
+/// A limit of so many requests is told with every answer; a higher one once a tenth of it is used.
+const TOLD_PERMITS_MAX: u32 = 10_000;
+
+impl Count {
+    /// Two lines in every answer would be a poor price for hearing that millions of requests are left.
+    fn is_of_interest(&self) -> bool {
+        let permits = self.quota.permits();
+        permits <= TOLD_PERMITS_MAX || self.standing.remaining <= permits - permits / 10
+    }
 }
 
 impl Counted {
@@ -131,7 +142,7 @@ impl RequestLimits {
 
 /// What the answer says about where its request stands; nothing if no limit applied.
 pub(super) fn describe(headers: &mut HeaderMap, counted: &Counted) {
-    let mut counts = counted.0.iter().flatten().peekable();
+    let mut counts = counted.0.iter().flatten().filter(|count| count.is_of_interest()).peekable();
     if counts.peek().is_none() {
         return;
     }
@@ -172,7 +183,29 @@ fn push_number(line: &mut Vec<u8>, before: &[u8], number: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::push_number;
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_where_it_is_low_or_a_tenth_of_it_used() {
+        let told = |permits: u32, remaining: u32| {
+            let standing = Standing { allowed: true, remaining, reset_s: 1, retry_after_s: 0 };
+            let mut counted = Counted::default();
+            counted.add(Count { what: "address", quota: Quota::new(permits, 60).unwrap(), standing });
+            let mut headers = HeaderMap::new();
+            describe(&mut headers, &counted);
+            (headers.contains_key(LIMIT), headers.contains_key(POLICY))
+        };
+        for (permits, remaining, expected) in [
+            (5, 4, true),
+            (10_000, 9_999, true),
+            (10_001, 10_000, false),
+            (3_000_000, 2_700_001, false),
+            (3_000_000, 2_700_000, true),
+            (3_000_000, 0, true),
+        ] {
+            assert_eq!(told(permits, remaining), (expected, expected), "{remaining} of {permits}");
+        }
+    }
 
     #[test]
     fn numbers_are_written_in_full() {

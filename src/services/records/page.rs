@@ -261,6 +261,9 @@ impl PageLoad<'_> {
             let before = if *place == Place::Page { query.offset() } else { 0 };
             return Ok(i64::try_from(before + shown).ok());
         }
+        if work.plan.counts_all {
+            return Ok(Some(reader.count_records(self.collection)?));
+        }
         let binds = work.plan.count.fill(&scope.request, &[]);
         let counted = reader.find_one(&work.plan.count.sql, &binds, |row| match row.cell(0)? {
             Cell::Integer(count) => Ok(count),

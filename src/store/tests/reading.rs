@@ -4,10 +4,11 @@ use super::support::*;
 use crate::kernel::limits;
 use crate::kernel::value::{Cell, Stored};
 use crate::query::functions::SqlFunction;
-use crate::store::{SlowQuery, SlowQuerySink, StoreError, WriteTx, assert_sqlite};
+use crate::schema::Collection;
+use crate::store::{Reader, SlowQuery, SlowQuerySink, StoreError, TenantDb, WriteTx, assert_sqlite};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const ENDLESS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
@@ -66,6 +67,81 @@ async fn a_snapshot_is_reused_until_something_is_written() {
     turn_over(&tenant);
     assert_eq!(count(&tenant, &notes).await, 1);
     assert_eq!(fixture.tenants.stats().snapshots_renewed, before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_records_is_that_of_the_snapshot() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    let (asked, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (tenant, notes) = (tenant.clone(), notes.clone());
+            let (asked, stop) = (Arc::clone(&asked), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let (known, counted) = both_counts(&tenant, &notes).await;
+                    assert_eq!(known, counted);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for round in 0..300_i64 {
+        let notes = notes.clone();
+        let done = tenant.write(meta(), move |tx: &mut WriteTx<'_>| {
+            let own = |at: i64| (record_id(&format!("n{at}")), note(&notes, &format!("n{at}"), &format!("n{at}"), 1.0));
+            tx.insert(&notes, &own(round).1)?;
+            assert_eq!(tx.count_records(&notes)?, count_inside(tx, &notes)?, "a write sees itself");
+            match round % 7 {
+                1 => tx.delete(&notes, &own(round - 1).0)?,
+                // Comes and goes; goes and comes again.
+                2 => tx.delete(&notes, &own(round).0)?,
+                3 => {
+                    tx.delete(&notes, &own(round).0)?;
+                    tx.insert(&notes, &own(round).1)?;
+                }
+                4 => return Err(StoreError::Busy),
+                5 => tx.dry_run(),
+                _ => {}
+            }
+            Ok(())
+        });
+        assert_eq!(done.await.is_err(), round % 7 == 4);
+        if round == 150 {
+            let plan = plan_notes(&tenant.schema(), "others");
+            tenant.write(meta(), move |tx| tx.apply_schema(&plan)).await.unwrap();
+        }
+    }
+    until(|| asked.load(Ordering::Relaxed) > 100).await;
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    turn_over(&tenant);
+    let (known, counted) = both_counts(&tenant, &notes).await;
+    assert_eq!((known, counted), (counted, 300 - 4 * 43));
+    // What was not counted anew moved with the commits.
+    insert(&tenant, &notes, "last", "last").await.unwrap();
+    let lsn: Result<_, StoreError> = tenant.read(|reader| Ok(reader.lsn())).await;
+    assert_eq!(tenant.inner().counts().find(&notes.id, lsn.unwrap()), Some(counted + 1));
+}
+
+/// What the reader knows, and what SQLite counts, in one snapshot.
+async fn both_counts(tenant: &TenantDb, notes: &Arc<Collection>) -> (i64, i64) {
+    let notes = Arc::clone(notes);
+    let read =
+        move |reader: &Reader<'_>| Ok::<_, StoreError>((reader.count_records(&notes)?, count_inside(reader, &notes)?));
+    tenant.read(read).await.unwrap()
+}
+
+fn count_inside(reader: &Reader<'_>, notes: &Collection) -> Result<i64, StoreError> {
+    let sql = format!("SELECT count(*) FROM \"{}\"", notes.table());
+    match reader.find_one(&sql, &[], |row| row.stored(0))? {
+        Some(Stored::Integer(count)) => Ok(count),
+        other => panic!("no count: {other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
