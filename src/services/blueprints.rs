@@ -581,6 +581,21 @@ mod tests {
         assert_eq!(broken, ["a broken promise", "no such field"], "{outcomes:?}");
     }
 
+    /// A rule that multiplies its rows is followed for so long; what it would have said is no promise kept, not even a denial.
+    #[test]
+    fn a_rule_that_is_too_much_to_follow_keeps_no_promise() {
+        let given: Vec<Value> = (0..1_100).map(|n| json!({"collection": "notes", "id": format!("n{n}")})).collect();
+        let test = json!({"name": "far", "do": "view", "as": null, "collection": "notes", "record": {"id": "one"},
+            "given": given, "expect": "deny"});
+        let rule = "@collection.notes:a.text ?= @collection.notes:b.id";
+        let blueprint = json!({"name": "far", "version": 1, "ruleTests": [test], "collections": [
+            {"name": "notes", "type": "base", "viewRule": rule, "fields": [{"name": "text", "type": "text"}]}]});
+        let blueprint = Blueprint::parse(&blueprint).unwrap();
+        let outcomes = run_rule_tests(&blueprint, &SeededRandom::new(1), 1_780_000_000_000).unwrap();
+        let problem = outcomes[0].problem.as_deref().unwrap_or_default();
+        assert!(!outcomes[0].kept && problem.contains("budget"), "{problem}");
+    }
+
     #[test]
     fn shipped_blueprints_keep_their_promises() {
         for blueprint in blueprint::shipped() {
