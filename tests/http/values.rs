@@ -1,7 +1,8 @@
 //! The cache of applications: values, counters and locks, tenant by tenant.
 
-use crate::support::TestServer;
-use serde_json::json;
+use crate::support::notes::{LIST, notes, until};
+use crate::support::{Actor, TestServer, pause};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tenantry::kernel::clock::SystemClock;
 
@@ -78,4 +79,103 @@ async fn values_of_all_tenants_share_a_bound_and_each_sees_its_own_use() {
     let report = server.node().get("/api/admin/performance?type=cache").await.ok();
     assert!(report["values"]["bytes"].as_u64() <= Some(1_048_576), "{}", report["values"]);
     assert!(report["values"]["evictions"].as_u64() > Some(1));
+}
+
+/// The texts by which kept answers are told and purged, once the cache has looked at what is asked for often.
+async fn answer_keys(admin: &Actor, collection: &str) -> Vec<String> {
+    let id = admin.get(&format!("/api/collections/{collection}")).await.ok()["id"].clone();
+    let lists = format!(":list:{}:", id.as_str().unwrap());
+    for _ in 0..1_200 {
+        let hot = admin.get("/api/admin/cache/stats").await.ok()["hot"].clone();
+        let keys = hot.as_array().unwrap().iter().map(|one| one["key"].as_str().unwrap().to_owned());
+        let keys: Vec<String> = keys.filter(|key| key.contains(&lists)).collect();
+        if !keys.is_empty() {
+            return keys;
+        }
+        pause(std::time::Duration::from_millis(25)).await;
+    }
+    panic!("no list is ever told as hot");
+}
+
+/// What applications keep under the very names of kept answers, and of their places on disk, is apart from them: neither
+/// is read, replaced, deleted, locked or purged with the other, and a restart brings both back as they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_and_kept_answers_never_meet_whatever_they_are_called() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let ada = server.user(&admin, "ada").await;
+    notes(&admin).await;
+    // Depends on who asks, so that nothing warms it and it comes back from the disk.
+    let rule = "@request.auth.id != '' && title != @request.auth.id";
+    let body = json!({"name": "own", "type": "base", "listRule": rule, "fields": [{"name": "title", "type": "text"}]});
+    admin.post("/api/collections", body).await.created();
+    const OWN: &str = "/api/collections/own/records";
+    let anon = admin.clone().without_authorization();
+    let (kept, own) = (until(&anon, LIST, "l1").await.body, until(&ada.actor, OWN, "l1").await.body);
+    let untouched = async || {
+        for (actor, path, body) in [(&anon, LIST, &kept), (&ada.actor, OWN, &own)] {
+            let answer = actor.get(path).await;
+            assert_eq!((answer.header("x-cache"), &answer.body), (Some("l1"), body), "{path}");
+        }
+    };
+    let answers = answer_keys(&admin, "notes").await;
+    let key = answers.first().expect("the key of a kept answer");
+    let (visible, id) = (key.split('#').next().unwrap(), key.split(':').next().unwrap());
+    let digest = key.split('#').nth(1).unwrap();
+    let mut names = answers.clone();
+    names.extend([visible, id, digest, "notes", "lists", "all"].map(str::to_owned));
+    // The first bytes of all places on disk, and what comes next in them.
+    for place in ["r", "m", "h", "w", "k", "K"] {
+        names.extend([place.to_owned(), format!("{place}{id}"), format!("{place}{id}{digest}")]);
+        let exact = format!("{place}{}{id}", char::from(u8::try_from(id.len()).unwrap()));
+        let set = json!({"set": [{"key": exact, "value": "forged"}]});
+        admin.post("/api/cache", set).await.problem("parameter_invalid");
+    }
+
+    let read = async |admin: &Actor| admin.post("/api/cache", json!({"get": names})).await.ok()["values"].clone();
+    let all = |value: Value| Value::Object(names.iter().map(|name| (name.clone(), value.clone())).collect());
+    assert_eq!(read(&admin).await, all(Value::Null), "no answer is read as a value");
+    let deleted = admin.post("/api/cache", json!({"delete": names})).await.ok();
+    assert_eq!(deleted["deleted"], 0);
+    untouched().await;
+    for name in &names {
+        let path = name.replace('#', "%23");
+        admin.delete(&format!("/api/cache/{path}")).await.problem("key_not_found");
+        assert_eq!(admin.post(&format!("/api/cache/{path}"), json!({"increment": 1})).await.ok()["value"], 1);
+        let absent = json!({"value": "forged", "onlyIf": "absent"});
+        assert_eq!(admin.put(&format!("/api/cache/{path}"), absent).await.ok()["set"], false);
+        admin.post(&format!("/api/locks/{path}"), json!({"leaseMs": 600_000})).await.ok();
+    }
+    assert_eq!(read(&admin).await, all(json!(1)));
+    untouched().await;
+    let set: Vec<Value> = names.iter().map(|name| json!({"key": name, "value": "forged"})).collect();
+    admin.post("/api/cache", json!({"set": set})).await.ok();
+    untouched().await;
+
+    // The other way round: what is purged is answers.
+    for what in [json!({"key": key}), json!({"key": visible}), json!({"collection": "notes"}), json!({"all": true})] {
+        admin.post("/api/admin/cache/purge", what.clone()).await.gone();
+        let again = anon.get(LIST).await;
+        assert_eq!(again.header("x-cache"), Some("miss"), "{what}");
+        assert_eq!(again.body, kept, "{what}");
+        assert_eq!(read(&admin).await, all(json!("forged")), "{what}");
+        admin.post(&format!("/api/locks/{visible}"), json!({})).await.problem("conflict");
+        until(&anon, LIST, "l1").await;
+        until(&ada.actor, OWN, "l1").await;
+    }
+
+    let server = server.restart().await;
+    server.until_disk("ready").await;
+    let admin = server.node().at("acme");
+    assert_eq!(read(&admin).await, all(json!("forged")), "an orderly stop keeps values");
+    let (anon, ada) = (server.anon().at("acme"), server.anon().at("acme").with_authorization(&ada.token));
+    let again = ada.get(OWN).await;
+    assert_eq!((again.header("x-cache"), &again.body), (Some("l2"), &own));
+    assert_eq!(until(&anon, LIST, "l1").await.body, kept);
+    let deleted = admin.post("/api/cache", json!({"delete": names})).await.ok();
+    assert_eq!(deleted["deleted"], names.len());
+    for (actor, path, body) in [(&anon, LIST, &kept), (&ada, OWN, &own)] {
+        let answer = actor.get(path).await;
+        assert_eq!((answer.header("x-cache"), &answer.body), (Some("l1"), body), "{path}");
+    }
 }
