@@ -135,7 +135,9 @@ impl Engines {
         let (courier, posting) = Courier::start(courier_options(config, &registry, &sealer, &outbound, parts)?)?;
         let tools = RecordTools::new(Arc::clone(&clock), Arc::clone(&random), hasher.clone(), secret);
         let guard = Arc::new(LoginGuard::new(login_limits(&config.limits)));
+        let room = Arc::clone(&reserve);
         let tools = tools.with_guard(Arc::clone(&guard)).with_registry(registry.clone());
+        let tools = tools.with_room(move || room.has_room());
         let tools = match &cache {
             Some(cache) => tools.with_cache(RecordCache::new(cache.clone())),
             None => tools,
@@ -244,7 +246,6 @@ impl Engines {
         }
         let transit = TransitFolder::open(config.data.dir.join("transit"), Arc::clone(&parts.random))?;
         let proxies = config.http.trusted_proxies.clone();
-        let reserve = Arc::clone(&self.reserve);
         Ok(http::Parts {
             visit: VisitPart {
                 registry: self.registry.clone(),
@@ -255,7 +256,6 @@ impl Engines {
                 budgets: Arc::clone(&self.budgets),
                 node_key: self.node_key.clone(),
                 tenant_domains: config.http.tenant_domains.clone(),
-                has_room: Box::new(move || reserve.has_room()),
                 trusted: Box::new(move |address| proxies.iter().any(|range| range.contains(address))),
             },
             auth: AuthPart { auth: self.auth.clone() },
@@ -362,7 +362,9 @@ async fn upkeep(cache: Option<Cache>, kv: Kv, reserve: Arc<Reserve>) {
     let mut ticks = tokio::time::interval(UPKEEP_EVERY);
     loop {
         ticks.tick().await;
-        reserve.look();
+        let looking = Arc::clone(&reserve);
+        // It waits for the disk; a panic there is no reason to keep nothing any more.
+        let _ = tokio::task::spawn_blocking(move || looking.look()).await;
         if let Some(cache) = &cache {
             cache.maintain();
         }

@@ -13,6 +13,7 @@ use crate::http::front::{Front, Told};
 use crate::http::key_gate;
 use crate::http::middleware::{Counted, RequestId, RequestLimits, TenantPrefix};
 use crate::http::problem::Problem;
+use crate::http::storing;
 use crate::kernel::clock::Clock;
 use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{RecordId, TenantId};
@@ -54,8 +55,6 @@ pub(crate) struct VisitPart {
     pub(crate) node_key: Secret,
     /// Domains whose first label names a tenant.
     pub(crate) tenant_domains: Vec<String>,
-    /// Whether the disk has room for storing more.
-    pub(crate) has_room: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether a peer's `X-Forwarded-For` is believed.
     pub(crate) trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
@@ -190,13 +189,14 @@ impl Visitor {
         counted.keep_with(&self.request);
         within?;
         key_gate::check(&self.request, &self.tenant, &self.identity)?;
+        // What it costs to tell is spent on a full disk only.
+        if storing::may_store(self.request.method()) && !self.has_room() && storing::stores_more(&self.request) {
+            return Err(StoreError::StorageFull.into());
+        }
         let connection = self.request.conn_data::<Connection>();
         self.under_way = match self.part.budget_of(self.tenant.id()) {
             Some(budget) => {
-                let (intent, now_ms) = (intent_of(&self.request), self.part.clock.now_ms());
-                if intent == Intent::Write && !(self.part.has_room)() {
-                    return Err(StoreError::StorageFull.into());
-                }
+                let (intent, now_ms) = (storing::intent_of(&self.request), self.part.clock.now_ms());
                 Some(budget.admit(connection, intent, &self.identity, now_ms)?)
             }
             None => {
@@ -375,6 +375,11 @@ impl Visitor {
         self.request.headers().get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Whether the disk has room for storing more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.part.tools.has_room()
+    }
+
     /// The node's source of randomness.
     pub(crate) fn random(&self) -> &dyn Random {
         self.part.tools.random.as_ref()
@@ -467,15 +472,6 @@ impl Budget {
         }
         Ok(standing)
     }
-}
-
-/// What a request is about to do to storage; logging in and out is no write that a budget may stop.
-fn intent_of(request: &HttpRequest) -> Intent {
-    const STORING: [&str; 4] = ["/records", "/api/batch", "/import", "/truncate"];
-    if request.method().is_safe() || !STORING.iter().any(|part| request.path().contains(part)) {
-        return Intent::Read;
-    }
-    if *request.method() == Method::DELETE { Intent::Delete } else { Intent::Write }
 }
 
 fn visit_part(request: &HttpRequest) -> Result<web::Data<VisitPart>, Problem> {

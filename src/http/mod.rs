@@ -19,6 +19,7 @@ mod multipart;
 mod range;
 mod redirect;
 mod respond;
+mod storing;
 mod transit;
 
 pub(crate) use actix_web::dev::ServerHandle;

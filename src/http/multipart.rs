@@ -98,6 +98,10 @@ impl Form<'_> {
         let chunk = chunk.map_err(malformed)?;
         let max = self.limits.multipart_bytes_max;
         self.left = self.left.checked_sub(chunk.len()).ok_or_else(|| body::too_large(max))?;
+        // The disk may have run full since the form began.
+        if !self.visitor.has_room() {
+            return Err(Problem::bare(Code::StorageFull));
+        }
         Ok(Some(chunk))
     }
 

@@ -58,12 +58,13 @@ impl TransitFile {
         &self.0
     }
 
-    /// Writes a request's body here. It may take as long as it keeps arriving; its size is bounded.
+    /// Writes a request's body here. It may take as long as it keeps arriving and there is room; its size is bounded.
     pub(crate) async fn receive(
         &self,
         request: &HttpRequest,
         limits: &BodyLimits,
         mut payload: web::Payload,
+        has_room: impl Fn() -> bool,
     ) -> Result<(), Problem> {
         let max = limits.tenant_import_bytes_max;
         body::refuse_announced(request, max)?;
@@ -74,6 +75,9 @@ impl TransitFile {
             let chunk =
                 chunk.map_err(|error| Problem::new(Code::RequestInvalid, format!("The body is damaged: {error}.")))?;
             left = left.checked_sub(chunk.len() as u64).ok_or_else(|| body::too_large(max))?;
+            if !has_room() {
+                return Err(Problem::bare(Code::StorageFull));
+            }
             file.write_all(&chunk).await.map_err(failed)?;
         }
         file.sync_all().await.map_err(failed)

@@ -128,10 +128,22 @@ pub const SPACE_PROBE_BYTES: usize = 64 * 1024;
 pub const DISK_RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 /// Free bytes below which the reserve is given up and nothing is stored that can be refused.
 pub const DISK_LOW_BYTES: u64 = 1024 * 1024;
-/// Free bytes from which on it is taken back.
+/// Free bytes, with those of the reserve, from which on it is taken back and everything is stored again.
 pub const DISK_AMPLE_BYTES: u64 = 8 * 1024 * 1024;
+/// Milliseconds after which a reserve that could not be taken is tried again.
+pub const DISK_RETAKE_MS: u64 = 5 * 60 * 1_000;
+/// Free bytes that a node leaves which stops on a full disk.
+pub const DISK_MARGIN_BYTES: u64 = 64 * 1024;
 /// Free bytes below which the cache leaves the disk to what cannot be made again.
-pub const CACHE_ROOM_BYTES_MIN: u64 = 5 * 1024 * 1024;
+pub const CACHE_ROOM_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// Looks at a cache on disk that its last owner has not let go of yet.
+pub const CACHE_LET_GO_LOOKS: u32 = 40;
+/// Milliseconds between two of them.
+pub const CACHE_LET_GO_PAUSE_MS: u64 = 25;
+/// Records that one step of emptying a collection deletes.
+pub const TRUNCATE_BATCH_LEN: usize = 5_000;
+/// The same on a full disk: what a step frees is there for the log of the next.
+pub const TRUNCATE_BATCH_LEN_TIGHT: usize = 100;
 /// Requests waiting for the writer of one tenant.
 pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
 /// Requests that share one commit.
@@ -360,10 +372,12 @@ const _: () = assert!(VALUE_BYTES_MAX < VALUES_TENANT_BYTES_MAX && VALUES_TENANT
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
 const _: () = assert!(MAIL_DELIVERIES_PER_TENANT_MAX < MAIL_DELIVERIES_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
-// What is taken back is not given up again at once, and the cache does not live on what was given up.
+// What is taken back is not given up again at once, and the cache never takes the room by which the node sees that the
+// disk is full no more, the reserve still to be taken from it.
 const _: () = assert!(DISK_RESERVE_BYTES + DISK_LOW_BYTES < DISK_AMPLE_BYTES);
-const _: () = assert!(DISK_RESERVE_BYTES + DISK_LOW_BYTES <= CACHE_ROOM_BYTES_MIN);
-const _: () = assert!(CACHE_ROOM_BYTES_MIN <= DISK_AMPLE_BYTES);
+const _: () = assert!(DISK_AMPLE_BYTES + DISK_RESERVE_BYTES < CACHE_ROOM_BYTES_MIN);
+const _: () = assert!(DISK_MARGIN_BYTES < DISK_LOW_BYTES);
+const _: () = assert!(TRUNCATE_BATCH_LEN_TIGHT < TRUNCATE_BATCH_LEN && TRUNCATE_BATCH_LEN <= TX_OPS_MAX);
 const _: () = assert!(AUTH_EVENTS_CHEAP_WRITING_MAX < AUTH_EVENTS_WRITING_MAX);
 const _: () = assert!(CHALLENGES_PER_ADDRESS_MAX < CHALLENGES_MAX);
 const _: () = assert!(TOTP_PAUSE_S <= TOTP_PAUSE_S_MAX);

@@ -23,8 +23,6 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Records that one transaction of [`truncate`] deletes.
-const TRUNCATE_BATCH_LEN: usize = 5_000;
 /// Collections per page when nothing is asked for and at most.
 const PAGE_LEN_MAX: usize = 1_000;
 
@@ -269,29 +267,35 @@ pub(crate) fn plan_import(
     with_context(tx, random, |schema, context| plan::plan_import(schema, inputs, unmentioned, context))
 }
 
-/// Deletes every record of a collection, in batches; the answer is how many.
+/// Deletes every record of a collection, in batches, which are small while the disk has no room; the answer is how many.
 ///
 /// Refused while records of other collections point at them.
-pub async fn truncate(tenant: &TenantDb, meta: WriteMeta, name_or_id: &str) -> Result<u64, CollectionError> {
+pub async fn truncate(
+    tenant: &TenantDb,
+    meta: WriteMeta,
+    name_or_id: &str,
+    has_room: impl Fn() -> bool,
+) -> Result<u64, CollectionError> {
     let mut deleted = 0;
     loop {
         let name = name_or_id.to_owned();
-        let batch = tenant.write(meta.clone(), move |tx| truncate_batch(tx, &name)).await?.value;
+        let len = if has_room() { limits::TRUNCATE_BATCH_LEN } else { limits::TRUNCATE_BATCH_LEN_TIGHT };
+        let batch = tenant.write(meta.clone(), move |tx| truncate_batch(tx, &name, len)).await?.value;
         deleted += batch as u64;
-        if batch < TRUNCATE_BATCH_LEN {
+        if batch < len {
             return Ok(deleted);
         }
     }
 }
 
-fn truncate_batch(tx: &mut WriteTx<'_>, name: &str) -> Result<usize, CollectionError> {
+fn truncate_batch(tx: &mut WriteTx<'_>, name: &str, len: usize) -> Result<usize, CollectionError> {
     let schema = Arc::clone(tx.schema());
     let collection = require(&schema, name)?;
     if collection.system || collection.is_view() {
         return Err(SchemaError::SystemCollection(name.to_owned()).into());
     }
     check_unused(tx, &schema, collection)?;
-    let sql = format!("SELECT id FROM \"{}\" LIMIT {TRUNCATE_BATCH_LEN}", collection.table());
+    let sql = format!("SELECT id FROM \"{}\" LIMIT {len}", collection.table());
     let mut ids = Vec::new();
     tx.for_each(&sql, &[], &mut |row| {
         if let Cell::Text(text) = row.cell(0)? {

@@ -302,10 +302,10 @@ async fn full_disk() {
     let cache = folder.join("cache");
     std::fs::remove_dir_all(&cache).unwrap();
     std::fs::create_dir(&cache).unwrap();
-    let Some(mounted) = SmallDisk::mount(&cache, "8m") else { return skip("the full cache disk") };
+    let Some(mounted) = SmallDisk::mount(&cache, "24m") else { return skip("the full cache disk") };
     let node = Node::start(folder, "none");
     node.warm().await;
-    std::fs::write(cache.join("ballast"), vec![0_u8; 16 * 1024 * 1024]).unwrap_err();
+    std::fs::write(cache.join("ballast"), vec![0_u8; 32 * 1024 * 1024]).unwrap_err();
     let mut number = 0;
     until(&node, "degraded", async |node| {
         // Ever new answers that are asked for twice: each wants a place on disk.

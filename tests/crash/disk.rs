@@ -145,6 +145,7 @@ async fn ends(status: u16, ask: impl AsyncFn() -> Option<u16>) -> bool {
 /// answers reads, deletes, and says why it stores nothing.
 async fn orderly(folder: &Path) {
     const NOTES: &str = "/t/acme/api/collections/notes/records";
+    const ACCOUNTS: &str = "/t/acme/api/collections/records";
     let note = || Some(json!({"text": "x"}));
     let node = Node::start(folder, "none");
     node.send(Method::POST, "/api/tenants", json!({"slug": "acme", "name": "acme"})).await.unwrap();
@@ -154,6 +155,14 @@ async fn orderly(folder: &Path) {
         let body = json!({"id": format!("note{n:011}"), "text": "x"});
         node.send(Method::POST, NOTES, body).await.unwrap();
     }
+    // Names that look like those of routes.
+    let body = json!({"name": "records", "type": "auth"});
+    node.send(Method::POST, "/t/acme/api/collections", body).await.unwrap();
+    let body = json!({"id": "stolen000000000", "email": "a@example.com", "password": "correct-horse-battery", "passwordConfirm": "correct-horse-battery"});
+    node.send(Method::POST, &format!("{ACCOUNTS}/records"), body).await.unwrap();
+    let login = || Some(json!({"identity": "a@example.com", "password": "correct-horse-battery"}));
+    let (door, suspension) =
+        (format!("{ACCOUNTS}/auth-with-password"), format!("{ACCOUNTS}/records/stolen000000000/suspend"));
     node.stop();
     let ballast = folder.join("ballast");
     for round in 0..3 {
@@ -162,6 +171,22 @@ async fn orderly(folder: &Path) {
         let node = Node::start(folder, "none");
         assert_eq!(node.get(NOTES).await.1["totalItems"], 20 - round * 5, "reads go on");
         assert_eq!(node.status(Method::POST, NOTES, note()).await, Some(507));
+        let more = [
+            (Method::POST, "/api/tenants", json!({"slug": "more", "name": "more"})),
+            (Method::POST, "/api/tenants/acme/clone", json!({"slug": "more", "name": "more"})),
+            (Method::POST, "/t/acme/api/collections", json!({"name": "more", "type": "base"})),
+            (Method::PATCH, "/t/acme/api/collections/notes", json!({"listRule": ""})),
+            (Method::PATCH, "/t/acme/api/settings", json!({"meta": {"appName": "more"}})),
+        ];
+        for (method, path, body) in more {
+            assert_eq!(node.status(method, path, Some(body)).await, Some(507), "{path}");
+        }
+        let value = node.status(Method::PUT, "/t/acme/api/cache/more", Some(json!({"value": 1}))).await.unwrap();
+        assert!(value < 300, "values are in memory: {value}");
+        assert_eq!(node.status(Method::POST, &door, login()).await, Some(200), "logins go on");
+        assert_eq!(node.status(Method::POST, &suspension, Some(json!({}))).await, Some(200), "so do suspensions");
+        assert_ne!(node.status(Method::POST, &door, login()).await, Some(200));
+        assert_eq!(node.status(Method::DELETE, &suspension, None).await, Some(204));
         for n in round * 5..round * 5 + 5 {
             let path = format!("{NOTES}/note{n:011}");
             assert_eq!(node.status(Method::DELETE, &path, None).await, Some(204), "deletions go through");

@@ -5,6 +5,7 @@
 //! Does not do: threads, deadlines, deciding when to start over.
 
 use super::DiskRead;
+use crate::kernel::limits;
 use bytes::Bytes;
 use std::fs;
 use std::io;
@@ -24,9 +25,6 @@ pub(super) const VALUE_BYTES_MAX: usize = CHUNKS_MAX * CHUNK_BYTES - HEAD_BYTES;
 /// First part of every generation directory's name; changes with the layout.
 const PREFIX: &str = "v1-";
 const DOOMED: &str = "doomed-";
-/// Looks at a database that its last owner has not let go of yet.
-const LET_GO_LOOKS: u32 = 40;
-const LET_GO_PAUSE: Duration = Duration::from_millis(25);
 
 /// Why the engine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -198,13 +196,13 @@ fn is_let_go(directory: &Path) -> Result<bool, EngineError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error.into()),
     };
-    for _ in 0..LET_GO_LOOKS {
+    for _ in 0..limits::CACHE_LET_GO_LOOKS {
         if file.try_lock().is_ok() {
             file.unlock()?;
             return Ok(true);
         }
         #[expect(clippy::disallowed_methods, reason = "a lock of another thread's says nothing when it is let go")]
-        std::thread::sleep(LET_GO_PAUSE);
+        std::thread::sleep(Duration::from_millis(limits::CACHE_LET_GO_PAUSE_MS));
     }
     Ok(false)
 }

@@ -75,7 +75,7 @@ pub(crate) async fn delete_collection(
 /// `DELETE /api/collections/{collection}/truncate`
 pub(crate) async fn truncate_collection(visitor: Visitor, name: web::Path<String>) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
-    collections::truncate(&visitor.tenant, visitor.write_meta(), &name).await?;
+    collections::truncate(&visitor.tenant, visitor.write_meta(), &name, || visitor.has_room()).await?;
     Ok(respond::no_content())
 }
 

@@ -290,7 +290,8 @@ pub(crate) async fn import_tenant(
     let text = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let (slug, name) = (slug_of(text("slug").as_deref(), "")?, text("name").unwrap_or_default());
     let transit = part.transit.fresh();
-    visitor.0.outlast(transit.receive(visitor.0.request(), &limits, payload)).await?;
+    let received = transit.receive(visitor.0.request(), &limits, payload, || visitor.0.has_room());
+    visitor.0.outlast(received).await?;
     let copied = part.registry.import(visitor.0.write_meta(), transit.path().to_owned(), slug, &name).await?;
     Ok(respond::json(&copied_to_wire(&copied)))
 }

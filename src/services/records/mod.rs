@@ -122,14 +122,18 @@ pub struct RecordTools {
     registry: Option<Registry>,
     plans: plans::Plans,
     complaints: hint::Complaints,
+    /// Whether the disk has room for storing more; without it there always is.
+    room: Option<Room>,
 }
+
+type Room = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl RecordTools {
     /// Puts the tools together, with an empty memory of plans.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, hasher: PasswordHasher, secret: NodeSecret) -> Self {
         let guard = Arc::new(LoginGuard::new(LoginLimits::default()));
         let (plans, complaints) = (plans::Plans::new(), hint::Complaints::default());
-        Self { clock, random, hasher, secret, guard, cache: None, registry: None, plans, complaints }
+        Self { clock, random, hasher, secret, guard, cache: None, registry: None, plans, complaints, room: None }
     }
 
     /// Counts wrong passwords in `guard` from now on.
@@ -142,6 +146,17 @@ impl RecordTools {
     #[must_use]
     pub fn with_registry(self, registry: Registry) -> Self {
         Self { registry: Some(registry), ..self }
+    }
+
+    /// Asks `room` whether the disk has any from now on.
+    #[must_use]
+    pub fn with_room(self, room: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { room: Some(Box::new(room)), ..self }
+    }
+
+    /// Whether the disk has room for storing more.
+    pub fn has_room(&self) -> bool {
+        self.room.as_ref().is_none_or(|has_room| has_room())
     }
 
     /// Reads through `cache` from now on.

@@ -204,3 +204,20 @@ async fn an_import_with_a_key_goes_on_where_it_was_cut() {
     assert_eq!(admin.list("authors", &[("perPage", "1")]).await["totalItems"], 4_499);
     world.stop().await;
 }
+
+/// Room was asked for once, as the import began; a long one wrote through what the node keeps for deletions.
+#[tokio::test]
+async fn an_import_ends_at_the_chunk_before_which_the_disk_ran_full() {
+    let world = World::new(&library()).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let tools = Arc::into_inner(world.tools).unwrap().with_room(move || count.fetch_add(1, Ordering::Relaxed) == 0);
+    let world = World { tools: Arc::new(tools), ..world };
+    let admin = world.admin();
+    let rows: String = (0..2_500).map(|n| format!("{{\"name\":\"A{n}\"}}\n")).collect();
+    let mut importer = Importer::new(admin.0.clone(), "authors", options(Format::Ndjson)).unwrap();
+    importer.push(rows.as_bytes()).await.unwrap();
+    assert_eq!(importer.finish().await.unwrap_err().code(), Code::StorageFull);
+    assert_eq!((importer.report().created, importer.report().last_line), (1_000, 1_000));
+    assert_eq!(admin.list("authors", &[]).await["totalItems"], 1_000);
+}

@@ -16,6 +16,7 @@ use crate::services::records::preparing;
 use crate::services::records::read::View;
 use crate::services::records::write::{self, Effect, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{Idempotency, RecordError, Scope};
+use crate::store::StoreError;
 use serde_json::{Map, Value};
 
 /// How an import is done.
@@ -191,6 +192,10 @@ impl Importer {
     }
 
     async fn write(&mut self, chunk: Vec<Row>) -> Result<(), RecordError> {
+        // The disk may have run full since the import began.
+        if !self.scope.tools.has_room() {
+            return Err(StoreError::StorageFull.into());
+        }
         let mut report = self.report.clone();
         report.last_line = chunk.last().map_or(report.last_line, |row| row.line);
         let (mut ready, mut refused) = (Vec::with_capacity(chunk.len()), Vec::new());
