@@ -14,14 +14,15 @@ use crate::query::error::{Problem, QueryError, Span, Surface, closest};
 use crate::query::functions;
 use crate::query::lexer::EXACT_END;
 use crate::query::moment::Macro;
-use crate::query::request::{CallerClass, Place, RequestPath};
+use crate::query::request::{Aspect, CallerClass, Place, RequestPath};
 use crate::query::resolved::{
     Facts, Function, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Type, Visibility, casts,
 };
 use crate::query::value::{self, Shape};
 use crate::query::{parser, scope};
+use crate::schema::Collection;
 use crate::schema::Schema;
-use crate::schema::{Collection, field::Field};
+use crate::schema::field::{Field, Storage};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -266,8 +267,8 @@ impl<'s> Resolver<'s> {
         let left = self.term(&parsed.left, Side { any, scope: self.next_scope })?;
         let right = self.term(&parsed.right, Side { any, scope: self.next_scope + 1 })?;
         self.next_scope += 2;
-        let left = as_kept_in(&right, left);
-        let right = as_kept_in(&left, right);
+        let left = self.as_kept_in(&right, left);
+        let right = self.as_kept_in(&left, right);
         let comparison = Comparison { left, operator: parsed.operator, any, right, span: parsed.span };
         if let Some(known) = known_outcome(&comparison) {
             return Ok(Expr::Constant(known));
@@ -278,6 +279,38 @@ impl<'s> Resolver<'s> {
             return Ok(compare);
         }
         Ok(Expr::Over(Quantifier { every: true, nodes }, Box::new(compare)))
+    }
+
+    /// A whole number as a number field would hold it, which is as a double; documents and views hold it as it is.
+    fn as_kept_in(&self, other: &Operand, number: Operand) -> Operand {
+        match number {
+            Operand::Constant(whole @ Stored::Integer(_))
+                if is_beyond_exact(&whole) && self.is_of_number_field(other) =>
+            {
+                Operand::Constant(whole.as_number().map_or(Stored::Null, Stored::Real))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the value is a number field's: a record's, the caller's own, or what is sent for one.
+    fn is_of_number_field(&self, operand: &Operand) -> bool {
+        let path = match operand {
+            Operand::Column(column) => return column.slot.value_type() == Type::Number && !column.of_view,
+            Operand::Request(path) if path.aspect == Aspect::Value => path,
+            _ => return false,
+        };
+        let field = match (&path.place, self.lens.class) {
+            (Place::AuthField(number, inside), CallerClass::Auth(id)) if inside.is_empty() => {
+                self.lens.schema.find_id(id).and_then(|accounts| accounts.find_field_number(*number))
+            }
+            (Place::Body(names), _) => {
+                let root = self.nodes.get(ROOT).and_then(|node| node.collection.as_ref());
+                root.zip(names.first().filter(|_| names.len() == 1)).and_then(|(root, name)| root.find_field(name))
+            }
+            _ => None,
+        };
+        field.is_some_and(|field| field.kind.storage() == Storage::Number)
     }
 
     fn term(&mut self, term: &Term, side: Side) -> Result<Operand, QueryError> {
@@ -420,20 +453,6 @@ impl<'s> Resolver<'s> {
 /// Whether a double may stand for this whole number and for others.
 fn is_beyond_exact(number: &Stored) -> bool {
     matches!(number, Stored::Integer(whole) if whole.unsigned_abs() >= EXACT_END)
-}
-
-/// A whole number as a number field would hold it, which is as a double; documents and views hold it as it is.
-fn as_kept_in(other: &Operand, number: Operand) -> Operand {
-    let of_field = match other {
-        Operand::Column(column) => column.slot.value_type() == Type::Number && !column.of_view,
-        _ => false,
-    };
-    match number {
-        Operand::Constant(whole @ Stored::Integer(_)) if of_field && is_beyond_exact(&whole) => {
-            Operand::Constant(whole.as_number().map_or(Stored::Null, Stored::Real))
-        }
-        other => other,
-    }
 }
 
 /// Joins with AND, dropping what is known.

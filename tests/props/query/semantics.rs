@@ -299,6 +299,36 @@ fn whole_numbers_are_compared_as_they_are_written() {
     }
 }
 
+/// A rule over a number of the caller's, or over one that is sent, did not hold for the very digits with which both were
+/// written, because a number field holds a double and the rule's number had stayed whole.
+#[test]
+fn whole_numbers_in_rules_are_understood_as_the_number_field_would_hold_them() {
+    let mut world = World::with(json!([
+        {"name": "users", "type": "auth", "fields": [{"name": "orgId", "type": "number"}, {"name": "prefs", "type": "json"}]},
+        {"name": "posts", "type": "base", "fields": [{"name": "n", "type": "number"}, {"name": "meta", "type": "json"}]},
+    ]));
+    let big = 9_007_199_254_740_993_i64;
+    world.add("users", "ada", json!({"orgId": big as f64, "prefs": {"n": big}})).add("posts", "p1", json!({}));
+    let mut request = world.request(Some("ada"));
+    request.body = json!({"n": big as f64, "meta": big}).as_object().unwrap().clone();
+    for (rule, expected) in [
+        ("@request.auth.orgId = 9007199254740993", "p1"),
+        ("9007199254740993 = @request.auth.orgId", "p1"),
+        ("@request.auth.orgId = 9007199254740992", "p1"),
+        ("@request.auth.orgId != 9007199254740993 || @request.auth.orgId < 9007199254740993", ""),
+        ("@request.body.n = 9007199254740993", "p1"),
+        ("@request.body.n = 9007199254740992", "p1"),
+        ("@request.body.n != 9007199254740993", ""),
+        // Documents hold them as they are, the caller's and those that are sent.
+        ("@request.auth.prefs.n = 9007199254740993", "p1"),
+        ("@request.auth.prefs.n = 9007199254740992", ""),
+        ("@request.body.meta = 9007199254740993", "p1"),
+        ("@request.body.meta = 9007199254740992", ""),
+    ] {
+        assert_eq!(world.rule_for("posts", rule, Some("ada"), &request).join(" "), expected, "{rule}");
+    }
+}
+
 /// A text in a JSON field counted as changed although the same was sent; whatever a body said of a new record did, if its
 /// value was completed before it was stored.
 #[test]
