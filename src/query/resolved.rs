@@ -6,11 +6,11 @@
 
 use crate::kernel::ident::{CollectionId, FieldNumber};
 use crate::kernel::value::Stored;
-use crate::query::ast::{Expr, Resolved};
+use crate::query::ast::{Expr, Operator, Resolved};
 use crate::query::functions::SqlFunction;
 use crate::query::moment::Macro;
 use crate::query::request::RequestPath;
-use crate::query::value::Cast;
+use crate::query::value::{self, Cast};
 use crate::schema::Collection;
 use crate::schema::field::Storage;
 use std::collections::BTreeSet;
@@ -293,6 +293,13 @@ impl Predicate {
         }
     }
 
+    /// Whether it holds for no record because each has an id, as `id = @request.auth.id` does where nobody is logged in.
+    ///
+    /// It is not folded to a constant for that: names in a collection whose rule is known to hold for none are refused.
+    pub fn wants_no_id(&self) -> bool {
+        wants_no_id(&self.expr)
+    }
+
     /// The nodes that lie on the way to `node`, itself first, without the root.
     pub fn ancestry(&self, node: NodeIndex) -> impl Iterator<Item = NodeIndex> {
         let mut next = (node != ROOT).then_some(node);
@@ -309,5 +316,26 @@ impl Predicate {
             self.live.get(*node).copied().unwrap_or_default()
                 && !self.ancestry(*node).any(|on_the_way| self.nodes.get(on_the_way).is_some_and(|node| node.many))
         })
+    }
+}
+
+fn wants_no_id(expr: &Expr<Resolved>) -> bool {
+    let is_id = |operand: &Operand| {
+        matches!(
+            operand,
+            Operand::Column(Column { node: ROOT, slot: Slot::Id, of_view: false, guard: Visibility::Always })
+        )
+    };
+    match expr {
+        Expr::Constant(value) => !value,
+        Expr::All(parts) => parts.iter().any(wants_no_id),
+        Expr::Any(parts) => parts.iter().all(wants_no_id),
+        Expr::Compare(comparison) if comparison.operator == Operator::Equal => {
+            match (&comparison.left, &comparison.right) {
+                (id, Operand::Constant(empty)) | (Operand::Constant(empty), id) => is_id(id) && value::is_empty(empty),
+                _ => false,
+            }
+        }
+        Expr::Compare(_) | Expr::Over(..) => false,
     }
 }

@@ -222,6 +222,7 @@ impl Plans {
             let work = match lens.under_rule(collection, Some(rule)) {
                 Visibility::Always => RuleWork::Everyone,
                 Visibility::Never => RuleWork::Nobody,
+                Visibility::When(predicate) if predicate.wants_no_id() => RuleWork::Nobody,
                 Visibility::When(predicate) => RuleWork::Check(RuleCheck {
                     stored: plan::check(lens, &predicate),
                     would_be: plan::check_would_be(lens, &predicate),

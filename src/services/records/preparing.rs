@@ -37,17 +37,25 @@ async fn is_admitted(scope: &Scope, collection: &Arc<Collection>, request: &Writ
         return Ok(true);
     }
     let (seen, schema) = (seen_by_rules(scope, collection, request, None), scope.tenant.schema());
-    let may_create =
-        || Ok::<_, RecordError>(!gate::refuses_all(scope, &schema, collection, &collection.rules.create, Some(&seen))?);
+    let may_create = || may_create(scope, &schema, collection, request, Some(&seen));
     match request.verb {
-        WriteVerb::Create => {
-            let may_wait = || registering::refuse_early(scope, &schema, collection, request, Some(&seen));
-            Ok(may_create()? && may_wait().is_ok())
-        }
+        WriteVerb::Create => may_create(),
         WriteVerb::Update => may_update(scope, collection, request).await,
         WriteVerb::Upsert => Ok(may_create()? || may_update(scope, collection, request).await?),
         WriteVerb::Delete => Ok(true),
     }
+}
+
+/// Whether the record may be made, or may wait to be, as far as the request `seen` tells, or the caller alone.
+fn may_create(
+    scope: &Scope,
+    schema: &Arc<Schema>,
+    collection: &Arc<Collection>,
+    request: &WriteRequest,
+    seen: Option<&RequestContext>,
+) -> Result<bool, RecordError> {
+    Ok(!gate::refuses_all(scope, schema, collection, &collection.rules.create, seen)?
+        && registering::refuse_early(scope, schema, collection, request, seen).is_ok())
 }
 
 /// Whether the record is there and its rule lets it be changed.
@@ -130,16 +138,15 @@ fn may_pass(
     collection: &Arc<Collection>,
     request: &WriteRequest,
 ) -> Result<bool, RecordError> {
-    let refused = |rule| gate::refuses_all(scope, schema, collection, rule, None);
-    let rules = &collection.rules;
-    Ok(match request.verb {
-        WriteVerb::Create => {
-            !refused(&rules.create)? && registering::refuse_early(scope, schema, collection, request, None).is_ok()
-        }
-        WriteVerb::Update => !refused(&rules.update)?,
-        WriteVerb::Upsert => !refused(&rules.create)? || !refused(&rules.update)?,
-        WriteVerb::Delete => false,
-    })
+    let may_create = || may_create(scope, schema, collection, request, None);
+    let may_update =
+        || Ok::<_, RecordError>(!gate::refuses_all(scope, schema, collection, &collection.rules.update, None)?);
+    match request.verb {
+        WriteVerb::Create => may_create(),
+        WriteVerb::Update => may_update(),
+        WriteVerb::Upsert => Ok(may_create()? || may_update()?),
+        WriteVerb::Delete => Ok(false),
+    }
 }
 
 /// What an account has before its password is set.

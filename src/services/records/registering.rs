@@ -7,7 +7,7 @@
 //! Does not do: mails and their tokens (`auth::registration`).
 
 use super::gate;
-use super::write::{WriteRequest, WriteSource, WriteVerb, check_references};
+use super::write::{WriteRequest, WriteSource, check_references};
 use super::{Answer, RecordError, Scope};
 use crate::access::Action;
 use crate::kernel::datetime;
@@ -127,7 +127,7 @@ pub(super) fn count_mail(
     Ok(gate.0.ask(rows::text(accounts, record, "email"))?)
 }
 
-/// Refuses, before a password is hashed for it, what [`check`] or [`count_mail`] would refuse whatever else is said.
+/// Refuses a creation, before a password is hashed for it, that [`check`] or [`count_mail`] would refuse whatever else is said.
 ///
 /// It is no oracle: it goes by how the request came, by who asks and for which address, so taken and free ones are refused
 /// equally soon. Whoever may turn out to manage accounts is let through here, because theirs do not wait.
@@ -139,7 +139,7 @@ pub(super) fn refuse_early(
     seen: Option<&RequestContext>,
 ) -> Result<(), RecordError> {
     let asks = matches!(request.source, WriteSource::Alone | WriteSource::Caller);
-    if request.verb != WriteVerb::Create || !asks || !is_quiet(accounts) {
+    if !asks || !is_quiet(accounts) {
         return Ok(());
     }
     let manages = Action::Manage.rule_text(accounts).cloned();
@@ -150,7 +150,7 @@ pub(super) fn refuse_early(
         return Err(RecordError::Invalid(vec![comes_alone()]));
     }
     match (&request.mail_gate, request.body.get("email").and_then(Value::as_str)) {
-        (Some(gate), Some(email)) if !request.dry_run => Ok(gate.0.look(email)?),
+        (Some(gate), Some(email)) => Ok(gate.0.look(email)?),
         _ => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 async fn quiet(manage: Value) -> World {
     let users = json!({"name": "users", "type": "auth", "quietRegistration": {"enabled": true}, "createRule": "",
-        "manageRule": manage, "fields": [{"name": "boss", "type": "bool"}]});
+        "updateRule": "id = @request.auth.id", "manageRule": manage, "fields": [{"name": "boss", "type": "bool"}]});
     let world = World::new(&[users]).await;
     let wanted = system::tenant_collections(world.clock.now_ms());
     let plan = system::plan_missing(&world.db.schema(), wanted).unwrap();
@@ -168,16 +168,20 @@ async fn a_registration_that_gets_no_mail_costs_no_hash() {
     let made = write::write(&guest.0, registration(&guest, &tap), Some(same(&guest))).await.unwrap();
     assert_eq!((world.waiting().await.len(), tap.asked.load(Ordering::Relaxed)), (1, 1));
 
+    // Trying asks for no mail, but past the limit it would be a way to a hash each.
+    let tried = |caller: &Caller, tap: &Arc<Tap>| WriteRequest { dry_run: true, ..registration(caller, tap) };
+    write::write(&guest.0, tried(&guest, &tap), None).await.unwrap();
+    assert_eq!(tap.asked.load(Ordering::Relaxed), 1);
+
     tap.closed.store(true, Ordering::Relaxed);
-    assert!(!costs(&guest, registration(&guest, &tap)).await);
-    assert_eq!(code(write::write(&guest.0, registration(&guest, &tap), None).await), Code::RateLimited);
-    // What was answered is answered again, whoever manages accounts asks for no mail, and trying asks for none either.
+    for request in [registration(&guest, &tap), tried(&guest, &tap)] {
+        assert!(!costs(&guest, request.clone()).await);
+        assert_eq!(code(write::write(&guest.0, request, None).await), Code::RateLimited);
+    }
+    // What was answered is answered again, and whoever manages accounts asks for no mail.
     let again = write::write(&guest.0, registration(&guest, &tap), Some(same(&guest))).await.unwrap();
     assert!(again.replayed && again.done.answer == made.done.answer);
     assert!(costs(&boss, registration(&boss, &tap)).await && costs(&admin, registration(&admin, &tap)).await);
-    let tried = WriteRequest { dry_run: true, ..registration(&guest, &tap) };
-    write::write(&guest.0, tried, None).await.unwrap();
-    assert_eq!(tap.asked.load(Ordering::Relaxed), 1);
 
     // Mails that come back between the look and the write.
     tap.opens_after.store(1, Ordering::Relaxed);
@@ -194,11 +198,30 @@ async fn nobody_registers_in_a_batch_and_its_passwords_cost_nothing() {
         |caller: &Caller| WriteRequest { source: WriteSource::Caller, mail_gate: None, ..registration(caller, &tap) };
     assert!(preparing::prepare(&guest.0, &listed(&guest)).await.unwrap().is_left_out());
     assert!(!preparing::prepare(&admin.0, &listed(&admin)).await.unwrap().is_left_out());
-    let body = Value::Object(listed(&guest).body);
-    let request = json!({"method": "POST", "url": "/api/collections/users/records", "body": body});
-    let batch = json!({"requests": [request]});
-    let told = refused(guest.batch(batch.clone(), BatchOptions::default()).await);
-    assert!(told.iter().any(|(_, code)| code == "validation_registration_alone"), "{told:?}");
-    admin.batch(batch, BatchOptions::default()).await.unwrap();
+    let batch = |method: &str, id: &str, email: &str| {
+        let mut body = listed(&guest).body;
+        body.extend([("id".to_owned(), json!(id)), ("email".to_owned(), json!(email))]);
+        json!({"requests": [{"method": method, "url": "/api/collections/users/records", "body": body}]})
+    };
+    let (ada, eve) = ("adaadaadaadaada", "eveeveeveeveeve");
+    for (method, id, email) in [("POST", ada, "ada@x.test"), ("PUT", eve, "eve@x.test")] {
+        let told = refused(guest.batch(batch(method, id, email), BatchOptions::default()).await);
+        assert!(told.iter().any(|(_, code)| code == "validation_registration_alone"), "{method}: {told:?}");
+        admin.batch(batch(method, id, email), BatchOptions::default()).await.unwrap();
+    }
+    // A record to put is made where it is not there and changed where it is: strangers may do neither, owners the latter.
+    let put = |caller: &Caller, id: &str| {
+        let mut request = WriteRequest { verb: WriteVerb::Upsert, ..listed(caller) };
+        request.body.insert("id".to_owned(), json!(id));
+        request
+    };
+    let herself = world.user("users", ada).await;
+    for id in [ada, "nobodynobody123"] {
+        assert!(preparing::prepare(&guest.0, &put(&guest, id)).await.unwrap().is_left_out(), "{id}");
+        assert!(preparing::prepare_alone(&guest.0, &put(&guest, id)).await.unwrap().is_left_out(), "{id}");
+    }
+    for caller in [&herself, &admin] {
+        assert!(!preparing::prepare(&caller.0, &put(caller, ada)).await.unwrap().is_left_out());
+    }
     world.stop().await;
 }
