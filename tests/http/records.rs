@@ -299,6 +299,15 @@ async fn an_import_refuses_columns_that_are_no_fields_and_a_file_that_was_cut() 
     assert_eq!(import("format=csv&unknown=ignore", csv).await.ok()["created"], 1);
     import("format=csv&unknown=maybe", csv).await.problem("parameter_invalid");
 
+    // A comma at the end of a line begins a column without a name; what stands there would be lost.
+    let commas = "title,,n,\nfive,,1,\nsix, ,1,x\n,,,\n";
+    let report = import("format=csv&dryRun=1", commas).await.ok();
+    assert_eq!((&report["created"], &report["refused"]), (&json!(1), &json!(2)), "{report}");
+    let reason = &report["refusals"][0];
+    assert_eq!(reason["line"], 3, "{report}");
+    assert!(reason["reason"].as_str().unwrap().contains("without a name"), "{report}");
+    assert_eq!(import("format=csv&dryRun=1&unknown=ignore", commas).await.ok()["created"], 2);
+
     // A row of JSON has names of its own, and costs itself.
     let rows =
         "{\"title\":\"two\",\"nn\":1}\n{\"title\":\"three\",\"n+\":1,\"expand\":{},\"collectionName\":\"notes\"}\n";

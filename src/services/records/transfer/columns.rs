@@ -32,5 +32,9 @@ pub(super) fn refuse_unknown<'name>(
     let Some(unknown) = names.find(|name| !is_known(name)) else { return Ok(()) };
     let known: Vec<&str> = collection.fields.iter().map(|field| field.name.as_str()).collect();
     let (of, known) = (&collection.name, known.join(", "));
-    Err(format!("{unknown:?} is no field of {of}, which has {known}; unknown=ignore passes over such columns"))
+    let what = match unknown {
+        "" => "there is a value in a column without a name, which".to_owned(),
+        named => format!("{named:?}"),
+    };
+    Err(format!("{what} is no field of {of}, which has {known}; unknown=ignore passes over such columns"))
 }

@@ -156,10 +156,10 @@ impl Importer {
         Ok(())
     }
 
-    /// Columns stand above all rows, so one that is no field refuses them all.
+    /// Columns stand above all rows, so one that is no field refuses them all; one without a name, the rows with a value there.
     fn check_header(&self) -> Result<(), RecordError> {
-        let names = self.splitter.header().unwrap_or_default();
-        self.check_names(names.iter().map(String::as_str)).map_err(RecordError::Body)
+        let names = self.splitter.header().unwrap_or_default().iter().map(String::as_str);
+        self.check_names(names.filter(|name| !name.is_empty())).map_err(RecordError::Body)
     }
 
     fn check_names<'name>(&self, names: impl Iterator<Item = &'name str>) -> Result<(), String> {

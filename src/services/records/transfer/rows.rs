@@ -185,11 +185,13 @@ impl Lines<'_> {
     }
 }
 
+/// The cells under their names. An empty one without a name is left out: spreadsheets end lines with commas.
 fn csv_members(header: &[String], record: &csv::StringRecord) -> Result<Map<String, Value>, String> {
     if record.len() != header.len() {
-        return Err(format!("{} cells, but the header names {}", record.len(), header.len()));
+        return Err(format!("{} cells, but the header has {}", record.len(), header.len()));
     }
-    Ok(header.iter().cloned().zip(record.iter().map(csv_value)).collect())
+    let named = header.iter().zip(record).filter(|(name, cell)| !name.is_empty() || !cell.trim().is_empty());
+    Ok(named.map(|(name, cell)| (name.clone(), csv_value(cell))).collect())
 }
 
 /// Lists, objects and booleans are read as JSON; everything else stays text, so that `007` keeps its zeros.
