@@ -221,6 +221,8 @@ pub const HASH_CONCURRENCY_MAX: usize = 2;
 pub const HASH_QUEUE_LEN_MAX: usize = 256;
 /// Password hashes of one address waiting at most.
 pub const HASH_LANE_LEN_MAX: usize = 64;
+/// Requests up to which a rate limit is told with every answer; a higher one is told once a tenth of it is used.
+pub const RATE_TOLD_PERMITS_MAX: u32 = 10_000;
 /// Keys that one rate limit remembers.
 pub const THROTTLE_KEYS_MAX: usize = 65_536;
 /// Parts, each with an own lock, that the keys of one rate limit are spread over.

@@ -136,7 +136,7 @@ async fn nobody_receives_bytes_made_for_somebody_else() {
                 let control = answer.header("cache-control").unwrap().to_owned();
                 let public = at == 1 && answer.header("cache-tag").is_some();
                 assert!(public || control.contains("private") || control.contains("no-store"), "{control}");
-                assert!(answer.header("vary").unwrap().contains("Authorization"));
+                assert!(answer.vary().contains(&"Authorization"));
             }
             let (posts, diaries, users) = (posts.ok(), diaries.ok(), users.ok());
             let count = |body: &Value| body["items"].as_array().unwrap().len();

@@ -2,13 +2,15 @@
 //!
 //! Keeps true: keys come only from facts the node knows (the peer, or what a trusted proxy says; the checked token);
 //! every refusal says which limit, how much and when; answers carry `RateLimit-Policy` and `RateLimit`
-//! (draft-ietf-httpapi-ratelimit-headers) wherever a limit is low enough, or used enough, to be of interest. Superusers are not counted against a tenant, so a noisy tenant can be helped.
+//! (draft-ietf-httpapi-ratelimit-headers) wherever a limit is low enough, or used enough, to be of interest. Superusers are
+//! not counted against a tenant, so a noisy tenant can be helped.
 //! Does not do: failed logins, those are `services::auth`.
 
 use crate::http::problem::Problem;
 use crate::kernel::clock::Clock;
 use crate::kernel::error::Code;
 use crate::kernel::ident::TenantId;
+use crate::kernel::limits;
 use crate::services::auth::{Caller, Identity};
 use crate::services::throttle::{Quota, Standing, Throttle, address_group};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -49,14 +51,11 @@ struct Count {
     standing: Standing,
 }
 
-/// A limit of so many requests is told with every answer; a higher one once a tenth of it is used.
-const TOLD_PERMITS_MAX: u32 = 10_000;
-
 impl Count {
     /// Two lines in every answer would be a poor price for hearing that millions of requests are left.
     fn is_of_interest(&self) -> bool {
         let permits = self.quota.permits();
-        permits <= TOLD_PERMITS_MAX || self.standing.remaining <= permits - permits / 10
+        permits <= limits::RATE_TOLD_PERMITS_MAX || self.standing.remaining <= permits - permits / 10
     }
 }
 

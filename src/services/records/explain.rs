@@ -111,7 +111,7 @@ fn explain_now(reader: &Reader<'_>, scope: &Scope, request: &ExplainRequest) -> 
         explained.complete &= !data.cut.get();
         if !explained.complete || allowed != explained.allowed {
             let holds = if allowed { "holds" } else { "does not hold" };
-            explained.reason = format!("The rule {holds}; it looks at more records than are shown here.");
+            explained.reason = format!("The rule {holds}; not every comparison is shown here.");
         }
         explained.allowed = allowed;
     }

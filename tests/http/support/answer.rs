@@ -34,6 +34,17 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// What a cache has to tell requests apart by, over all lines.
+    pub(crate) fn vary(&self) -> Vec<&str> {
+        let lines = self.headers.get_all("vary").iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).map(str::trim).collect()
+    }
+
+    /// Whether caches are told, once, that the page that asks makes a difference.
+    pub(crate) fn varies_by_origin(&self) -> bool {
+        self.vary().iter().filter(|name| name.eq_ignore_ascii_case("Origin")).count() == 1
+    }
+
     #[track_caller]
     pub(crate) fn has_status(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}: {}", self.what, String::from_utf8_lossy(&self.body));

@@ -112,8 +112,16 @@ async fn a_store_that_is_not_let_go_of_yet_is_waited_for_and_kept() {
         if held_for_long {
             let state = settled(&tier, |state| *state != DiskState::Opening).await;
             assert_eq!(state, DiskState::Degraded("another process uses the cache folder".to_owned()));
+            drop(file);
+        } else {
+            // Let go of while it is waited for: the tier is never without.
+            let holding = std::thread::spawn(move || {
+                std::thread::park_timeout(Duration::from_millis(100));
+                drop(file);
+            });
+            assert_eq!(settled(&tier, |state| *state != DiskState::Opening).await, DiskState::Ready);
+            holding.join().unwrap();
         }
-        drop(file);
         ready(&tier).await;
         assert_eq!(text(&tier, "last").await.as_deref(), Some("last"));
         assert_eq!(tier.stats().resets, 0);
