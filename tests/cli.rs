@@ -24,6 +24,16 @@ fn code(output: &Output, expected: i32) -> String {
     said
 }
 
+/// A folder whose tenant `acme` has the collection `notes` with the text field `t`.
+fn with_notes() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    code(&run(folder.path(), &["tenant", "create", "acme"]), 0);
+    let notes = r#"[{"name":"notes","type":"base","fields":[{"name":"t","type":"text"}]}]"#;
+    std::fs::write(folder.path().join("notes.json"), notes).unwrap();
+    code(&run(folder.path(), &["collection", "import", "notes.json", "--tenant", "acme"]), 0);
+    folder
+}
+
 /// A running `serve`, stopped by SIGTERM.
 struct Node {
     child: Child,
@@ -391,11 +401,7 @@ fn collections_records_blueprints_and_rules_from_the_command_line() {
 
 #[test]
 fn a_column_that_is_no_field_is_passed_over_where_that_is_said() {
-    let folder = TempDir::new().unwrap();
-    code(&run(folder.path(), &["tenant", "create", "acme"]), 0);
-    let notes = r#"[{"name":"notes","type":"base","fields":[{"name":"t","type":"text"}]}]"#;
-    std::fs::write(folder.path().join("notes.json"), notes).unwrap();
-    code(&run(folder.path(), &["collection", "import", "notes.json", "--tenant", "acme"]), 0);
+    let folder = with_notes();
     std::fs::write(folder.path().join("notes.csv"), "t,u\nx,y\n").unwrap();
     let import = ["records", "import", "notes", "--from", "notes.csv", "--tenant", "acme"];
     let said = code(&run(folder.path(), &import), 5);
@@ -535,11 +541,7 @@ fn a_completion_script_may_be_cut_short_by_its_reader() {
 
 #[test]
 fn an_export_may_be_cut_short_by_its_reader() {
-    let folder = TempDir::new().unwrap();
-    code(&run(folder.path(), &["tenant", "create", "acme"]), 0);
-    let notes = r#"[{"name":"notes","type":"base","fields":[{"name":"t","type":"text"}]}]"#;
-    std::fs::write(folder.path().join("notes.json"), notes).unwrap();
-    code(&run(folder.path(), &["collection", "import", "notes.json", "--tenant", "acme"]), 0);
+    let folder = with_notes();
     std::fs::write(folder.path().join("notes.ndjson"), "{\"t\":\"a\"}\n".repeat(20)).unwrap();
     code(&run(folder.path(), &["records", "import", "notes", "--from", "notes.ndjson", "--tenant", "acme"]), 0);
     for export in [&["records", "export", "notes"][..], &["audit", "export", "--format", "csv"]] {
