@@ -136,14 +136,6 @@ async fn both_counts(tenant: &TenantDb, notes: &Arc<Collection>) -> (i64, i64) {
     tenant.read(read).await.unwrap()
 }
 
-fn count_inside(reader: &Reader<'_>, notes: &Collection) -> Result<i64, StoreError> {
-    let sql = format!("SELECT count(*) FROM \"{}\"", notes.table());
-    match reader.find_one(&sql, &[], |row| row.stored(0))? {
-        Some(Stored::Integer(count)) => Ok(count),
-        other => panic!("no count: {other:?}"),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_does_too_much_is_stopped() {
     let fixture = fixture_with(|options| options.read_steps_max = 2_000_000);

@@ -7,7 +7,9 @@ use crate::kernel::value::Stored;
 use crate::schema::plan::{self, Plan, PlanContext};
 use crate::schema::record::RecordImage;
 use crate::schema::{Collection, Schema, definition};
-use crate::store::{StoreError, StoreOptions, TenantDb, Tenants, WriteMeta, WriteTx, Written, describe_in_scratch};
+use crate::store::{
+    Reader, StoreError, StoreOptions, TenantDb, Tenants, WriteMeta, WriteTx, Written, describe_in_scratch,
+};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -111,10 +113,15 @@ pub(super) fn turn_over(tenant: &TenantDb) {
 }
 
 pub(super) async fn count(tenant: &TenantDb, notes: &Arc<Collection>) -> i64 {
+    let notes = Arc::clone(notes);
+    tenant.read(move |reader| count_inside(reader, &notes)).await.unwrap()
+}
+
+/// What SQLite counts in the reader's snapshot.
+pub(super) fn count_inside(reader: &Reader<'_>, notes: &Collection) -> Result<i64, StoreError> {
     let sql = format!("SELECT count(*) FROM \"{}\"", notes.table());
-    let found: Result<_, StoreError> = tenant.read(move |reader| reader.find_one(&sql, &[], |row| row.stored(0))).await;
-    match found.unwrap() {
-        Some(Stored::Integer(count)) => count,
+    match reader.find_one(&sql, &[], |row| row.stored(0))? {
+        Some(Stored::Integer(count)) => Ok(count),
         other => panic!("no count: {other:?}"),
     }
 }
