@@ -17,6 +17,9 @@ pub struct SqlFunction {
     pub call: fn(&[Cell<'_>]) -> Stored,
 }
 
+/// `tn_kept_as(kept, number)`: the number as a double where `kept` is one.
+pub const KEPT_AS: &str = "tn_kept_as";
+
 /// Every function, the only list.
 pub const ALL: &[SqlFunction] = &[
     SqlFunction { name: "tn_text", arity: 1, call: |args| one(args, value::to_text) },
@@ -25,6 +28,7 @@ pub const ALL: &[SqlFunction] = &[
     SqlFunction { name: "tn_lower", arity: 1, call: |args| one(args, value::lower) },
     SqlFunction { name: "tn_list", arity: 1, call: |args| one(args, value::to_list) },
     SqlFunction { name: "tn_list_len", arity: 1, call: |args| one(args, value::list_len) },
+    SqlFunction { name: KEPT_AS, arity: 2, call: kept_as },
     SqlFunction { name: "tn_geo_distance", arity: 4, call: geo_distance },
     SqlFunction { name: "tn_strftime", arity: -1, call: moment::strftime },
 ];
@@ -36,6 +40,14 @@ pub fn find(name: &str) -> Option<&'static SqlFunction> {
 
 fn one(arguments: &[Cell<'_>], apply: fn(&Stored) -> Stored) -> Stored {
     arguments.first().map_or(Stored::Null, |cell| apply(&cell.to_stored()))
+}
+
+fn kept_as(arguments: &[Cell<'_>]) -> Stored {
+    let number = arguments.get(1).map_or(Stored::Null, |number| number.to_stored());
+    match (arguments.first(), number.as_number()) {
+        (Some(Cell::Real(_)), Some(double)) => Stored::Real(double),
+        _ => number,
+    }
 }
 
 /// `geoDistance(lonA, latA, lonB, latB)`: kilometres on a sphere of 6,371 km (haversine); NULL if one is not a number.

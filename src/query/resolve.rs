@@ -11,12 +11,12 @@ use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::ast::{Comparison, Expr, Operator, Parsed, Resolved, Term, TermKind};
 use crate::query::error::{Problem, QueryError, Span, Surface, closest};
-use crate::query::functions;
+use crate::query::functions::{self, KEPT_AS};
 use crate::query::lexer::EXACT_END;
 use crate::query::moment::Macro;
 use crate::query::request::{Aspect, CallerClass, Place, RequestPath};
 use crate::query::resolved::{
-    Facts, Function, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Type, Visibility, casts,
+    Column, Facts, Function, Hop, Node, NodeIndex, Operand, Predicate, Quantifier, ROOT, Slot, Type, Visibility, casts,
 };
 use crate::query::value::{self, Shape};
 use crate::query::{parser, scope};
@@ -281,15 +281,21 @@ impl<'s> Resolver<'s> {
         Ok(Expr::Over(Quantifier { every: true, nodes }, Box::new(compare)))
     }
 
-    /// A whole number as a number field would hold it, which is as a double; documents and views hold it as it is.
+    /// A whole number as a number field would hold it, which is as a double; documents hold it as it is, and a column of a view
+    /// holds either: what it took from a number field is a double, what it counted is not.
     fn as_kept_in(&self, other: &Operand, number: Operand) -> Operand {
-        match number {
-            Operand::Constant(whole @ Stored::Integer(_))
-                if is_beyond_exact(&whole) && self.is_of_number_field(other) =>
-            {
-                Operand::Constant(whole.as_number().map_or(Stored::Null, Stored::Real))
-            }
-            other => other,
+        match (number, other) {
+            (Operand::Constant(whole), _) if is_beyond_exact(&whole) => match other {
+                Operand::Column(Column { slot: Slot::Field(_, Storage::Number), of_view: true, .. }) => {
+                    let kept = functions::find(KEPT_AS).expect("invariant: the function is in the list");
+                    Operand::Call(Function(kept), vec![other.clone(), Operand::Constant(whole)])
+                }
+                _ if self.is_of_number_field(other) => {
+                    Operand::Constant(whole.as_number().map_or(Stored::Null, Stored::Real))
+                }
+                _ => Operand::Constant(whole),
+            },
+            (number, _) => number,
         }
     }
 

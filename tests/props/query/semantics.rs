@@ -329,6 +329,54 @@ fn whole_numbers_in_rules_are_understood_as_the_number_field_would_hold_them() {
     }
 }
 
+/// A view's column that is a number field unchanged was compared with the digits that are written, though it holds the double of
+/// the record; the record was found by them and its row in the view was not. What a view makes itself stays exact.
+#[test]
+fn a_view_answers_about_a_number_field_as_the_record_does() {
+    let mut world = World::with(json!([
+        {"name": "users", "type": "auth", "fields": []},
+        {"name": "posts", "type": "base", "fields": [
+            {"name": "n", "type": "number"}, {"name": "meta", "type": "json"}, {"name": "flag", "type": "bool"}]},
+        {"name": "direct", "type": "view", "viewQuery": "SELECT id, n, meta, flag FROM posts"},
+        {"name": "again", "type": "view", "viewQuery": "SELECT id, n FROM direct"},
+        {"name": "made", "type": "view",
+         "viewQuery": "SELECT id, cast(json_extract(meta, '$.n') as integer) AS n FROM posts"},
+    ]));
+    let big = 9_007_199_254_740_993_i64;
+    world
+        .add("posts", "big", json!({"n": big as f64, "meta": {"n": big}}))
+        .add("posts", "low", json!({"n": -(big as f64), "meta": {"n": -big}}))
+        .add("posts", "one", json!({"n": 1.0, "meta": {"n": 1}}));
+    world.take_views();
+    for (filter, expected) in [
+        ("n = 9007199254740993", "big"),
+        ("9007199254740993 = n", "big"),
+        ("n = 9007199254740992", "big"),
+        ("n != 9007199254740993", "low one"),
+        ("n < 9007199254740993", "low one"),
+        ("n >= 9007199254740993", "big"),
+        ("n ?= -9007199254740993", "low"),
+        ("n ~ 9007199254740992", "big low"),
+        ("n ~ 9007199254740993", "big low"),
+        ("n > 9007199254740994", ""),
+    ] {
+        for collection in ["posts", "direct", "again"] {
+            let found = world.filter(collection, filter, None).unwrap().join(" ");
+            assert_eq!(found, expected, "{collection}: {filter}");
+        }
+    }
+    for (filter, expected) in [
+        ("n = 9007199254740993", "big"),
+        ("n = 9007199254740992", ""),
+        ("n != -9007199254740993 && n < 9007199254740993", "one"),
+    ] {
+        assert_eq!(world.filter("made", filter, None).unwrap().join(" "), expected, "{filter}");
+    }
+    let ask = |rule: &str| world.rule_for("posts", rule, None, &world.request(None)).join(" ");
+    assert_eq!(ask("@collection.direct.n ?= 9007199254740993 && id = 'one'"), "one");
+    assert_eq!(ask("@collection.direct.n ?= 9007199254740995 && id = 'one'"), "");
+}
+
 /// A text in a JSON field counted as changed although the same was sent; whatever a body said of a new record did, if its
 /// value was completed before it was stored.
 #[test]
