@@ -225,6 +225,27 @@ pub fn plan_migrate(
     plan(schema, wanted, &deleted, context)
 }
 
+/// Plans that the views of a file are what this version makes of their SELECTs; `present` are the statements that made them.
+/// `None` if they are.
+pub fn plan_views(
+    schema: &Arc<Schema>,
+    present: &HashMap<CollectionId, String>,
+    describe: &Describe<'_>,
+) -> Option<Plan> {
+    let mut steps = Vec::new();
+    for (id, sql) in present_views(schema, describe) {
+        if let Some(made) = present.get(&id).filter(|made| **made != sql) {
+            steps.push(Step::DropView { id: id.clone(), sql: made.clone() });
+            steps.push(Step::CreateView { id, sql });
+        }
+    }
+    if steps.is_empty() {
+        return None;
+    }
+    let next = Arc::new(Schema::new(schema.version() + 1, schema.collections().to_vec()));
+    Some(Plan { steps, previous: Arc::clone(schema), next })
+}
+
 fn find_known<'a>(schema: &'a Schema, input: &CollectionInput) -> Option<&'a Arc<Collection>> {
     let known = |text: &Option<String>| text.as_deref().and_then(|text| schema.find(text));
     known(&input.id).or_else(|| known(&input.name))
@@ -499,7 +520,7 @@ fn view_error(draft: Option<&Draft>, view: &Collection, why: String) -> SchemaEr
 }
 
 /// The statements of the views of the present schema, sources first.
-fn present_views(schema: &Schema, context: &PlanContext<'_>) -> Vec<(CollectionId, String)> {
+fn present_views(schema: &Schema, describe: &Describe<'_>) -> Vec<(CollectionId, String)> {
     let mut open: Vec<&Arc<Collection>> = schema.collections().iter().filter(|c| c.is_view()).collect();
     let mut done = Vec::new();
     while !open.is_empty() {
@@ -507,10 +528,7 @@ fn present_views(schema: &Schema, context: &PlanContext<'_>) -> Vec<(CollectionI
             open.iter().position(|view| view::sources(view, schema).iter().all(|s| !open.iter().any(|o| o.id == s.id)));
         let view = open.remove(ready.unwrap_or(0));
         let sources = view::sources(view, schema);
-        done.push((
-            view.id.clone(),
-            view::render(view, &sources, &view::plain_columns(view, &sources, context.describe)),
-        ));
+        done.push((view.id.clone(), view::render(view, &sources, &view::plain_columns(view, &sources, describe))));
     }
     done
 }
@@ -521,7 +539,7 @@ fn make_steps(
     views: Vec<(CollectionId, String)>,
     context: &PlanContext<'_>,
 ) -> Vec<Step> {
-    let old_views = present_views(schema, context);
+    let old_views = present_views(schema, context.describe);
     let touched = touched_views(schema, next, &old_views, &views);
     let mut steps = Vec::new();
     for (id, sql) in old_views.into_iter().rev().filter(|(id, _)| touched.contains(id)) {

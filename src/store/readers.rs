@@ -26,6 +26,7 @@ use crate::schema::{Collection, Schema};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Statement, StatementStatus, params};
 use scheduled_thread_pool::ScheduledThreadPool;
+use std::collections::HashMap;
 use std::ops::{ControlFlow, Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
@@ -287,6 +288,22 @@ impl<'a> Reader<'a> {
     /// Whether the log begins and ends where this file says it does; see [`super::ChainWalk`] for what lies between.
     pub fn log_ends_hold(&self) -> Result<bool, StoreError> {
         self.as_system(super::changelog::ends_hold)
+    }
+
+    /// The statements that made the views of collections, by collection.
+    pub fn view_statements(&self) -> Result<HashMap<CollectionId, String>, StoreError> {
+        self.as_system(|connection| {
+            let mut statement = connection.prepare("SELECT name, sql FROM sqlite_master WHERE type = 'view'")?;
+            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            let mut found = HashMap::new();
+            for row in rows {
+                let (name, sql) = row?;
+                if let Some(id) = name.strip_prefix("c_").and_then(|id| CollectionId::parse(id).ok()) {
+                    found.insert(id, sql);
+                }
+            }
+            Ok(found)
+        })
     }
 
     /// The receipt saved under `key`.

@@ -16,9 +16,10 @@ use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
+use crate::schema::plan::{Plan, plan_views};
 use crate::schema::{Collection, Schema};
 use crate::services::budget::TenantLimits;
-use crate::store::{self, StoreError, TenantDb, WriteMeta};
+use crate::store::{self, StoreError, TenantDb, WriteMeta, WriteTx};
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -394,24 +395,40 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
             (db, told)
         }
     };
-    add_missing(&db, inner.clock.now_ms()).await?;
+    bring_up(&db, inner.clock.now_ms()).await?;
     drop_credentials(&db).await?;
     Ok(Resealer { sealer: inner.sealer.clone(), random: Arc::clone(&inner.random), of }.run(&db).await?)
 }
 
-/// Adds the system collections, fields and indexes that the file of an earlier version lacks. Where it lacks none, nothing is
-/// written.
-pub(super) async fn add_missing(db: &TenantDb, now_ms: i64) -> Result<(), StoreError> {
+/// Brings the file of an earlier version up to this one: system collections, fields and indexes that it lacks, and views as this
+/// version makes them of their SELECTs. Where there is nothing to do, nothing is written.
+pub(super) async fn bring_up(db: &TenantDb, now_ms: i64) -> Result<(), StoreError> {
     let missing = move |schema: &Arc<Schema>| system::plan_missing(schema, system::tenant_collections(now_ms));
-    if missing(&db.schema()).is_none() {
-        return Ok(());
+    if missing(&db.schema()).is_some() {
+        upgrade(db, move |tx| Ok(missing(tx.schema()))).await?;
     }
-    // Planned again in the transaction: whoever opens the tenant at the same time adds the same.
-    let added = db.write(WriteMeta::system("upgrade"), move |tx| match missing(tx.schema()) {
+    let schema = db.schema();
+    if schema.collections().iter().any(|collection| collection.is_view()) {
+        let made = db.read(|reader| reader.view_statements()).await?;
+        if plan_views(&schema, &made, &store::describe_in_scratch).is_some() {
+            let again =
+                |tx: &mut WriteTx<'_>| Ok(plan_views(tx.schema(), &tx.view_statements()?, &store::describe_in_scratch));
+            upgrade(db, again).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Planned in the transaction: whoever opens the tenant at the same time does the same.
+async fn upgrade(
+    db: &TenantDb,
+    plan: impl FnOnce(&mut WriteTx<'_>) -> Result<Option<Plan>, StoreError> + Send + 'static,
+) -> Result<(), StoreError> {
+    let done = db.write(WriteMeta::system("upgrade"), move |tx| match plan(tx)? {
         Some(plan) => tx.apply_schema(&plan),
         None => Ok(()),
     });
-    added.await.map(drop)
+    done.await.map(drop)
 }
 
 /// Makes an empty file and puts `collections` into it.

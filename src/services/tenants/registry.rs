@@ -204,8 +204,8 @@ impl Registry {
     /// without until it is opened again: what it has can still be read.
     async fn brought_up(&self, db: TenantDb) -> TenantDb {
         if !db.is_brought_up() {
-            if let Err(error) = lifecycle::add_missing(&db, self.0.clock.now_ms()).await {
-                tracing::warn!(tenant.id = %db.id(), %error, "a tenant of an earlier version lacks what this version adds");
+            if let Err(error) = lifecycle::bring_up(&db, self.0.clock.now_ms()).await {
+                tracing::warn!(tenant.id = %db.id(), %error, "a tenant of an earlier version is not brought up to this one");
             }
             db.note_brought_up();
         }

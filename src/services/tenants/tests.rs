@@ -8,11 +8,12 @@ use crate::kernel::error::{Code, Fault};
 use crate::kernel::ident::{NodeId, RecordId, TenantId, TenantSlug};
 use crate::kernel::random::{Random, SystemRandom};
 use crate::kernel::value::Stored;
-use crate::schema::plan::{Plan, Step};
-use crate::schema::{Collection, Schema};
+use crate::schema::plan::{self, Plan, PlanContext, Step, Unmentioned};
+use crate::schema::{Collection, Schema, definition};
 use crate::secrets::keys::NodeSecret;
 use crate::secrets::seal::Sealer;
 use crate::store::{self, StoreError, StoreOptions, TenantDb, WriteMeta};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -185,6 +186,76 @@ async fn a_tenant_of_an_earlier_version_gets_what_is_missing_when_it_is_opened()
         assert!(node.store.close(&id).await);
         assert_eq!(open().await.unwrap().position(), position, "nothing is written where nothing is missing");
     }
+}
+
+/// Ids of the rows of `view`, sorted.
+async fn ids_of(db: &TenantDb, view: &'static str) -> Vec<Stored> {
+    let read = db.read(move |reader| {
+        let view = reader.schema().find(view).cloned().unwrap();
+        let mut ids = Vec::new();
+        reader.for_each(&format!("SELECT id FROM \"{}\" ORDER BY id", view.table()), &[], &mut |row| {
+            ids.push(row.stored(0)?);
+            Ok(())
+        })?;
+        Ok::<_, StoreError>(ids)
+    });
+    read.await.unwrap()
+}
+
+/// A view of an earlier version, which kept the numbers of counted rows for ids, kept them until it was saved again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_views_of_an_earlier_version_are_made_anew_when_the_file_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = TestNode::open(folder.path()).await;
+    let db = node.create("acme").await;
+    let random = Arc::clone(&node.random);
+    let made = db.write(meta(), move |tx| {
+        let context = PlanContext { random: random.as_ref(), now_ms: 0, describe: &store::describe_in_scratch };
+        let wanted = [
+            json!({"name": "ranks", "type": "view",
+                "viewQuery": "SELECT ROW_NUMBER() OVER (ORDER BY email) AS id, email FROM users"}),
+            json!({"name": "again", "type": "view", "viewQuery": "SELECT id, email FROM ranks"}),
+        ]
+        .map(|view| definition::parse(&view).unwrap());
+        tx.apply_schema(&plan::plan_import(tx.schema(), &wanted, Unmentioned::Keep, &context).unwrap())
+    });
+    made.await.unwrap();
+    add_user(&db, "ada", "ada@example.com", "", "a").await;
+    add_user(&db, "bob", "bob@example.com", "", "b").await;
+    let texts = [Stored::text("1"), Stored::text("2")];
+    assert_eq!(ids_of(&db, "again").await, texts);
+    let aged = db.write(meta(), |tx| {
+        let id = tx.schema().find("ranks").unwrap().id.clone();
+        let sql = tx.view_statements()?.remove(&id).unwrap();
+        let older = sql.replace("CAST(\"id\" AS TEXT) AS id", "\"id\" AS id");
+        assert_ne!(sql, older);
+        let steps = vec![Step::DropView { id: id.clone(), sql }, Step::CreateView { id, sql: older }];
+        let previous = Arc::clone(tx.schema());
+        let next = Arc::new(Schema::new(previous.version() + 1, previous.collections().to_vec()));
+        tx.apply_schema(&Plan { steps, previous, next })
+    });
+    aged.await.unwrap();
+    for view in ["ranks", "again"] {
+        assert_eq!(ids_of(&db, view).await, [Stored::Integer(1), Stored::Integer(2)], "{view}");
+    }
+    let (id, schema) = (db.id().clone(), db.schema());
+    drop(db);
+    assert!(node.store.close(&id).await);
+    let (first, second) = tokio::join!(node.registry.open_tenant(&id), node.registry.open_tenant(&id));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    for view in ["ranks", "again"] {
+        assert_eq!(ids_of(&second, view).await, texts, "{view}");
+    }
+    assert_eq!(first.schema().collections(), schema.collections(), "what the views are called and show stays");
+    assert!(
+        first.schema().version() > schema.version(),
+        "answers that are kept are not taken for those of the new view"
+    );
+    let position = first.position();
+    drop((first, second));
+    assert!(node.store.close(&id).await);
+    assert_eq!(node.registry.open_tenant(&id).await.unwrap().position(), position, "nothing is written twice");
+    node.stop().await;
 }
 
 /// An authenticator app, sealed for the tenant; the id of its row.
