@@ -499,3 +499,31 @@ async fn copies_keep_apps_and_secrets_where_the_node_can_open_them_and_say_so_wh
     there.delete(&format!("{USERS}/second-factors/{}", user.id)).await.gone();
     password(&guest, "users", "ada@example.com", "").await.ok();
 }
+
+/// A login that asked wrongly for what it shows of the account was refused after its code, or its refresh token, was used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_with_wrong_parameters_uses_nothing_up() {
+    let (server, clock) = start().await;
+    let (admin, anon) = (server.node(), server.anon());
+    admin.patch(USERS, json!({ "otp": { "enabled": true } })).await.ok();
+    let user = server.user(&admin, "ada").await;
+    server.user(&admin, "eve").await;
+    let tried = async |way: &str, body: Value| {
+        let path = format!("{USERS}/{way}");
+        anon.post(&format!("{path}?fields=id:nonsense"), body.clone()).await.has_status(400);
+        anon.post(&format!("{path}?session=1&fields=email"), body).await.ok()
+    };
+
+    let asked = anon.post(&format!("{USERS}/request-otp"), json!({ "email": "eve@example.com" })).await.ok();
+    let code = mailed_code(&server, "eve@example.com").await;
+    let grant = tried("auth-with-otp", json!({ "otpId": asked["otpId"], "password": code })).await;
+    assert_eq!(grant["record"], json!({ "email": "eve@example.com" }));
+    tried("auth-refresh", json!({ "refreshToken": grant["refreshToken"] })).await;
+
+    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
+    for (way, code) in [("auth-with-totp", app.next()), ("auth-with-recovery-code", codes[0].clone())] {
+        let id = mfa_id(password(&anon, "users", "ada@example.com", "").await);
+        tried(way, json!({ "mfaId": id, "code": code })).await;
+    }
+    password(&anon, "users", "ada@example.com", "?fields=id:nonsense").await.has_status(400);
+}

@@ -271,3 +271,18 @@ async fn a_superuser_lets_somebody_in_who_lost_everything() {
     let body = json!({ "identity": "ada@example.com", "password": PASSWORD });
     anon.post(&format!("{USERS}/auth-with-password"), body).await.ok();
 }
+
+/// A login that asked wrongly for what it shows of the account was refused after its challenge was used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_login_with_wrong_parameters_uses_nothing_up() {
+    let server = start().await;
+    let anon = server.anon();
+    let (_, mut device) = with_passkey(&server).await;
+    let begun = begin(&anon).await;
+    let body = json!({ "challengeId": begun["challengeId"], "credential": device.get(&begun) });
+    for wrong in ["fields=id:nonsense", "excludeFields=id:nonsense&fields=id:nonsense"] {
+        anon.post(&format!("{USERS}/auth-with-passkey?{wrong}"), body.clone()).await.has_status(400);
+    }
+    let grant = anon.post(&format!("{USERS}/auth-with-passkey?fields=email"), body).await.ok();
+    assert_eq!(grant["record"], json!({ "email": "ada@example.com" }));
+}

@@ -68,11 +68,11 @@ pub(crate) async fn auth_with_password(
     collection: web::Path<String>,
     Json(body): Json<PasswordLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let wish = visitor.wish(body.mfa_id);
+    let (wish, view) = (visitor.wish(body.mfa_id), shown_account(&visitor)?);
     let login = PasswordLogin { identity: body.identity, password: body.password, identity_field: body.identity_field };
     let scope = visitor.auth_scope("password", Map::new());
     let grant = part.auth.auth_with_password(&scope, &collection, login, wish).await?;
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `POST …/auth-refresh`
@@ -82,7 +82,7 @@ pub(crate) async fn auth_refresh(
     collection: web::Path<String>,
     Json(body): Json<RefreshRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let scope = visitor.auth_scope("default", Map::new());
+    let (scope, view) = (visitor.auth_scope("default", Map::new()), shown_account(&visitor)?);
     let grant = match body.refresh_token {
         Some(token) => part.auth.refresh_session(&scope, &collection, &token).await?,
         None => {
@@ -91,7 +91,7 @@ pub(crate) async fn auth_refresh(
             part.auth.auth_refresh(&scope, &collection, &visitor.identity, &presented).await?
         }
     };
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `POST …/impersonate/{id}`
@@ -102,10 +102,10 @@ pub(crate) async fn impersonate(
     Json(body): Json<ImpersonateRequest>,
 ) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
-    let (collection, id) = path.into_inner();
+    let ((collection, id), view) = (path.into_inner(), shown_account(&visitor)?);
     let scope = visitor.auth_scope("default", Map::new());
     let grant = part.auth.impersonate(&scope, &collection, &id, body.duration, &visitor.identity).await?;
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `POST …/auth-logout`; `?everywhere=1` ends every session of the account.
@@ -170,18 +170,24 @@ pub(crate) async fn create_file_token(visitor: Visitor, part: web::Data<AuthPart
     Ok(respond::json(&json!({ "token": token.expose() })))
 }
 
+/// What a login shows of the account. Read before anything is checked: what was asked wrongly uses up no code and no token.
+pub(super) fn shown_account(visitor: &Visitor) -> Result<View, Problem> {
+    Ok(View::from_pairs(&visitor.parameters())?)
+}
+
 /// `{token, record, meta}` as PocketBase answers a login, with the session's part where there is one.
-pub(super) async fn granted(visitor: &Visitor, grant: Grant) -> Result<HttpResponse, Problem> {
-    granted_with(visitor, grant, Map::new()).await
+pub(super) async fn granted(visitor: &Visitor, grant: Grant, view: &View) -> Result<HttpResponse, Problem> {
+    granted_with(visitor, grant, view, Map::new()).await
 }
 
 /// [`granted`] with something in `meta`.
 pub(super) async fn granted_with(
     visitor: &Visitor,
     grant: Grant,
+    view: &View,
     meta: Map<String, Value>,
 ) -> Result<HttpResponse, Problem> {
-    let record = read::get_own(&visitor.scope_as(&grant.account), &View::from_pairs(&visitor.parameters())?).await?;
+    let record = read::get_own(&visitor.scope_as(&grant.account), view).await?;
     let record: Value = serde_json::from_slice(&record.body).map_err(|error| Problem::internal(&error))?;
     let mut body = json!({ "token": grant.token.expose(), "record": record, "meta": meta });
     if let Some(session) = grant.session {

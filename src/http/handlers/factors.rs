@@ -2,7 +2,7 @@
 //!
 //! Keeps true: secrets and codes go out in bodies only, once, marked `no-store`. Does not do: checking them.
 
-use super::auth::{AuthPart, granted};
+use super::auth::{AuthPart, granted, shown_account};
 use crate::http::body::Json;
 use crate::http::extract::{SuperVisitor, Visitor};
 use crate::http::problem::Problem;
@@ -37,9 +37,10 @@ pub(crate) async fn auth_with_totp(
     collection: web::Path<String>,
     Json(body): Json<CodeLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
+    let view = shown_account(&visitor)?;
     let login = CodeLogin { code: body.code, wish: visitor.wish(body.mfa_id) };
     let grant = part.auth.auth_with_totp(&visitor.auth_scope("totp", Map::new()), &collection, login).await?;
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `POST …/auth-with-recovery-code`
@@ -49,10 +50,11 @@ pub(crate) async fn auth_with_recovery_code(
     collection: web::Path<String>,
     Json(body): Json<CodeLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
+    let view = shown_account(&visitor)?;
     let login = CodeLogin { code: body.code, wish: visitor.wish(body.mfa_id) };
     let scope = visitor.auth_scope("recoveryCode", Map::new());
     let grant = part.auth.auth_with_recovery_code(&scope, &collection, login).await?;
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `GET …/totp`

@@ -4,7 +4,7 @@
 //! of what the provider put into its address, so there is nothing to inject.
 //! Does not do: the pop-up of PocketBase's clients, which needs realtime to hand the code over.
 
-use super::auth::{AuthPart, granted_with};
+use super::auth::{AuthPart, granted_with, shown_account};
 use crate::http::body::Json;
 use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
@@ -40,7 +40,7 @@ pub(crate) async fn auth_with_oauth2(
     collection: web::Path<String>,
     Json(body): Json<OAuthLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let wish = visitor.wish(body.mfa_id);
+    let (wish, view) = (visitor.wish(body.mfa_id), shown_account(&visitor)?);
     let login = OAuthLogin {
         provider: body.provider,
         code: body.code,
@@ -53,7 +53,7 @@ pub(crate) async fn auth_with_oauth2(
     let scope = visitor.auth_scope("oauth2", Map::new());
     let creator = visitor.scope(Map::new());
     let done = part.auth.auth_with_oauth2(&scope, &creator, &collection, login, &visitor.identity, wish).await?;
-    granted_with(&visitor, done.grant, done.meta).await
+    granted_with(&visitor, done.grant, &view, done.meta).await
 }
 
 /// The member `oauth2` of `auth-methods`.

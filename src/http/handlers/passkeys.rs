@@ -2,7 +2,7 @@
 //!
 //! Keeps true: a ceremony's name goes out in a body marked `no-store`. Does not do: checking what browsers send.
 
-use super::auth::{AuthPart, granted};
+use super::auth::{AuthPart, granted, shown_account};
 use super::factors::{ProofRequest, factors_changed};
 use crate::http::body::Json;
 use crate::http::extract::Visitor;
@@ -62,12 +62,12 @@ pub(crate) async fn auth_with_passkey(
     collection: web::Path<String>,
     Json(body): Json<PasskeyLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let wish = visitor.wish(body.mfa_id);
+    let (wish, view) = (visitor.wish(body.mfa_id), shown_account(&visitor)?);
     let login = PasskeyLogin { challenge_id: body.challenge_id, credential: body.credential, wish };
     let scope = visitor.auth_scope("passkey", Map::new());
     let host = visitor.own_host();
     let grant = part.auth.auth_with_passkey(&scope, &collection, login, host.as_deref()).await?;
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `GET …/passkeys`

@@ -3,7 +3,7 @@
 //! Keeps true: a request about an address is answered the same whether or not anybody has it.
 //! Does not do: sending mail, checking tokens.
 
-use super::auth::{AuthPart, granted};
+use super::auth::{AuthPart, granted, shown_account};
 use crate::http::body::Json;
 use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
@@ -89,10 +89,10 @@ pub(crate) async fn auth_with_otp(
     collection: web::Path<String>,
     Json(body): Json<OtpLoginRequest>,
 ) -> Result<HttpResponse, Problem> {
-    let wish = visitor.wish(body.mfa_id);
+    let (wish, view) = (visitor.wish(body.mfa_id), shown_account(&visitor)?);
     let login = OtpLogin { otp_id: body.otp_id, password: body.password };
     let grant = part.auth.auth_with_otp(&visitor.auth_scope("otp", Map::new()), &collection, login, wish).await?;
-    granted(&visitor, grant).await
+    granted(&visitor, grant, &view).await
 }
 
 /// `POST …/request-password-reset`
