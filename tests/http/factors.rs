@@ -1,8 +1,9 @@
 //! Second factors over the wire: authenticator apps, recovery codes, and collections that ask for two methods.
 
-use crate::support::{Actor, PASSWORD, TestServer};
+use crate::support::{Actor, Broken, PASSWORD, TestServer};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tenantry::app::Parts;
 use tenantry::kernel::clock::{Clock, ManualClock};
 use totp_rs::{Builder, Secret};
 
@@ -526,4 +527,39 @@ async fn a_login_with_wrong_parameters_uses_nothing_up() {
         tried(way, json!({ "mfaId": id, "code": code })).await;
     }
     password(&anon, "users", "ada@example.com", "?fields=id:nonsense").await.has_status(400);
+}
+
+/// A login that the database kept from ending counted as a wrong guess.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_the_disk_ends_is_no_wrong_guess() {
+    let (disk, clock) = (Arc::new(Broken::default()), Arc::new(ManualClock::new(NOON_MS)));
+    let toml = "[limits]\nlogin_failures_max = 2\nlogin_failures_per_ip_max = 2";
+    let parts = Parts { clock: clock.clone(), ..disk.parts() };
+    let server = TestServer::start_parts(toml, parts).await;
+    let (admin, anon) = (server.node(), server.anon());
+    admin.patch(USERS, json!({ "otp": { "enabled": true } })).await.ok();
+    let user = server.user(&admin, "ada").await;
+    server.user(&admin, "eve").await;
+    let held_up = async |way: &str, body: &Value, commits: &[i64]| {
+        // What was noted of earlier logins is written by then.
+        admin.get("/api/audit?kind=auth").await.ok();
+        for nth in commits {
+            disk.fail_commit(*nth);
+            anon.post(&format!("{USERS}/{way}"), body.clone()).await.has_status(500);
+            assert!(disk.has_failed());
+        }
+        anon.post(&format!("{USERS}/{way}"), body.clone()).await.ok();
+    };
+
+    let asked = anon.post(&format!("{USERS}/request-otp"), json!({ "email": "eve@example.com" })).await.ok();
+    let code = mailed_code(&server, "eve@example.com").await;
+    // One transaction counts the guess, the next uses the code up.
+    let commits = [1, 2, 2, 2, 1, 2, 2];
+    held_up("auth-with-otp", &json!({ "otpId": asked["otpId"], "password": code }), &commits).await;
+
+    let (app, codes, _) = enrol(&user.actor, USERS, &clock).await;
+    for (way, code) in [("auth-with-totp", app.next()), ("auth-with-recovery-code", codes[0].clone())] {
+        let id = mfa_id(password(&anon, "users", "ada@example.com", "").await);
+        held_up(way, &json!({ "mfaId": id, "code": code }), &[1, 1, 1]).await;
+    }
 }

@@ -1,6 +1,6 @@
 //! Passkeys over the wire, with an authenticator in software.
 
-use crate::support::{Actor, Authenticator, PASSWORD, TestServer, User};
+use crate::support::{Actor, Authenticator, Broken, PASSWORD, TestServer, User};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tenantry::kernel::clock::{ManualClock, SystemClock};
@@ -285,4 +285,27 @@ async fn a_passkey_login_with_wrong_parameters_uses_nothing_up() {
     }
     let grant = anon.post(&format!("{USERS}/auth-with-passkey?fields=email"), body).await.ok();
     assert_eq!(grant["record"], json!({ "email": "ada@example.com" }));
+}
+
+/// A login that the database kept from ending counted as a wrong guess.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_login_that_the_disk_ends_is_no_wrong_guess() {
+    let disk = Arc::new(Broken::default());
+    let toml = format!("{TOML}\n[limits]\nlogin_failures_max = 2\nlogin_failures_per_ip_max = 2");
+    let server = TestServer::start_parts(&toml, disk.parts()).await;
+    let anon = server.anon();
+    let (_, mut device) = with_passkey(&server).await;
+    // What was noted of earlier logins is written by then.
+    server.node().get("/api/audit?kind=auth").await.ok();
+    for _ in 0..3 {
+        disk.fail_commit(1);
+        login(&anon, &mut device).await.has_status(500);
+        assert!(disk.has_failed());
+    }
+    login(&anon, &mut device).await.ok();
+    for _ in 0..2 {
+        let begun = begin(&anon).await;
+        answer(&anon, &begun, json!({})).await.problem("credentials_invalid");
+    }
+    login(&anon, &mut device).await.problem("rate_limited");
 }

@@ -131,11 +131,7 @@ impl Auth {
         login: &PasswordLogin,
     ) -> Result<(Arc<AuthRecord>, bool), AuthError> {
         let guess = self.charge(db, scope, collection, &login.identity)?;
-        let checked = self.check_password(db, scope, collection, login).await;
-        if !matches!(checked, Err(AuthError::Credentials)) {
-            guess.held();
-        }
-        checked
+        charged_if_wrong(guess, self.check_password(db, scope, collection, login).await)
     }
 
     /// The account whose password this is, and whether its hash is of another cost than today's.
@@ -329,6 +325,14 @@ impl Auth {
             tracing::warn!(tenant.id = %db.id(), %error, "a password hash could not be renewed");
         }
     }
+}
+
+/// Gives the guess back unless it was wrong: where the database failed, nothing was compared.
+pub(super) fn charged_if_wrong<T>(guess: Guess<'_>, checked: Result<T, AuthError>) -> Result<T, AuthError> {
+    if !matches!(checked, Err(AuthError::Credentials)) {
+        guess.held();
+    }
+    checked
 }
 
 fn check_form(login: &PasswordLogin) -> Result<(), AuthError> {

@@ -103,8 +103,24 @@ impl Auth {
         login: OtpLogin,
         mfa_id: Option<Secret>,
     ) -> Result<Arc<AuthRecord>, (Option<String>, AuthError)> {
+        let charged = self.charge(db, scope, collection, &login.otp_id).map_err(|error| (None, error))?;
+        let compared = self.compare_otp(db, scope, collection, login, mfa_id).await;
+        if !matches!(compared, Err((_, AuthError::Credentials))) {
+            charged.held();
+        }
+        compared
+    }
+
+    /// [`Auth::check_otp`], not charged to where it comes from.
+    async fn compare_otp(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        login: OtpLogin,
+        mfa_id: Option<Secret>,
+    ) -> Result<Arc<AuthRecord>, (Option<String>, AuthError)> {
         let nobody = |error: AuthError| (None, error);
-        let charged = self.charge(db, scope, collection, &login.otp_id).map_err(nobody)?;
         let guess = self.count_otp(db, scope, collection, &login.otp_id).await.map_err(nobody)?;
         let hash = guess.as_ref().map(|guess| guess.code_hash.as_str());
         let verdict = self.0.hasher.verify_in(login_guard::lane(scope.meta.ip.as_deref()), login.password, hash).await;
@@ -112,7 +128,6 @@ impl Auth {
             Ok(verdict) => verdict,
             // Nothing was compared, so nothing was guessed.
             Err(error) => {
-                charged.held();
                 if let Some(guess) = guess {
                     let given_back = db.write(scope.meta.clone(), move |tx| uncount_guess(tx, &guess.otp)).await;
                     given_back.map_err(nobody)?;
@@ -134,10 +149,16 @@ impl Auth {
             keeps_password: collection.is_enabled("mfa") && collection.text("mfa", "rule").trim().is_empty(),
         };
         let meta = sessions::as_record(&scope.meta, &wanted, &account);
-        let redeemed = db.write(meta, move |tx| redeem(tx, &wanted, &guess, &takeover)).await;
-        let redeemed = redeemed.map_err(failed)?.value.ok_or(failed(AuthError::Credentials))?;
-        charged.held();
-        Ok(redeemed)
+        let otp = guess.otp.clone();
+        match db.write(meta, move |tx| redeem(tx, &wanted, &guess, &takeover)).await {
+            Ok(redeemed) => redeemed.value.ok_or(failed(AuthError::Credentials)),
+            // The code was right.
+            Err(error) => {
+                let given_back = db.write(scope.meta.clone(), move |tx| uncount_guess(tx, &otp)).await;
+                given_back.map_err(failed)?;
+                Err(failed(error))
+            }
+        }
     }
 
     /// Counts one guess at the code `id`, if there is such a code.

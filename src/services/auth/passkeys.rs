@@ -10,7 +10,7 @@ use super::challenges::{Ceremony, Place};
 use super::error::AuthError;
 use super::events::Who;
 use super::factors::{Factor, LoginWish};
-use super::login::Grant;
+use super::login::{self, Grant};
 use super::totp::{self, FactorsChanged};
 use super::{Auth, AuthScope, Identity, sessions};
 use crate::kernel::datetime;
@@ -237,10 +237,24 @@ impl Auth {
         let db = self.db(scope, collection);
         let collection = AuthCollection::find(&db.schema(), collection)?;
         let wish = login.wish.clone();
-        let held = self.check_passkey(db, scope, &collection, login, host).await;
+        let held = self.guess_passkey(db, scope, &collection, login, host).await;
         let who = Who::Nobody(&collection.collection);
         let account = self.note_login(db, &scope.meta, Factor::Passkey, who, held)?;
         self.enter(db, scope, &collection, account, Factor::Passkey, wish).await
+    }
+
+    /// [`Auth::check_passkey`], charged where it fails.
+    async fn guess_passkey(
+        &self,
+        db: &TenantDb,
+        scope: &AuthScope,
+        collection: &AuthCollection,
+        login: PasskeyLogin,
+        host: Option<&str>,
+    ) -> Result<Arc<AuthRecord>, AuthError> {
+        let at = self.site(db, collection, host)?;
+        let guess = self.charge(db, scope, collection, "passkey")?;
+        login::charged_if_wrong(guess, self.check_passkey(db, scope, collection, login, at).await)
     }
 
     /// The account whose passkey answered.
@@ -250,10 +264,8 @@ impl Auth {
         scope: &AuthScope,
         collection: &AuthCollection,
         login: PasskeyLogin,
-        host: Option<&str>,
+        (site, place): (Webauthn, Place),
     ) -> Result<Arc<AuthRecord>, AuthError> {
-        let (site, place) = self.site(db, collection, host)?;
-        let guess = self.charge(db, scope, collection, "passkey")?;
         let ceremony = self.0.challenges.take(&login.challenge_id, &place, self.0.clock.now_ms());
         let Some(Ceremony::Login(state)) = ceremony else { return Err(AuthError::Credentials) };
         let answer = serde_json::from_value::<PublicKeyCredential>(login.credential);
@@ -269,9 +281,7 @@ impl Auth {
         let wanted = Arc::clone(&collection.collection);
         let meta = sessions::as_record(&scope.meta, &wanted, &found.account);
         let used = db.write(meta, move |tx| note_use(tx, &wanted, &found.id, &held));
-        let account = used.await?.value.ok_or(AuthError::Credentials)?;
-        guess.held();
-        Ok(account)
+        used.await?.value.ok_or(AuthError::Credentials)
     }
 
     /// Who this node is to passkeys of `collection` at `host`.

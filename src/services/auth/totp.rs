@@ -290,7 +290,15 @@ impl Auth {
             }
             Ok::<_, AuthError>(Some((checker.account, check)))
         });
-        match tried.await?.value {
+        let tried = match tried.await {
+            Ok(tried) => tried.value,
+            // Nothing was compared, or what came of it was taken back.
+            Err(error) => {
+                charged.held();
+                return Err(error);
+            }
+        };
+        match tried {
             Some((account, Check::Held)) => {
                 charged.held();
                 self.enter(db, scope, &collection, account, factor, login.wish).await
