@@ -27,8 +27,21 @@ pub struct Explanation {
     pub rule: Option<Arc<str>>,
     /// One sentence.
     pub reason: String,
-    /// The comparisons, in the order they stand; rows that were visited give several each.
+    /// The comparisons, in the order they were made; rows that were visited give several each, of which few are here.
     pub comparisons: Vec<ComparisonReport>,
+    /// How many more there were of which.
+    pub unseen: Vec<UnseenReport>,
+}
+
+/// Comparisons that were made with more rows than are shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnseenReport {
+    /// The comparison as written.
+    pub source: String,
+    /// Whether these held.
+    pub outcome: bool,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// One comparison of a rule.
@@ -119,18 +132,32 @@ fn explain_rule(
                     outcome: seen.outcome,
                 })
                 .collect();
+            let unseen = observed.unseen.into_iter().map(|one| UnseenReport {
+                source: one.span.of(&text).to_owned(),
+                outcome: one.outcome,
+                count: one.count,
+            });
+            let unseen = unseen.collect();
             let said = match observed.outcome {
                 Ok(true) => answer(true, "The rule holds for this record."),
                 Ok(false) => answer(false, "The rule does not hold for this record."),
                 Err(_) => answer(false, "The rule looks at more than can be followed here."),
             };
-            Explanation { decided: observed.outcome.is_ok(), complete: observed.complete, comparisons, ..said }
+            Explanation { decided: observed.outcome.is_ok(), complete: observed.complete, comparisons, unseen, ..said }
         }
     }
 }
 
 impl Explanation {
     fn without_comparisons(allowed: bool, rule: Option<Arc<str>>, reason: &str) -> Self {
-        Self { allowed, decided: true, complete: true, rule, reason: reason.to_owned(), comparisons: Vec::new() }
+        Self {
+            allowed,
+            decided: true,
+            complete: true,
+            rule,
+            reason: reason.to_owned(),
+            comparisons: Vec::new(),
+            unseen: Vec::new(),
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::query::value::{self, Shape};
 use crate::schema::Collection;
 use crate::schema::record::RecordImage;
 use std::cell::Cell as Counter;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -87,16 +88,30 @@ pub struct Observation {
     pub outcome: bool,
 }
 
-/// Most comparisons that an explanation records.
-pub const OBSERVATIONS_MAX: usize = 1_000;
+/// Of one comparison of a rule, over the rows it is made with: how many that held an explanation shows, and how many that
+/// did not. The rest is counted.
+pub const OBSERVATIONS_MAX: u64 = 5;
+
+/// Comparisons that are not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseen {
+    /// Which comparison: its place in the source.
+    pub span: crate::query::error::Span,
+    /// Whether these held.
+    pub outcome: bool,
+    /// How many there were.
+    pub count: u64,
+}
 
 /// How an evaluation went, comparison by comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observed {
     /// Whether the predicate holds, where that was found out.
     pub outcome: Result<bool, Exhausted>,
-    /// The comparisons.
+    /// The comparisons, few of each.
     pub comparisons: Vec<Observation>,
+    /// How many more there were of which, in the order of the source.
+    pub unseen: Vec<Unseen>,
     /// Whether these are all.
     pub complete: bool,
 }
@@ -120,9 +135,16 @@ pub fn observe(
     record: &Arc<RecordImage>,
     steps: &Steps,
 ) -> Observed {
-    let mut run = Run { seen: Some(Vec::new()), ..Run::new(predicate, data, request, steps) };
+    let mut run = Run { seen: Some(Seen::default()), ..Run::new(predicate, data, request, steps) };
     let outcome = run.over_record(record);
-    Observed { outcome, complete: outcome.is_ok() && !run.unseen, comparisons: run.seen.unwrap_or_default() }
+    let Seen { shown, made } = run.seen.unwrap_or_default();
+    let more = |((span, outcome), made): ((crate::query::error::Span, bool), u64)| {
+        let count = made.saturating_sub(OBSERVATIONS_MAX);
+        (count > 0).then_some(Unseen { span, outcome, count })
+    };
+    let mut unseen: Vec<Unseen> = made.into_iter().filter_map(more).collect();
+    unseen.sort_by_key(|one| (one.span.start, one.outcome));
+    Observed { outcome, complete: outcome.is_ok() && unseen.is_empty(), comparisons: shown, unseen }
 }
 
 /// The outcome, if no record is needed to know it. Without records there is no more to do than the condition is long.
@@ -143,15 +165,21 @@ struct Run<'e> {
     request: &'e RequestContext,
     steps: &'e Steps,
     rows: Vec<Row>,
-    seen: Option<Vec<Observation>>,
-    /// There was a comparison that `seen` has no room for.
-    unseen: bool,
+    seen: Option<Seen>,
+}
+
+/// What an explanation has to tell. Bound: a few observations of each comparison of the rule.
+#[derive(Default)]
+struct Seen {
+    shown: Vec<Observation>,
+    /// How often each comparison came out how.
+    made: HashMap<(crate::query::error::Span, bool), u64>,
 }
 
 impl<'e> Run<'e> {
     fn new(predicate: &'e Predicate, data: &'e dyn Dataset, request: &'e RequestContext, steps: &'e Steps) -> Self {
         let rows = vec![Row::Absent; predicate.nodes.len().max(1)];
-        Self { predicate, data, request, steps, rows, seen: None, unseen: false }
+        Self { predicate, data, request, steps, rows, seen: None }
     }
 
     fn over_record(&mut self, record: &Arc<RecordImage>) -> Result<bool, Exhausted> {
@@ -351,10 +379,10 @@ impl<'e> Run<'e> {
         let right = Shape { pattern: like, ..Shape::cast(right_cast) }.apply(right);
         let outcome = !missing && value::compare(&left, comparison.operator, &right);
         if let Some(seen) = &mut self.seen {
-            if seen.len() < OBSERVATIONS_MAX {
-                seen.push(Observation { span: comparison.span, left, right, outcome });
-            } else {
-                self.unseen = true;
+            let made = seen.made.entry((comparison.span, outcome)).or_default();
+            *made += 1;
+            if *made <= OBSERVATIONS_MAX {
+                seen.shown.push(Observation { span: comparison.span, left, right, outcome });
             }
         }
         Ok(outcome)

@@ -348,3 +348,27 @@ async fn promises_are_tried_under_the_rules_a_tenant_has_now() {
     assert_eq!(admin.get("/api/collections/posts/records").await.ok(), before);
     node.post("/api/blueprints/blog/test?tenant=nobody", json!({})).await.problem("tenant_not_found");
 }
+
+/// One comparison for each membership of everybody made an explanation of thousands of lines.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explanation_shows_few_rows_of_each_comparison_and_counts_the_rest() {
+    let server = TestServer::start().await;
+    let admin = things(&server, json!({})).await;
+    let marks = json!({ "name": "marks", "type": "base", "fields": [{ "name": "of", "type": "text" }] });
+    admin.post("/api/collections", marks).await.created();
+    admin.patch("/api/collections/things", json!({ "viewRule": "@collection.marks.of ?= id && id != ''" })).await.ok();
+    let id = admin.post(THINGS, json!({})).await.created()["id"].as_str().unwrap().to_owned();
+    let rows = "{\"of\":\"nobody\"}\n".repeat(300) + &format!("{{\"of\":\"{id}\"}}\n").repeat(7);
+    let import = admin.request(reqwest::Method::POST, "/api/collections/marks/import").body(rows);
+    assert_eq!(Answer::of(import).await.ok()["created"], 307);
+    let question = json!({ "collection": "things", "record": id, "action": "view" });
+    let why = admin.post("/api/rules/explain", question).await.ok();
+    let shown = why["comparisons"].as_array().unwrap();
+    let of =
+        |source: &str, held: bool| shown.iter().filter(|one| one["source"] == source && one["outcome"] == held).count();
+    let many = "@collection.marks.of ?= id";
+    assert_eq!((of(many, true), of(many, false), of("id != ''", true)), (5, 5, 1), "{why}");
+    let not_shown =
+        json!([{ "source": many, "outcome": false, "count": 295 }, { "source": many, "outcome": true, "count": 2 }]);
+    assert_eq!((&why["allowed"], &why["notShown"]), (&json!(true), &not_shown), "{why}");
+}

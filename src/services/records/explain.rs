@@ -49,7 +49,8 @@ pub struct ExplainRequest {
     pub body: Map<String, Value>,
 }
 
-/// Explains: `{allowed, rule, reason, complete, comparisons:[{source, left, right, outcome}]}`. Superusers only.
+/// Explains: `{allowed, rule, reason, complete, comparisons:[{source, left, right, outcome}], notShown:[{source, outcome,
+/// count}]}`. Superusers only.
 pub async fn explain_access(scope: &Scope, request: ExplainRequest) -> Result<Answer, RecordError> {
     let schema = scope.tenant.schema();
     let collection = read::find(&schema, &request.collection)?;
@@ -224,12 +225,16 @@ fn to_json(explained: &Explanation) -> Value {
             json!({"source": seen.source, "left": value(&seen.left), "right": value(&seen.right), "outcome": seen.outcome})
         })
         .collect();
+    let unseen = explained.unseen.iter();
+    let unseen: Vec<Value> =
+        unseen.map(|one| json!({"source": one.source, "outcome": one.outcome, "count": one.count})).collect();
     json!({
         "allowed": explained.allowed,
         "rule": explained.rule.as_deref(),
         "reason": explained.reason,
         "complete": explained.complete,
         "comparisons": comparisons,
+        "notShown": unseen,
     })
 }
 
