@@ -202,7 +202,7 @@ impl HealthSource for PurgeWatch {
     fn check(&self) -> Result<(), String> {
         match self.0.stats().failing {
             0 => Ok(()),
-            failing => Err(format!("{failing} posts in a row failed")),
+            failing => Err(format!("{failing} posts in a row failed, the last: {}", self.0.last_failure())),
         }
     }
 }

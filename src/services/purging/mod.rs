@@ -65,6 +65,28 @@ struct Numbers {
     dropped: AtomicU64,
     /// Failures since the last success.
     failing: AtomicU64,
+    /// Status or cause of the last failure. Locked for an assignment, by the sender and by reports.
+    last_failure: Mutex<Arc<str>>,
+}
+
+impl Numbers {
+    fn succeeded(&self, tags: u64) {
+        self.posts.fetch_add(1, Ordering::Relaxed);
+        self.posted.fetch_add(tags, Ordering::Relaxed);
+        let failed = self.failing.swap(0, Ordering::Relaxed);
+        if failed > 0 {
+            tracing::info!({ cache.failures = failed }, "purge hook: posts are accepted again");
+        }
+    }
+
+    /// Counts; the first failure after a success is logged, the others would say the same.
+    fn failed(&self, why: &str) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *self.last_failure.lock() = Arc::from(why);
+        if self.failing.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!({ cache.why = %why }, "purge hook: a post failed; /health says while they go on failing");
+        }
+    }
 }
 
 /// The same as plain numbers.
@@ -133,6 +155,11 @@ impl PurgeHook {
     /// Somebody purged by hand what has these tags, given without the tenant.
     pub fn note_tags(&self, tenant: &TenantId, tags: impl IntoIterator<Item = Arc<str>>) {
         self.note(tenant, Changes::of_tags(tags));
+    }
+
+    /// Status or cause of the last failure; empty if there was none.
+    pub fn last_failure(&self) -> Arc<str> {
+        Arc::clone(&self.shared.numbers.last_failure.lock())
     }
 
     /// What it did.

@@ -131,20 +131,17 @@ impl Sender {
         for attempt in 0..limits::PURGE_ATTEMPTS_MAX {
             let why = match self.post(url, words).await {
                 Outcome::Accepted => {
-                    numbers.posts.fetch_add(1, Ordering::Relaxed);
-                    numbers.posted.fetch_add(count, Ordering::Relaxed);
-                    numbers.failing.store(0, Ordering::Relaxed);
+                    numbers.succeeded(count);
                     return;
                 }
                 Outcome::Failed(why) => why,
                 Outcome::Refused(status) => {
-                    numbers.failures.fetch_add(1, Ordering::Relaxed);
-                    numbers.failing.fetch_add(1, Ordering::Relaxed);
-                    return self.give_up(count, &format!("refused with {status}"));
+                    let why = format!("refused with {status}");
+                    numbers.failed(&why);
+                    return self.give_up(count, &why);
                 }
             };
-            numbers.failures.fetch_add(1, Ordering::Relaxed);
-            numbers.failing.fetch_add(1, Ordering::Relaxed);
+            numbers.failed(&why);
             if *self.closing.borrow() {
                 return self.give_up(count, &why);
             }
