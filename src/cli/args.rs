@@ -85,10 +85,16 @@ pub(super) enum Command {
     },
 }
 
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let wanted =
+        "an IP address and a port are wanted, such as 127.0.0.1:8090, 0.0.0.0:80 or [::]:80; names are not looked up";
+    text.parse().map_err(|_| wanted.to_owned())
+}
+
 #[derive(Debug, ClapArgs)]
 pub(super) struct ServeArgs {
     /// Address and port [default: 127.0.0.1:8090]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = listen_address)]
     pub(super) listen: Option<SocketAddr>,
     /// Make a superuser, an empty tenant `main` and a tenant `demo-org` with sample data, if they are not there
     #[arg(long)]

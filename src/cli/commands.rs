@@ -275,9 +275,24 @@ fn password_of(args: &SuperuserArgs) -> Result<Secret, Failure> {
 async fn create_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Failure> {
     let password = password_of(&args)?;
     let body = json!({ "email": args.email, "password": password.expose(), "passwordConfirm": password.expose() });
-    client.send(Method::POST, "/api/collections/_superusers/records", &body).await?;
+    let made = client.send(Method::POST, "/api/collections/_superusers/records", &body).await;
+    made.map_err(|failure| match failure {
+        Failure::Refused { status, code, message, errors, request } if is_taken(&errors) => {
+            let message = format!(
+                "{message} {} is a superuser already: `tenantry superuser reset` sets another password.",
+                args.email
+            );
+            Failure::Refused { status, code, message, errors, request }
+        }
+        failure => failure,
+    })?;
     say!("created superuser {}", args.email);
     Ok(())
+}
+
+/// Whether a refusal says that the address has an account.
+fn is_taken(errors: &[Value]) -> bool {
+    errors.iter().any(|error| error["field"] == "email" && error["code"] == "validation_not_unique")
 }
 
 async fn reset_superuser(client: &Client, args: SuperuserArgs) -> Result<(), Failure> {

@@ -130,7 +130,8 @@ impl Setting for SocketAddr {
     const KIND: &'static str = "address:port";
     fn read(value: &Value) -> Result<Self, String> {
         let text = text(value)?;
-        text.parse().map_err(|_| format!("expected an address and port such as 127.0.0.1:8090, found {text:?}"))
+        text.parse()
+            .map_err(|_| format!("expected an IP address and port such as 127.0.0.1:8090 or [::]:8090, found {text:?}"))
     }
     fn show(&self) -> String {
         format!("\"{self}\"")

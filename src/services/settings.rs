@@ -7,6 +7,7 @@ use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::RecordId;
 use crate::kernel::random::Random;
 use crate::kernel::value::Stored;
+use crate::query::error::closest;
 use crate::secrets::Secret;
 use crate::secrets::seal::Sealer;
 use crate::services::tenants::rows;
@@ -117,6 +118,10 @@ pub struct TenantSettings {
     /// How its mails leave.
     pub smtp: SmtpSettings,
 }
+
+const META_MEMBERS: [&str; 5] = ["appName", "appURL", "appUrl", "senderName", "senderAddress"];
+const SMTP_MEMBERS: [&str; 9] =
+    ["enabled", "host", "port", "username", "password", "authMethod", "encryption", "tls", "localName"];
 
 /// Why settings were refused.
 #[derive(Debug, thiserror::Error)]
@@ -279,6 +284,14 @@ impl TenantSettings {
 impl MetaSettings {
     fn merge(&mut self, given: &Map<String, Value>, details: &mut Vec<Detail>) {
         for (name, value) in given {
+            // PocketBase's dashboard sends members of its own; they mean nothing here. One that is nearly one of ours does.
+            if !META_MEMBERS.contains(&name.as_str()) {
+                if let Some(close) = closest(name, META_MEMBERS) {
+                    let message = format!("Is not a member of meta; did you mean {close}?");
+                    details.push(Detail::new(format!("meta.{name}"), "validation_unknown_setting", message));
+                }
+                continue;
+            }
             let Some(text) = plain_text("meta", name, value, details) else { continue };
             match name.as_str() {
                 "appName" => self.app_name = text,
@@ -295,7 +308,6 @@ impl MetaSettings {
                     let message = "Must be an e-mail address.";
                     details.push(Detail::new("meta.senderAddress", "validation_is_email", message));
                 }
-                // PocketBase's dashboard sends members of its own; they mean nothing here.
                 _ => {}
             }
         }
@@ -339,6 +351,11 @@ impl SmtpSettings {
 
     fn merge(&mut self, given: &Map<String, Value>, details: &mut Vec<Detail>, seal: impl Fn(&str) -> String) {
         for (name, value) in given {
+            if !SMTP_MEMBERS.contains(&name.as_str()) {
+                let message = format!("Is not a member of smtp; the members are {}.", SMTP_MEMBERS.join(", "));
+                details.push(Detail::new(format!("smtp.{name}"), "validation_unknown_setting", message));
+                continue;
+            }
             match (name.as_str(), value) {
                 ("enabled", Value::Bool(enabled)) => self.enabled = *enabled,
                 ("tls", Value::Bool(implicit)) if !given.contains_key("encryption") => {
@@ -415,8 +432,6 @@ fn plain_text(group: &str, name: &str, value: &Value, details: &mut Vec<Detail>)
     let fine = |text: &&str| text.chars().count() <= TEXT_CHARS_MAX && !text.chars().any(char::is_control);
     match (value.as_str(), value.as_str().filter(fine)) {
         (_, Some(text)) => Some(text.trim().to_owned()),
-        // What is not known here may have any type.
-        (None, None) if group == "meta" && name.starts_with("hide") => None,
         (given, None) => {
             let (code, message) = match given {
                 Some(_) => ("validation_invalid_value", "Must be one line of at most 255 characters."),

@@ -74,3 +74,20 @@ async fn a_tenants_mail_server_on_a_private_address_is_not_reached_unless_the_op
     drop(inside);
     trying.await.unwrap().has_status(400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_setting_is_refused_and_a_dashboards_own_is_passed_over() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    for (body, field, said) in [
+        (json!({ "smtp": { "enabeld": true } }), "smtp.enabeld", "enabled, host, port"),
+        (json!({ "meta": { "apName": "Acme" } }), "meta.apName", "did you mean appName"),
+    ] {
+        let refused = admin.patch("/api/settings", body).await.has_status(400).json();
+        assert_eq!(refused["errors"][0]["field"], field, "{refused}");
+        assert!(refused["errors"][0]["message"].as_str().unwrap().contains(said), "{refused}");
+    }
+    let sent =
+        json!({ "meta": { "appName": "Acme", "hideControls": true, "accentColor": 3 }, "smtp": { "tls": false } });
+    assert_eq!(admin.patch("/api/settings", sent).await.ok()["meta"]["appName"], "Acme");
+}
