@@ -101,3 +101,11 @@ async fn the_page_has_one_address_and_no_other_files() {
     }
     server.anon().post("/_/", json!({})).await.problem("method_not_allowed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_not_there_has_no_page() {
+    let server = TestServer::start().await;
+    for path in ["/t/nope/_/", "/t/nope/_/account.js", "/t/nope/_"] {
+        server.anon().get(path).await.problem("tenant_not_found");
+    }
+}
