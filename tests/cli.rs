@@ -1,6 +1,9 @@
 //! The program as people run it: exit codes, help, mistakes in the configuration, a folder in use.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary: a panic is the failure")]
 
+#[path = "cli/cache.rs"]
+mod cache;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -411,21 +414,6 @@ fn a_column_that_is_no_field_is_passed_over_where_that_is_said() {
     assert!(listed.contains("create notes/") && listed.contains("schema"), "what was done to data is named: {listed}");
     let csv = code(&run(folder.path(), &["audit", "export", "--tenant", "acme", "--format", "csv"]), 0);
     assert!(csv.lines().any(|line| line.contains(",create,notes,") && line.contains("\"\"t\"\":\"\"x\"\"")), "{csv}");
-}
-
-#[test]
-fn the_cache_is_seen_emptied_and_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(folder.path());
-    let cache = |args: &[&str]| run(folder.path(), &[&["--data-dir", "data", "cache"], args].concat());
-    assert!(code(&cache(&["stats"]), 0).contains("TENANT"));
-    assert!(code(&cache(&["stats", "--tenant", "main"]), 0).contains("hit rate"));
-    assert!(code(&cache(&["purge", "--collection", "users"]), 0).contains("purged"));
-    assert!(code(&cache(&["warm"]), 0).contains("filled"));
-    assert!(code(&cache(&["verify"]), 0).contains("different"));
-    // What to forget must be said.
-    code(&cache(&["purge"]), 2);
-    assert_eq!(node.stop(), Some(0));
 }
 
 #[test]

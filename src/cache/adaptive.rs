@@ -328,6 +328,51 @@ mod tests {
         assert_eq!(adaptive.log().len(), 100);
     }
 
+    /// Everything that was logged, as text.
+    #[derive(Clone, Default)]
+    struct Logged(std::sync::Arc<parking_lot::Mutex<String>>);
+
+    impl tracing::Subscriber for Logged {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut text = self.0.lock();
+            event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                text.push_str(&format!("{field}={value:?} "));
+            });
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn the_log_says_what_was_changed_and_why() {
+        let logged = Logged::default();
+        let mut adaptive = Adaptive::new(Tuning::starting(1_000));
+        let expiring = Counts { l1_hits: 2_000, expired: 500, misses: 500, ..Counts::default() };
+        tracing::subscriber::with_default(logged.clone(), || {
+            adaptive.step(&measured(Counts::default()), 0);
+            adaptive.step(&measured(expiring), ADAPT_EVERY_MS).unwrap();
+        });
+        let text = logged.0.lock().clone();
+        let why = "500 of 2500 reads found an expired answer and nothing was evicted";
+        for part in ["cache adapted", "cache.what=\"ttl_percent\"", "cache.from=100", "cache.to=150", why] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_is_measured_tuning_stays_within_bounds(

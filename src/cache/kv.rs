@@ -272,6 +272,11 @@ impl TenantKv {
         self.run(|store, now_ms| store.get(key, now_ms))
     }
 
+    /// The value of `key` and the milliseconds it has left, `None` for ever, as of one moment.
+    pub fn find(&self, key: &str) -> Option<(Bytes, Option<i64>)> {
+        self.run(|store, now_ms| store.get(key, now_ms).zip(store.ttl_ms(key, now_ms)))
+    }
+
     /// Sets `key`, if `when` holds; says whether it did.
     pub fn set(&self, key: &str, value: Bytes, ttl_ms: Option<i64>, when: SetIf) -> Result<bool, KvError> {
         self.run(|store, now_ms| store.set(key, value, ttl_ms, when, now_ms))
@@ -298,11 +303,6 @@ impl TenantKv {
     /// Adds `delta` to the whole number at `key`, which counts as 0 where absent; an existing TTL stays.
     pub fn increment(&self, key: &str, delta: i64, ttl_ms: Option<i64>) -> Result<i64, KvError> {
         self.run(|store, now_ms| store.increment(key, delta, ttl_ms, now_ms))
-    }
-
-    /// Milliseconds `key` has left; `Some(None)` for ever, `None` if it is not there.
-    pub fn ttl_ms(&self, key: &str) -> Option<Option<i64>> {
-        self.run(|store, now_ms| store.ttl_ms(key, now_ms))
     }
 
     /// Takes the lock `name` for `lease_ms` under `token`, a secret the caller draws.

@@ -261,10 +261,13 @@ impl Shared {
         if opened.is_some() { Counted::WithKept } else { Counted::Alone }
     }
 
-    /// Writes the list of hot keys.
+    /// Writes the list of hot keys. An empty one would only take the place of an earlier process's: this one ends before it
+    /// has read that, or has nothing to add.
     pub(crate) fn persist_hot(&self) {
-        let bytes = warm::encode(&self.hot.lock().ranked(self.clock.now_ms()));
-        self.disk.put(vec![WARM], bytes);
+        let hot = self.hot.lock().ranked(self.clock.now_ms());
+        if !hot.is_empty() {
+            self.disk.put(vec![WARM], warm::encode(&hot));
+        }
     }
 
     /// Reads the list of hot keys that an earlier process wrote; `None` if the disk does not answer.

@@ -76,10 +76,7 @@ impl Cache {
             return;
         }
         self.0.hot_kept_ms.store(now_ms, Ordering::Relaxed);
-        // An empty list would only take the place of an earlier process's.
-        if !self.0.hot.lock().is_empty() {
-            self.0.persist_hot();
-        }
+        self.0.persist_hot();
     }
 
     fn adapt(&self, now_ms: i64) {

@@ -134,11 +134,6 @@ impl HotKeys {
         }
     }
 
-    /// Whether nothing is known.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Forgets a tenant.
     pub fn forget(&mut self, tenant: &TenantId) {
         self.0.retain(|_, heat| &heat.tenant != tenant);

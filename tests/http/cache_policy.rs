@@ -71,6 +71,42 @@ async fn a_policy_says_of_single_routes_what_differs_there() {
     assert!(refused["data"].to_string().contains("ttlSeconds"), "{refused}");
 }
 
+/// Each class lives as long as is documented and no longer, in memory and on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_class_is_kept_for_its_time() {
+    const CLASSES: [(Option<&str>, i64); 7] = [
+        (None, 300),
+        (Some("session"), 86_400),
+        (Some("profile"), 3_600),
+        (Some("data"), 300),
+        (Some("live"), 60),
+        (Some("analytics"), 900),
+        (Some("static"), 3_600),
+    ];
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    let server = TestServer::start_with("", Arc::clone(&clock) as _).await;
+    let admin = server.tenant("acme").await;
+    notes(&admin).await;
+    server.until_disk("ready").await;
+    let anon = admin.clone().without_authorization().with_header("x-door", "open");
+    for (tier, kept) in [("both", "l1"), ("l2", "l2")] {
+        for (class, seconds) in CLASSES {
+            // Depends on a header, so that nothing refills it meanwhile.
+            let policy = json!({"tier": tier, "class": class.unwrap_or("data")});
+            let mut policy = json!({"cache": policy, "listRule": "@request.headers.x_door = 'open'"});
+            if class.is_none() {
+                policy["cache"].as_object_mut().unwrap().remove("class");
+            }
+            admin.patch("/api/collections/notes", policy).await.ok();
+            from(anon.get(LIST).await, "miss");
+            clock.advance_ms(seconds * 1_000 - 1);
+            from(anon.get(LIST).await, kept);
+            clock.advance_ms(1);
+            from(anon.get(LIST).await, "miss");
+        }
+    }
+}
+
 /// The fields of the notes, with titles that can be searched.
 async fn searchable(admin: &Actor) -> Value {
     let mut fields = admin.get("/api/collections/notes").await.ok()["fields"].clone();

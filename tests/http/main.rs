@@ -17,6 +17,7 @@ mod delivery;
 mod cache_policy;
 mod cache_classes;
 mod cache_restart;
+mod cache_tenants;
 mod purging;
 mod remembered;
 mod values;

@@ -109,13 +109,34 @@ async fn an_orderly_stop_keeps_values_a_crash_keeps_none_and_tenants_stay_apart(
     let next = open();
     assert_eq!(next.restore().await, 6);
     assert_eq!((next.tenant(&a).get("k"), next.tenant(&a).get("gone")), (Some(bytes("of a")), None));
-    assert_eq!(next.tenant(&a).ttl_ms("m2"), Some(Some(980)));
+    assert_eq!(next.tenant(&a).find("m2"), Some((bytes("2"), Some(980))));
     assert_eq!(next.tenant(&b).get("large2").map(|value| value.len()), Some(250_000));
     next.tenant(&a).set("k", bytes("newer"), None, SetIf::Always).unwrap();
     // No save: a crash.
     let after = open();
     assert_eq!(after.restore().await, 0);
     assert_eq!(after.tenant(&a).get("k"), None, "empty rather than old");
+}
+
+/// A clock of which every look takes a millisecond.
+#[derive(Debug, Default)]
+struct Ticking(std::sync::atomic::AtomicI64);
+
+impl crate::kernel::clock::Clock for Ticking {
+    fn now_ms(&self) -> i64 {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Value and time were looked up one after the other; of a value that ended in between it was said that it never ends.
+#[test]
+fn a_value_and_the_time_it_has_left_are_of_one_moment() {
+    let kv = Kv::in_memory(KvOptions::default(), Arc::new(Ticking::default())).tenant(&tenant_ids(1)[0]);
+    for ttl_ms in 1..9 {
+        kv.set("k", bytes("v"), Some(ttl_ms), SetIf::Always).unwrap();
+        let left: Vec<_> = std::iter::from_fn(|| kv.find("k").map(|(_, left)| left)).collect();
+        assert_eq!(left, (1..ttl_ms).rev().map(Some).collect::<Vec<_>>());
+    }
 }
 
 fn tenant_ids(count: usize) -> Vec<TenantId> {

@@ -40,6 +40,10 @@ async fn hot_keys_outlive_a_kill_and_a_start_that_nobody_visits() {
         next.clock.advance_ms(60_000);
         next.cache.maintain();
     }
+    // A process that ends in good order before it has looked, as a command of the administrator's may, leaves the list alone.
+    World::new(1 << 22, Arc::clone(&disk) as _).cache.close();
+    let hot = World::new(1 << 22, Arc::clone(&disk) as _).cache.hot_keys_of_last_run().await.unwrap();
+    assert_eq!(hot.len(), 1);
 }
 
 /// Hits from just before a change of the schema brought the question back under the key of before, beside the one of now.

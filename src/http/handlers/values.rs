@@ -88,9 +88,9 @@ pub(crate) async fn get_value(
     part: web::Data<ValuesPart>,
     key: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let store = part.store(&visitor)?;
-    let value = store.get(&key).ok_or_else(|| Problem::bare(Code::KeyNotFound))?;
-    Ok(respond::json(&json!({ "key": *key, "value": shown(&value), "ttlMs": store.ttl_ms(&key).flatten() })))
+    let found = part.store(&visitor)?.find(&key);
+    let (value, ttl_ms) = found.ok_or_else(|| Problem::bare(Code::KeyNotFound))?;
+    Ok(respond::json(&json!({ "key": *key, "value": shown(&value), "ttlMs": ttl_ms })))
 }
 
 /// `PUT /api/cache/{key}`: `{set}`

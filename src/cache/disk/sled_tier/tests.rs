@@ -94,6 +94,28 @@ async fn a_second_process_leaves_the_folder_alone_and_runs_without() {
     third.close();
 }
 
+/// The layout of the folder is part of its name: another release's is not opened, whatever it holds, and does not stay.
+#[tokio::test]
+async fn a_store_of_another_layout_is_left_alone_and_removed() {
+    let root = tempfile::tempdir().unwrap();
+    filled(root.path(), 3).await;
+    let ours = database_file(root.path()).parent().unwrap().to_path_buf();
+    let (older, newer) = (root.path().join("v0-0000000001"), root.path().join("v2-0000000007"));
+    std::fs::rename(&ours, &older).unwrap();
+    std::fs::create_dir(&newer).unwrap();
+    std::fs::write(newer.join("db"), "of a layout to come").unwrap();
+    for kept in ["v1-notes", "backup"] {
+        std::fs::create_dir(root.path().join(kept)).unwrap();
+    }
+    let tier = SledTier::start(options(root.path()));
+    ready(&tier).await;
+    assert_eq!((text(&tier, "last").await, tier.stats().resets), (None, 0));
+    assert!(!older.exists() && !newer.exists(), "they would take room for ever");
+    assert!(root.path().join("v1-notes").exists() && root.path().join("backup").exists(), "what is not ours stays");
+    assert!(tier.put_surely(b"last".to_vec(), Bytes::from_static(b"again")).await);
+    assert_eq!(text(&tier, "last").await.as_deref(), Some("again"));
+}
+
 /// After a quick restart the store was taken for damaged and thrown away, because a thread of sled's had not yet let go of
 /// its file.
 #[tokio::test]
