@@ -252,7 +252,7 @@ impl Engines {
                 auth: self.auth.clone(),
                 tools: Arc::clone(&self.tools),
                 clock: Arc::clone(&parts.clock),
-                limits: Arc::new(RequestLimits::new(request_quotas(&config.limits), Arc::clone(&parts.clock))),
+                limits: Arc::new(RequestLimits::new(request_quotas(&config.limits))),
                 budgets: Arc::clone(&self.budgets),
                 node_key: self.node_key.clone(),
                 tenant_domains: config.http.tenant_domains.clone(),

@@ -7,7 +7,7 @@
 use crate::cache::adaptive::Tuning;
 use crate::cache::compress::{self, COMPRESS_BYTES_MIN, Encoding, Levels};
 use crate::kernel::clock;
-use crate::kernel::digest::{Sha256, push_hex, sha256};
+use crate::kernel::digest::{Sha256, hex_digits, sha256};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,19 +128,18 @@ impl CompressionMeters {
     }
 }
 
-/// One answer.
+/// One answer; what every hit looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Entry {
-    body: Bytes,
-    etag: Sha256,
-    /// The entity tag of the uncoded body as it stands in a header.
-    etag_text: Bytes,
-    content_type: Arc<str>,
-    tags: Box<[Arc<str>]>,
     created_ms: i64,
     ttl_ms: i64,
+    etag: Sha256,
+    body: Bytes,
     variants: [OnceLock<Option<Bytes>>; 4],
     variant_bytes: AtomicU64,
+    content_type: Arc<str>,
+    tags: Box<[Arc<str>]>,
 }
 
 /// Bookkeeping of one entry in memory besides its body: struct, reference counts, table slot, allocator slack.
@@ -157,7 +156,6 @@ impl Entry {
         ttl_ms: i64,
     ) -> Self {
         Self {
-            etag_text: Bytes::from(entity_tag(&etag, Encoding::Identity)),
             body,
             etag,
             content_type,
@@ -177,16 +175,6 @@ impl Entry {
     /// SHA-256 of the body.
     pub fn etag(&self) -> &Sha256 {
         &self.etag
-    }
-
-    /// The entity tag of the uncoded body, quotes included.
-    pub fn etag_text(&self) -> &str {
-        std::str::from_utf8(&self.etag_text).expect("invariant: a tag is hexadecimal in quotes")
-    }
-
-    /// The same as it stands in a header; cloning copies nothing.
-    pub fn etag_bytes(&self) -> &Bytes {
-        &self.etag_text
     }
 
     /// The media type.
@@ -258,37 +246,54 @@ const fn variant_reserve(body_len: usize) -> usize {
     if body_len < COMPRESS_BYTES_MIN { 0 } else { body_len / 2 }
 }
 
-/// A strong entity tag: the hash in hexadecimal, with the coding as suffix because coded bytes are other bytes.
-pub fn entity_tag(etag: &Sha256, encoding: Encoding) -> String {
-    let mut text = String::with_capacity(80);
-    text.push('"');
-    push_hex(&mut text, etag);
-    push_coding(&mut text, encoding);
-    text
+/// A strong entity tag as it stands in a header, quotes included: the hash in hexadecimal, with the coding as suffix because
+/// coded bytes are other bytes. It is made anew for each answer, which is cheaper than fetching a kept one from memory.
+#[derive(Debug, Clone, Copy)]
+pub struct EntityTag {
+    text: [u8; TAG_BYTES_MAX],
+    len: usize,
 }
 
-/// The tag of the same answer in `encoding`; `plain` is the tag of the uncoded body.
-pub fn coded_tag(plain: &str, encoding: Encoding) -> String {
-    // To the byte: a header takes such a buffer over as it is.
-    let mut text = String::with_capacity(plain.len() + 1 + encoding.as_str().len());
-    text.push_str(plain.strip_suffix('"').unwrap_or(plain));
-    push_coding(&mut text, encoding);
-    text
-}
+/// Quotes, 32 bytes in hexadecimal, a dash and the longest name of a coding.
+const TAG_BYTES_MAX: usize = 2 + 64 + 8;
 
-/// Ends a tag.
-fn push_coding(text: &mut String, encoding: Encoding) {
-    if encoding != Encoding::Identity {
-        text.push('-');
-        text.push_str(encoding.as_str());
+impl EntityTag {
+    /// The tag of the body with this hash in `encoding`.
+    pub fn new(etag: &Sha256, encoding: Encoding) -> Self {
+        let suffix: &[&[u8]] = match encoding {
+            Encoding::Identity => &[b"\""],
+            _ => &[b"-", encoding.as_str().as_bytes(), b"\""],
+        };
+        let mut tag = Self { text: [0; TAG_BYTES_MAX], len: 0 };
+        tag.push(b"\"");
+        tag.push(&hex_digits(etag));
+        suffix.iter().for_each(|part| tag.push(part));
+        tag
     }
-    text.push('"');
+
+    fn push(&mut self, part: &[u8]) {
+        let end = self.len + part.len();
+        if let Some(room) = self.text.get_mut(self.len..end) {
+            room.copy_from_slice(part);
+            self.len = end;
+        }
+    }
+
+    /// The bytes of a header's value.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(..self.len).unwrap_or_default()
+    }
+
+    /// The text of a header's value.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("invariant: a tag is hexadecimal and a word in quotes")
+    }
 }
 
 /// Whether `If-None-Match` names this answer in any coding (weak comparison, RFC 9110 13.1.2): the client that holds
 /// one coding of these bytes needs no other.
-pub fn none_match(header: &str, etag_text: &str) -> bool {
-    let plain = etag_text.trim_matches('"');
+pub fn none_match(header: &str, plain: &str) -> bool {
+    let plain = plain.trim_matches('"');
     header.split(',').map(str::trim).any(|candidate| {
         if candidate == "*" {
             return true;
@@ -314,29 +319,33 @@ mod tests {
     #[test]
     fn the_entity_tag_is_the_sha256_of_the_body() {
         assert_eq!(
-            entry("abc").etag_text(),
+            EntityTag::new(entry("abc").etag(), Encoding::Identity).as_str(),
             "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"",
             "FIPS 180-4 example"
         );
-        assert!(entity_tag(&[0; 32], Encoding::Brotli).ends_with("0-br\""));
+        for coding in Encoding::CODED {
+            let tag = EntityTag::new(&[0xf0; 32], coding);
+            assert_eq!(tag.as_str(), format!("\"{}-{}\"", "f0".repeat(32), coding.as_str()));
+        }
     }
 
     #[test]
     fn if_none_match_knows_every_coding_and_form() {
-        let tag = entry("abc").etag_text().to_owned();
-        let plain = tag.trim_matches('"').to_owned();
+        let plain = EntityTag::new(entry("abc").etag(), Encoding::Identity);
+        let tag = plain.as_str().to_owned();
+        let digits = tag.trim_matches('"');
         for (header, expected) in [
             (tag.clone(), true),
             (format!("W/{tag}"), true),
-            (format!("\"{plain}-br\""), true),
-            (format!("\"x\", W/\"{plain}-gzip\""), true),
+            (format!("\"{digits}-br\""), true),
+            (format!("\"x\", W/\"{digits}-gzip\""), true),
             ("*".to_owned(), true),
-            (format!("\"{plain}-lz\""), false),
-            (format!("\"{}\"", &plain[1..]), false),
+            (format!("\"{digits}-lz\""), false),
+            (format!("\"{}\"", &digits[1..]), false),
             ("\"\"".to_owned(), false),
             (String::new(), false),
         ] {
-            assert_eq!(none_match(&header, &tag), expected, "{header}");
+            assert_eq!(none_match(&header, plain.as_str()), expected, "{header}");
         }
     }
 

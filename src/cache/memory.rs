@@ -34,18 +34,23 @@ pub(crate) struct Slot {
 }
 
 /// One answer together with its evidence and its bookkeeping.
+///
+/// In this order in memory, and so are [`Proof`] and [`Entry`]: what every hit looks at comes first and lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Held {
-    pub(crate) entry: Entry,
     pub(crate) proof: Proof,
+    /// Hits since the last round of maintenance.
+    pub(crate) hits: AtomicU32,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) entry: Entry,
+    pub(crate) coding: Arc<Coding>,
     pub(crate) key: Key,
     pub(crate) dependencies: crate::cache::stamp::Dependencies,
     pub(crate) replay: Option<Arc<[u8]>>,
     pub(crate) uses_disk: bool,
     /// The highest log position whose writes may show in the body.
     pub(crate) reach: i64,
-    /// Hits since the last round of maintenance.
-    pub(crate) hits: AtomicU32,
     /// Asked for since it was made: worth a place on disk.
     pub(crate) wanted: AtomicBool,
     /// Found out of date or past its time, and counted so.
@@ -56,9 +61,7 @@ pub(crate) struct Held {
     pub(crate) persisted: AtomicU64,
     /// The position up to which the disk store's copy is known to be right.
     pub(crate) persisted_at: AtomicI64,
-    pub(crate) counters: Arc<Counters>,
     pub(crate) account: Arc<Account>,
-    pub(crate) coding: Arc<Coding>,
     apart: bool,
     weight: u64,
 }

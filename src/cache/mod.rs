@@ -25,7 +25,7 @@ mod upkeep;
 pub mod verify;
 pub mod warm;
 
-pub use tenant::{Answer, Began, Request, Source, TenantCache};
+pub use tenant::{Answer, Began, Place, Request, Source, TenantCache};
 
 use crate::kernel::clock::{Clock, SystemClock};
 use crate::kernel::ident::TenantId;

@@ -430,8 +430,9 @@ impl Positions {
     }
 }
 
-/// The evidence an answer carries that it is still right.
+/// The evidence an answer carries that it is still right; what every hit looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Proof {
     positions: Arc<Positions>,
     at: AtomicI64,

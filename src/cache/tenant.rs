@@ -258,6 +258,20 @@ impl Answer {
     }
 }
 
+/// Where the answer of one key is in memory. It looks as [`TenantCache::get`] does, and touches nothing but the answer.
+#[derive(Debug, Clone)]
+pub struct Place {
+    cache: TenantCache,
+    slot: Slot,
+}
+
+impl Place {
+    /// The answer, if it is there, current, and its turn to be verified has not come.
+    pub fn find(&self) -> Option<Answer> {
+        if self.cache.may_pass_unverified() { self.cache.get_at(&self.slot) } else { None }
+    }
+}
+
 /// The cache of one tenant. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TenantCache {
@@ -306,9 +320,18 @@ impl TenantCache {
 
     /// Finds a current answer in memory. Takes no lock that a writer holds, copies nothing.
     pub fn get(&self, key: &Key) -> Option<Answer> {
-        let held = self.find_current(key)?;
+        self.get_at(&self.slot(key))
+    }
+
+    fn get_at(&self, slot: &Slot) -> Option<Answer> {
+        let InMemory::Current(held) = self.look_up(slot) else { return None };
         Counters::bump(&held.counters.l1_hits);
         Some(self.answer(held, Source::Memory))
+    }
+
+    /// Where the answer of `key` is in memory while it is there, for whoever asks again and again.
+    pub fn place(&self, key: &Key) -> Place {
+        Place { cache: self.clone(), slot: self.slot(key) }
     }
 
     /// Answers from memory, from disk, or by `load`, which runs once per key at a time and is shared by all who wait.
@@ -404,7 +427,7 @@ impl TenantCache {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded, E>>,
     {
-        let outdated = match self.look_up(request.key) {
+        let outdated = match self.look_up(&self.slot(request.key)) {
             InMemory::Current(held) => {
                 Counters::bump(&held.counters.l1_hits);
                 return Ok((held, Source::Memory));
@@ -493,19 +516,12 @@ impl TenantCache {
         }
     }
 
-    pub(crate) fn find_current(&self, key: &Key) -> Option<Arc<Held>> {
-        match self.look_up(key) {
-            InMemory::Current(held) => Some(held),
-            InMemory::Outdated | InMemory::Absent => None,
-        }
-    }
-
-    /// What memory has under `key`. What is out of date stays until another takes its place, and counts once.
-    fn look_up(&self, key: &Key) -> InMemory {
+    /// What memory has at `slot`. What is out of date stays until another takes its place, and counts once.
+    fn look_up(&self, slot: &Slot) -> InMemory {
         if self.is_retired() {
             return InMemory::Absent;
         }
-        let Some(held) = self.shared.memory.find(&self.slot(key)) else { return InMemory::Absent };
+        let Some(held) = self.shared.memory.find(slot) else { return InMemory::Absent };
         let counter = if held.entry.is_expired(self.shared.clock.now_ms()) {
             &held.counters.expired
         } else if !held.proof.is_current() && !self.mutated(Mutation::MemoryUnchecked) {

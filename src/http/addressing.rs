@@ -86,12 +86,12 @@ pub(crate) fn is_local(request: &HttpRequest) -> bool {
 }
 
 /// The peer, or the address that a trusted proxy vouches for.
-pub(crate) fn client_ip(request: &HttpRequest, part: &VisitPart) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip().to_canonical();
+pub(crate) fn client_ip(head: &RequestHead, part: &VisitPart) -> Option<IpAddr> {
+    let peer = head.peer_addr?.ip().to_canonical();
     if !(part.trusted)(peer) {
         return Some(peer);
     }
-    let lines: Vec<&[u8]> = request.headers().get_all("x-forwarded-for").map(|value| value.as_bytes()).collect();
+    let lines: Vec<&[u8]> = head.headers.get_all("x-forwarded-for").map(|value| value.as_bytes()).collect();
     Some(client_behind(peer, &lines, |address| (part.trusted)(address)))
 }
 

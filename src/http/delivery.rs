@@ -6,15 +6,19 @@
 
 use crate::cache::Source;
 use crate::cache::compress::{COMPRESS_BYTES_MIN, Encoding, Levels, encode, negotiate};
-use crate::cache::entry::{coded_tag, entity_tag, none_match};
+use crate::cache::entry::{EntityTag, none_match};
 use crate::http::front::Told;
+use crate::http::middleware::TenantPrefix;
 use crate::http::range::{self, Range};
 use crate::http::respond;
-use crate::services::records::cached::{Served, ServedBody};
+use crate::kernel::digest::Sha256;
+use crate::services::records::PageLinks;
+use crate::services::records::cached::ServedBody;
+use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
-use actix_web::http::Method;
+use actix_web::dev::RequestHead;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -25,31 +29,50 @@ const PARTS_BYTES_MIN: usize = 64 * 1024;
 
 /// 200 with the best coding the client takes, or 304 if it has the answer already.
 ///
-/// `told` is what `served` says to other caches, in its form on the wire.
-pub(crate) fn read(request: &HttpRequest, served: &Served, told: &Told) -> HttpResponse {
-    let (body, tags) = (body_of(served), Tags::of(served));
+/// `prefix` is what was taken off the address in `head`; `links` lead to the pages beside this one; `told` is what other
+/// caches hear.
+pub(crate) fn read(
+    head: &RequestHead,
+    prefix: Option<&TenantPrefix>,
+    served: &ServedBody,
+    links: &PageLinks,
+    told: &Told,
+) -> HttpResponse {
+    let describe = |mut response: HttpResponse, tag: Option<HeaderValue>| {
+        describe(response.headers_mut(), source_of(served), told, tag);
+        for line in respond::link_lines(&head.uri, prefix, links) {
+            response.headers_mut().append(header::LINK, line);
+        }
+        response
+    };
+    let (body, etag) = (body_of(served), etag_of(served));
     let encoding = match body.len() {
         len if len < COMPRESS_BYTES_MIN => Encoding::Identity,
-        _ => negotiate(values(request, &header::ACCEPT_ENCODING)),
+        _ => negotiate(values(head, &header::ACCEPT_ENCODING)),
     };
-    let mut offered = values(request, &header::IF_NONE_MATCH).peekable();
-    if offered.peek().is_some() && offered.any(|offered| none_match(offered, tags.plain())) {
-        let mut unchanged = HttpResponse::NotModified().finish();
-        describe(&mut unchanged, request, served, told, tags.of_coding(encoding));
-        return unchanged;
+    let mut offered = head.headers.get_all(header::IF_NONE_MATCH).peekable();
+    if offered.peek().is_some() {
+        let tag = EntityTag::new(etag, encoding);
+        // Most clients send exactly what they were sent, and get it back as it is.
+        if let Some(same) = offered.clone().find(|offered| *offered == tag.as_bytes()) {
+            return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), Some(same.clone()));
+        }
+        let plain = EntityTag::new(etag, Encoding::Identity);
+        if offered.filter_map(|value| value.to_str().ok()).any(|offered| none_match(offered, plain.as_str())) {
+            return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), value_of(&tag));
+        }
     }
-    if let Some(part) = part(request, served, told, &tags) {
+    if let Some(part) = part(head, body, etag, describe) {
         return part;
     }
-    let coded = match (&served.body, encoding) {
+    let coded = match (served, encoding) {
         (_, Encoding::Identity) => None,
         (ServedBody::Kept(answer), _) => answer.coded(encoding),
         (ServedBody::Made(answer), _) => encode(&answer.body, encoding, Levels::default()),
     };
     let encoding = if coded.is_some() { encoding } else { Encoding::Identity };
     let (original, sent) = (body.len(), coded.unwrap_or_else(|| body.clone()));
-    let mut response = HttpResponse::Ok().finish();
-    describe(&mut response, request, served, told, tags.of_coding(encoding));
+    let mut response = describe(HttpResponse::new(StatusCode::OK), value_of(&EntityTag::new(etag, encoding)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     if encoding != Encoding::Identity {
@@ -58,54 +81,53 @@ pub(crate) fn read(request: &HttpRequest, served: &Served, told: &Told) -> HttpR
     if original >= PARTS_BYTES_MIN && encoding == Encoding::Identity {
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
-    if request.headers().get("x-debug-size").is_some_and(|value| value == "1") {
+    if head.headers.get("x-debug-size").is_some_and(|value| value == "1") {
         add_sizes(headers, original, sent.len());
     }
-    response.set_body(BoxBody::new(Bytes::clone(&sent)))
+    response.set_body(BoxBody::new(sent))
 }
 
 /// The uncoded body.
-fn body_of(served: &Served) -> &Bytes {
-    match &served.body {
+fn body_of(served: &ServedBody) -> &Bytes {
+    match served {
         ServedBody::Kept(answer) => answer.body(),
         ServedBody::Made(answer) => &answer.body,
     }
 }
 
-/// The entity tags of one answer; that of the uncoded body is kept with the answer, where the answer is kept.
-struct Tags(Bytes);
-
-impl Tags {
-    fn of(served: &Served) -> Self {
-        Self(match &served.body {
-            ServedBody::Kept(answer) => answer.entry().etag_bytes().clone(),
-            ServedBody::Made(answer) => Bytes::from(entity_tag(&answer.etag, Encoding::Identity)),
-        })
+/// SHA-256 of the uncoded body.
+fn etag_of(served: &ServedBody) -> &Sha256 {
+    match served {
+        ServedBody::Kept(answer) => answer.entry().etag(),
+        ServedBody::Made(answer) => &answer.etag,
     }
+}
 
-    /// The tag of the uncoded body.
-    fn plain(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("invariant: a tag is hexadecimal in quotes")
+fn source_of(served: &ServedBody) -> Source {
+    match served {
+        ServedBody::Kept(answer) => answer.source(),
+        ServedBody::Made(_) => Source::Bypass,
     }
+}
 
-    /// The tag in a coding, as it stands in a header.
-    fn of_coding(&self, encoding: Encoding) -> Bytes {
-        match encoding {
-            Encoding::Identity => self.0.clone(),
-            _ => Bytes::from(coded_tag(self.plain(), encoding)),
-        }
-    }
+fn value_of(tag: &EntityTag) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(tag.as_bytes()).ok()
 }
 
 /// 206 with a part of the uncoded body, or 416; `None` where the whole is wanted.
 ///
 /// Parts are of the uncoded body alone: the level of compression may change between two answers, and with it the bytes
 /// behind one tag.
-fn part(request: &HttpRequest, served: &Served, told: &Told, tags: &Tags) -> Option<HttpResponse> {
-    let wanted = values(request, &header::RANGE).next().filter(|_| *request.method() == Method::GET)?;
-    let body = body_of(served);
+fn part(
+    head: &RequestHead,
+    body: &Bytes,
+    etag: &Sha256,
+    describe: impl Fn(HttpResponse, Option<HeaderValue>) -> HttpResponse,
+) -> Option<HttpResponse> {
+    let wanted = values(head, &header::RANGE).next().filter(|_| head.method == Method::GET)?;
+    let tag = EntityTag::new(etag, Encoding::Identity);
     // A part of another answer would not fit; only the strong tag of these bytes says that it does.
-    if !values(request, &header::IF_RANGE).all(|known| known.trim() == tags.plain()) {
+    if !values(head, &header::IF_RANGE).all(|known| known.trim() == tag.as_str()) {
         return None;
     }
     let size = body.len() as u64;
@@ -115,8 +137,7 @@ fn part(request: &HttpRequest, served: &Served, told: &Told, tags: &Tags) -> Opt
         Range::Part(first, last) => (first, last),
     };
     let within = usize::try_from(first).ok().zip(usize::try_from(last).ok())?;
-    let mut response = HttpResponse::PartialContent().finish();
-    describe(&mut response, request, served, told, tags.of_coding(Encoding::Identity));
+    let mut response = describe(HttpResponse::new(StatusCode::PARTIAL_CONTENT), value_of(&tag));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -125,13 +146,8 @@ fn part(request: &HttpRequest, served: &Served, told: &Told, tags: &Tags) -> Opt
 }
 
 /// The headers that a 200 and a 304 share (RFC 9110, 15.4.5).
-fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served, told: &Told, tag: Bytes) {
-    let source = match &served.body {
-        ServedBody::Kept(answer) => answer.source(),
-        ServedBody::Made(_) => Source::Bypass,
-    };
-    let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_maybe_shared(tag) {
+fn describe(headers: &mut HeaderMap, source: Source, told: &Told, tag: Option<HeaderValue>) {
+    if let Some(tag) = tag {
         headers.insert(header::ETAG, tag);
     }
     if let Some(control) = &told.cache_control {
@@ -142,9 +158,6 @@ fn describe(response: &mut HttpResponse, request: &HttpRequest, served: &Served,
     if let Some(tags) = &told.cache_tag {
         headers.insert(CACHE_TAG, tags.clone());
     }
-    for line in respond::link_lines(request, &served.links) {
-        headers.append(header::LINK, line);
-    }
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
@@ -153,8 +166,8 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-fn values<'request>(request: &'request HttpRequest, name: &HeaderName) -> impl Iterator<Item = &'request str> {
-    request.headers().get_all(name).filter_map(|value| value.to_str().ok())
+fn values<'request>(head: &'request RequestHead, name: &HeaderName) -> impl Iterator<Item = &'request str> {
+    head.headers.get_all(name).filter_map(|value| value.to_str().ok())
 }
 
 /// `X-Original-Size`, `X-Compressed-Size` in bytes and `X-Compression-Ratio`, the share that was saved (0 to 1).

@@ -91,7 +91,7 @@ impl FromRequest for Visitor {
             let slug = request.extensions().get::<TenantPrefix>().cloned();
             let slug = slug.as_ref().map(|TenantPrefix(slug)| slug.as_str());
             let front = request.app_data::<web::Data<Front>>().cloned();
-            if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.head())) {
+            if let Some(visit) = front.as_ref().and_then(|front| front.find_visit(slug, request.head(), asked_ms)) {
                 let tenant = part.registry.open_tenant(&visit.tenant).await?;
                 let (identity, serial) = (visit.identity.clone(), Some(visit.serial()));
                 let refused = None;
@@ -170,7 +170,7 @@ impl Visitor {
             Some(key) if is_node(&request, &part, key) => (node_identity(&part)?, None),
             Some(_) => (Identity::anonymous(), Some(Problem::bare(Code::TokenInvalid))),
             None => {
-                let (ip, now_ms) = (client_ip(&request, &part), part.clock.now_ms());
+                let (ip, now_ms) = (client_ip(request.head(), &part), part.clock.now_ms());
                 let asked = || context_of(&request, "default", Map::new(), now_ms);
                 match part.auth.authenticate_from(&tenant, header, ip, asked).await {
                     Ok(identity) => (identity, None),
@@ -185,7 +185,8 @@ impl Visitor {
     /// Counts the request and refuses what its key is not good for.
     fn admit(mut self) -> Result<Self, Problem> {
         let mut counted = Counted::default();
-        let within = self.part.limits.count_caller(&mut counted, self.tenant.id(), &self.identity);
+        let now_ms = self.part.clock.now_ms();
+        let within = self.part.limits.count_caller(&mut counted, self.tenant.id(), &self.identity, now_ms);
         counted.keep_with(&self.request);
         within?;
         key_gate::check(&self.request, &self.tenant, &self.identity)?;
@@ -196,7 +197,7 @@ impl Visitor {
         let connection = self.request.conn_data::<Connection>();
         self.under_way = match self.part.budget_of(self.tenant.id()) {
             Some(budget) => {
-                let (intent, now_ms) = (storing::intent_of(&self.request), self.part.clock.now_ms());
+                let intent = storing::intent_of(&self.request);
                 Some(budget.admit(connection, intent, &self.identity, now_ms)?)
             }
             None => {
@@ -402,7 +403,7 @@ impl Visitor {
     }
 
     fn ip(&self) -> Option<Arc<str>> {
-        client_ip(&self.request, &self.part).map(|address| Arc::from(address.to_string()))
+        client_ip(self.request.head(), &self.part).map(|address| Arc::from(address.to_string()))
     }
 
     fn context(&self, context: &str, body: Map<String, Value>) -> RequestContext {

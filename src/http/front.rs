@@ -7,6 +7,7 @@
 //!
 //! One per worker and used by its thread alone: no lock, and no borrow is held across an await.
 
+use crate::cache::Place;
 use crate::http::addressing::request_host;
 use crate::http::connections::Connection;
 use crate::http::extract::{Budget, VisitPart};
@@ -21,8 +22,13 @@ use actix_web::dev::RequestHead;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::web;
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,12 +50,14 @@ pub(crate) struct Visit {
 /// A read that was worked out before, with the parts of its answer that never change.
 #[derive(Debug)]
 pub(crate) struct Read {
+    /// Where its answers are in memory, if they are kept.
+    pub(crate) place: Option<Place>,
     pub(crate) prepared: Arc<Prepared>,
-    pub(crate) told: Told,
+    pub(crate) told: Rc<Told>,
 }
 
 /// What other caches are told about an answer, ready to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Told {
     pub(crate) cache_control: Option<HeaderValue>,
     pub(crate) cache_tag: Option<HeaderValue>,
@@ -58,6 +66,12 @@ pub(crate) struct Told {
 
 /// Request headers that shape every answer: who asks at which tenant, in which coding, and the page that asks.
 const VARY: &str = "Authorization, X-Tenant, Accept-Encoding, Origin";
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { cache_control: None, cache_tag: None, vary: HeaderValue::from_static(VARY) }
+    }
+}
 
 impl Told {
     pub(crate) fn of(served: &Served) -> Self {
@@ -75,11 +89,16 @@ impl Told {
     }
 }
 
+/// Who asks, and the read they ask for.
+pub(crate) type Remembered = (Rc<Known<Visit>>, Rc<Known<Read>>);
+
 /// The memory of one worker.
 pub(crate) struct Front {
     part: web::Data<VisitPart>,
-    visits: RefCell<Recent<Rc<Visit>>>,
-    reads: RefCell<Recent<Rc<Read>>>,
+    visits: RefCell<Recent<Visit>>,
+    reads: RefCell<Recent<Read>>,
+    /// What was told last; most answers of a tenant tell the same, which then stays at hand.
+    last_told: RefCell<Rc<Told>>,
     next_serial: Cell<u64>,
     /// Keys are put together here.
     scratch: RefCell<Vec<u8>>,
@@ -91,6 +110,7 @@ impl Front {
             part,
             visits: RefCell::new(Recent::new(limits::VISITS_REMEMBERED_MAX)),
             reads: RefCell::new(Recent::new(limits::READS_REMEMBERED_MAX)),
+            last_told: RefCell::default(),
             next_serial: Cell::new(0),
             scratch: RefCell::default(),
         }
@@ -99,26 +119,26 @@ impl Front {
     /// The read that `head` asks for, if it was worked out before and nothing it rests on but data has changed.
     ///
     /// `head` is the request as it came, with its tenant prefix.
-    pub(crate) fn find_read(&self, head: &RequestHead) -> Option<(Rc<Visit>, Rc<Read>)> {
+    pub(crate) fn find_read(&self, head: &RequestHead, now_ms: i64) -> Option<Remembered> {
         // A range may be refused, and a superuser may ask past the cache: both take the long way.
         let plain = !head.headers.contains_key(header::CACHE_CONTROL) && !head.headers.contains_key(header::RANGE);
         if head.method != Method::GET || !plain {
             return None;
         }
         let (slug, target) = split_prefix(head.uri.path_and_query()?.as_str());
-        let visit = self.find_visit(slug, head)?;
+        let visit = self.find_visit(slug, head, now_ms)?;
         let mut key = self.scratch.borrow_mut();
         let read = self.reads.borrow_mut().find(read_key(&mut key, visit.serial, target)?)?;
         Some((visit, read))
     }
 
-    /// Who sends a request with this head to the tenant that the path names by `slug`, if any.
-    pub(crate) fn find_visit(&self, slug: Option<&str>, head: &RequestHead) -> Option<Rc<Visit>> {
+    /// Who sends a request with this head to the tenant that the path names by `slug`, if any, and still stands at `now_ms`.
+    pub(crate) fn find_visit(&self, slug: Option<&str>, head: &RequestHead, now_ms: i64) -> Option<Rc<Known<Visit>>> {
         let mut key = self.scratch.borrow_mut();
         let visit = self.visits.borrow_mut().find(visit_key(&mut key, slug, head)?)?;
         let part = &self.part;
         let stands = visit.registry_version == part.registry.version()
-            && visit.vouch.as_ref().is_none_or(|vouch| part.auth.holds(vouch, part.clock.now_ms()));
+            && visit.vouch.as_ref().is_none_or(|vouch| part.auth.holds(vouch, now_ms));
         stands.then_some(visit)
     }
 
@@ -139,7 +159,7 @@ impl Front {
         let (tenant, identity) = (tenant.clone(), identity.clone());
         let budget = self.part.budget_of(&tenant);
         let visit = Visit { serial, tenant, identity, vouch, registry_version, budget };
-        self.visits.borrow_mut().keep(Box::from(key), Rc::new(visit));
+        self.visits.borrow_mut().keep(key, visit);
         Some(serial)
     }
 
@@ -147,7 +167,12 @@ impl Front {
     pub(crate) fn remember_read(&self, serial: u64, target: &str, prepared: Arc<Prepared>, told: Told) {
         let mut key = self.scratch.borrow_mut();
         if let Some(key) = read_key(&mut key, serial, target) {
-            self.reads.borrow_mut().keep(Box::from(key), Rc::new(Read { prepared, told }));
+            let mut last = self.last_told.borrow_mut();
+            if **last != told {
+                *last = Rc::new(told);
+            }
+            let told = Rc::clone(&last);
+            self.reads.borrow_mut().keep(key, Read { place: prepared.place(), prepared, told });
         }
     }
 
@@ -220,34 +245,82 @@ fn push_part(key: &mut Vec<u8>, part: Option<&[u8]>) {
     key.extend_from_slice(part.unwrap_or_default());
 }
 
+/// Something remembered, beside the key it is found by: what is asked for often is found in few steps through memory.
+#[derive(Debug)]
+pub(crate) struct Known<V> {
+    key: SmallVec<[u8; KEY_BYTES_INLINE]>,
+    value: V,
+}
+
+/// Most addresses of reads fit; the keys of visits have a token in them and do not.
+const KEY_BYTES_INLINE: usize = 96;
+
+impl<V> Deref for Known<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+/// Compared and hashed by its key alone.
+#[derive(Debug)]
+struct ByKey<V>(Rc<Known<V>>);
+
+impl<V> Borrow<[u8]> for ByKey<V> {
+    fn borrow(&self) -> &[u8] {
+        &self.0.key
+    }
+}
+
+impl<V> Hash for ByKey<V> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.key.as_slice().hash(hasher);
+    }
+}
+
+impl<V> PartialEq for ByKey<V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl<V> Eq for ByKey<V> {}
+
 /// The last things, by key. Two halves: when the young one is full it becomes the old one, and what is asked for is young
 /// again; so at most twice `half_len_max` are held and what is used stays.
+///
+/// The keys are hashed by something quick that somebody might find collisions for; so few are held that it would not help.
 #[derive(Debug)]
 struct Recent<V> {
-    young: HashMap<Box<[u8]>, V>,
-    old: HashMap<Box<[u8]>, V>,
+    young: HashSet<ByKey<V>, RandomState>,
+    old: HashSet<ByKey<V>, RandomState>,
     half_len_max: usize,
 }
 
-impl<V: Clone> Recent<V> {
+impl<V> Recent<V> {
     fn new(len_max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), half_len_max: len_max / 2 }
+        Self { young: HashSet::default(), old: HashSet::default(), half_len_max: len_max / 2 }
     }
 
-    fn find(&mut self, key: &[u8]) -> Option<V> {
-        if let Some(found) = self.young.get(key) {
-            return Some(found.clone());
+    fn find(&mut self, key: &[u8]) -> Option<Rc<Known<V>>> {
+        if let Some(ByKey(found)) = self.young.get(key) {
+            return Some(Rc::clone(found));
         }
-        let (key, value) = self.old.remove_entry(key)?;
-        self.keep(key, value.clone());
-        Some(value)
+        let ByKey(found) = self.old.take(key)?;
+        self.insert(ByKey(Rc::clone(&found)));
+        Some(found)
     }
 
-    fn keep(&mut self, key: Box<[u8]>, value: V) {
+    fn keep(&mut self, key: &[u8], value: V) {
+        self.insert(ByKey(Rc::new(Known { key: SmallVec::from_slice(key), value })));
+    }
+
+    fn insert(&mut self, known: ByKey<V>) {
         if self.young.len() >= self.half_len_max {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key, value);
+        self.young.replace(known);
     }
 
     fn forget(&mut self, key: &[u8]) {
@@ -300,13 +373,15 @@ mod tests {
     #[test]
     fn the_memory_is_bounded_and_keeps_what_is_used() {
         let mut recent = Recent::new(8);
-        recent.keep(Box::from(&b"used"[..]), 0);
+        recent.keep(b"used", 0);
         for number in 1..100_u32 {
-            recent.keep(Box::from(number.to_le_bytes()), number);
-            assert_eq!(recent.find(b"used"), Some(0));
+            recent.keep(&number.to_le_bytes(), number);
+            assert_eq!(recent.find(b"used").map(|known| **known), Some(0));
             assert!(recent.young.len() + recent.old.len() <= 8);
         }
+        recent.keep(b"used", 7);
+        assert_eq!(recent.find(b"used").map(|known| **known), Some(7), "the later one counts");
         recent.forget(b"used");
-        assert_eq!(recent.find(b"used"), None);
+        assert!(recent.find(b"used").is_none());
     }
 }

@@ -133,7 +133,7 @@ pub(crate) fn serve(
     // The factory runs once per worker; the parts above are shared by all of them, the front is each worker's own.
     let server = HttpServer::new(move || {
         let front = web::Data::new(front::Front::new(visit.clone()));
-        App::new()
+        let app = App::new()
             .app_data(front.clone())
             .app_data(edge.clone())
             .app_data(limits.clone())
@@ -148,7 +148,8 @@ pub(crate) fn serve(
             .app_data(settings.clone())
             .app_data(ops.clone())
             .configure(routes::configure)
-            .wrap(middleware::Around { edge: edge.clone(), front })
+            .wrap(middleware::Around { edge: edge.clone(), front: front.clone() });
+        middleware::before(app, edge.clone(), front)
     })
     .on_connect(move |io, kept| connections.welcome(io, kept, |peer| (proxies.trusted)(peer)))
     .workers(options.workers)

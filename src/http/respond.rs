@@ -8,8 +8,9 @@ use crate::services::records::batch::{BatchAnswer, ItemAnswer};
 use crate::services::records::write::Effect;
 use crate::services::records::{Answer, PageLinks};
 use crate::store::WriteToken;
+use actix_web::HttpResponse;
+use actix_web::http::Uri;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -46,9 +47,9 @@ pub(crate) fn no_content() -> HttpResponse {
 
 /// 200 with a record that was just written: its tag, and nothing to be cached.
 pub(crate) fn fresh(answer: Answer) -> HttpResponse {
-    let tag = answer.tag();
+    let tag = HeaderValue::from_str(&answer.tag());
     let mut response = json_bytes(answer.body);
-    if let Ok(value) = HeaderValue::from_str(&tag) {
+    if let Ok(value) = tag {
         response.headers_mut().insert(header::ETAG, value);
     }
     response
@@ -65,23 +66,23 @@ pub(crate) fn with_write_token(mut response: HttpResponse, token: Option<&WriteT
     response
 }
 
-/// RFC 8288 links to the pages beside one.
-pub(crate) fn link_lines(request: &HttpRequest, links: &PageLinks) -> Vec<HeaderValue> {
+/// RFC 8288 links to the pages beside one; `prefix` was taken off the address of the request.
+pub(crate) fn link_lines(address: &Uri, prefix: Option<&TenantPrefix>, links: &PageLinks) -> Vec<HeaderValue> {
     let named = [("next", &links.next), ("prev", &links.prev)];
-    named.into_iter().filter_map(|(name, cursor)| link(request, name, cursor.as_deref()?)).collect()
+    named.into_iter().filter_map(|(name, cursor)| link(address, prefix, name, cursor.as_deref()?)).collect()
 }
 
 /// The present address with another cursor.
-fn link(request: &HttpRequest, name: &str, cursor: &str) -> Option<HeaderValue> {
+fn link(address: &Uri, prefix: Option<&TenantPrefix>, name: &str, cursor: &str) -> Option<HeaderValue> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    for (key, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
+    for (key, value) in url::form_urlencoded::parse(address.query().unwrap_or_default().as_bytes()) {
         if key != "cursor" && key != "page" {
             query.append_pair(&key, &value);
         }
     }
     query.append_pair("cursor", cursor);
-    let prefix = request.extensions().get::<TenantPrefix>().map(|of| format!("/t/{}", of.0)).unwrap_or_default();
-    HeaderValue::from_str(&format!("<{prefix}{}?{}>; rel=\"{name}\"", request.path(), query.finish())).ok()
+    let prefix = prefix.map(|of| format!("/t/{}", of.0)).unwrap_or_default();
+    HeaderValue::from_str(&format!("<{prefix}{}?{}>; rel=\"{name}\"", address.path(), query.finish())).ok()
 }
 
 /// The answers of a batch: `[{"status":200,"body":{…}}, …]`, in the order of the requests.

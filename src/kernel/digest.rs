@@ -15,18 +15,20 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    push_hex(&mut text, bytes);
+    bytes.iter().flat_map(|byte| digits(*byte)).map(char::from).collect()
+}
+
+/// The same of a SHA-256, without allocating.
+pub fn hex_digits(digest: &Sha256) -> [u8; 64] {
+    let mut text = [0; 64];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {
+        pair.copy_from_slice(&digits(*byte));
+    }
     text
 }
 
-/// Appends lower-case hexadecimal.
-pub fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
-        }
-    }
+fn digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|nibble| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })
 }
 
 #[cfg(test)]
@@ -37,5 +39,6 @@ mod tests {
     fn the_example_of_the_standard() {
         assert_eq!(hex(&sha256(b"abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(hex(&[]), "");
+        assert_eq!(hex_digits(&sha256(b"abc")).as_slice(), hex(&sha256(b"abc")).as_bytes());
     }
 }

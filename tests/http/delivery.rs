@@ -45,6 +45,11 @@ async fn every_coding_carries_the_same_body_and_its_tag_is_recognised() {
             assert!(again.body.is_empty());
             assert_eq!(again.header("etag"), coded.header("etag"));
             assert_eq!(again.header("x-cache"), Some("l1"));
+            // Of what every answer carries, a 304 repeats what is not about the page it stands for.
+            assert_eq!(again.header("x-content-type-options"), Some("nosniff"));
+            assert!(again.header("x-request-id").is_some() && again.header("vary") == coded.header("vary"));
+            assert_eq!((again.header("x-frame-options"), again.header("referrer-policy")), (None, None));
+            assert_eq!(coded.header("x-frame-options"), Some("DENY"));
         }
         let changed = asking.with_header("if-none-match", "\"other\"").get(LIST).await;
         changed.has_status(200);

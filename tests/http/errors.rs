@@ -87,13 +87,14 @@ async fn a_full_or_broken_disk_stops_writes_and_nothing_else() {
     assert_eq!(admin.get(path).await.ok()["totalItems"], 2);
 }
 
-/// A clock that panics when told to, once.
+/// A clock that panics when told to, once, for a thread that answers requests; others look at it at any time.
 #[derive(Debug, Default)]
 struct BrokenClock(AtomicU8);
 
 impl Clock for BrokenClock {
     fn now_ms(&self) -> i64 {
-        assert!(self.0.swap(0, Ordering::SeqCst) == 0, "the clock is broken");
+        let answering = std::thread::current().name().is_some_and(|name| name.starts_with("actix"));
+        assert!(!answering || self.0.swap(0, Ordering::SeqCst) == 0, "the clock is broken");
         SystemClock.now_ms()
     }
 }

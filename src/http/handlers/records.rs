@@ -8,6 +8,7 @@ use crate::http::body::{self, RecordBody};
 use crate::http::delivery;
 use crate::http::extract::Visitor;
 use crate::http::front::Told;
+use crate::http::middleware::TenantPrefix;
 use crate::http::multipart::Target;
 use crate::http::problem::Problem;
 use crate::http::respond;
@@ -20,7 +21,7 @@ use crate::services::records::read::{ListRequest, View};
 use crate::services::records::registering::MailGate;
 use crate::services::records::write::{self, Effect, WriteAnswer, WriteRequest, WriteSource, WriteVerb};
 use crate::services::records::{BatchRequest, Idempotency, RecordError, Scope};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpMessage, HttpResponse, web};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ pub(crate) async fn get_record(visitor: Visitor, path: web::Path<(String, String
 async fn answer(visitor: &Visitor, scope: &Scope, prepared: Arc<Prepared>) -> Result<HttpResponse, Problem> {
     let served = prepared.answer(scope, freshness(visitor, scope)).await?;
     visitor.remember_read(prepared, &served);
-    Ok(delivery::read(visitor.request(), &served, &Told::of(&served)))
+    let (request, told) = (visitor.request(), Told::of(&served));
+    Ok(delivery::read(request.head(), request.extensions().get::<TenantPrefix>(), &served.body, &served.links, &told))
 }
 
 /// `Cache-Control: no-cache` of a superuser has the answer read again; anybody else's is not honoured, because it would

@@ -44,12 +44,13 @@ pub(super) async fn answer(
         return Ok(None);
     }
     let mut counted = Counted::default();
-    let within = part.limits.count_caller(&mut counted, &visit.tenant, &visit.identity);
+    let now_ms = part.clock.now_ms();
+    let within = part.limits.count_caller(&mut counted, &visit.tenant, &visit.identity, now_ms);
     counted.keep_with(request.request());
     within?;
-    let _under_way = visit.admit(request.conn_data::<Connection>(), part.clock.now_ms())?;
+    let _under_way = visit.admit(request.conn_data::<Connection>(), now_ms)?;
     match prepared.answer(&scope, Freshness::Current).await {
-        Ok(served) => Ok(Some(delivery::read(request.request(), &served, &read.told))),
+        Ok(served) => Ok(Some(delivery::read(request.head(), None, &served.body, &served.links, &read.told))),
         Err(RecordError::Overtaken) => Ok(None),
         Err(error) => Err(error.into()),
     }

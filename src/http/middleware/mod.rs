@@ -1,7 +1,6 @@
-//! What happens around every request, in this order: request id, preflight, tenant prefix, limit by
-//! address, panic guard, handler, problem body,
-//! security headers, metrics, access log. A read that the worker remembers ([`Front`]) skips routing and handler, and if
-//! its answer is in memory also the guard; all else is the same for it.
+//! What happens around every request, in this order: request id, preflight, tenant prefix, limit by address, panic guard,
+//! handler, problem body, security headers, metrics, access log. A read that the worker remembers ([`Front`]) skips routing
+//! and handler; if its answer is in memory it never comes here but leaves from the [`door`], where all else is the same.
 //!
 //! Keeps true: no request leaves without a request id and a body that says what went wrong; a panic costs one request,
 //! never the process. Does not do: authentication or tenant lookup, those are extractors, so that a route that needs
@@ -9,36 +8,36 @@
 
 mod again;
 mod cors;
+mod door;
 mod prefix;
 mod rate_limit;
 mod request_id;
 mod unread;
 
 pub(crate) use cors::Origins;
+pub(crate) use door::before;
 pub(crate) use prefix::TenantPrefix;
 pub(crate) use rate_limit::{Counted, RequestLimits, RequestQuotas};
 pub(crate) use request_id::{RequestId, RequestIds};
 
 use crate::http::addressing::{client_ip, find_tenant};
 use crate::http::connections::Connection;
-use crate::http::delivery;
 use crate::http::extract::VisitPart;
-use crate::http::front::{Front, Read, Visit, split_prefix};
+use crate::http::front::{Front, Remembered, split_prefix};
 use crate::http::problem::{PROBLEM_JSON, Problem};
-use crate::kernel::clock;
 use crate::kernel::error::Code;
 use crate::kernel::ident::TenantId;
-use crate::services::records::cached::Served;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
 use crate::telemetry::{self, Access};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::dev::{RequestHead, Service, ServiceRequest, ServiceResponse, Transform};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::{HttpMessage, HttpResponse, web};
+use door::Arrival;
 use futures_util::FutureExt;
-use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
+use futures_util::future::{LocalBoxFuture, Ready, ready};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -109,78 +108,16 @@ where
 {
     type Response = ServiceResponse<BoxBody>;
     type Error = actix_web::Error;
-    type Future = Either<Ready<Outcome>, LocalBoxFuture<'static, Outcome>>;
+    type Future = LocalBoxFuture<'static, Outcome>;
 
     fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
     }
 
-    /// A read that is remembered and current leaves at once: no future is boxed, nothing is routed.
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let started = clock::instant();
-        // An unread body needs the whole chain.
-        let known = if unread::is_chunked(request.head()) { None } else { self.front.find_read(request.head()) };
-        let mut counted = None;
-        if let Some((visit, read)) = &known
-            && let Some(served) = read.prepared.find()
-        {
-            let mut counts = Counted::default();
-            let within = count_address(&request, &self.edge, self.front.part(), &mut counts)
-                .and_then(|()| self.edge.limits.count_caller(&mut counts, &visit.tenant, &visit.identity))
-                .and_then(|()| visit.admit_at_once(request.conn_data(), self.front.part().clock.now_ms()));
-            match within {
-                Ok(()) => {
-                    let open = request.headers().get(header::ORIGIN);
-                    let open = open.map(|origin| grant(&self.edge, self.front.part(), origin, Some(&visit.tenant)));
-                    let hit = Hit { edge: &self.edge, served: &served, read, counted: &counts, open, started };
-                    return Either::Left(ready(hit.answer(request)));
-                }
-                Err(problem) => {
-                    counts.keep_with(request.request());
-                    counted = Some(Err(problem));
-                }
-            }
-        }
-        let (inner, edge, front) = (Rc::clone(&self.inner), self.edge.clone(), self.front.clone());
-        let answered = Known { front, found: known };
-        Either::Right(Box::pin(around(request, inner, edge, answered, counted, started)))
-    }
-}
-
-/// What a hit is answered with.
-struct Hit<'call> {
-    edge: &'call Edge,
-    served: &'call Served,
-    read: &'call Read,
-    counted: &'call Counted,
-    /// What the page that asks may do, if it is of another origin.
-    open: Option<cors::Grant>,
-    started: Instant,
-}
-
-impl Hit<'_> {
-    /// Answers from memory. Inside a guard as every handler, because a body may be compressed here for the first time.
-    fn answer(&self, request: ServiceRequest) -> Outcome {
-        let id = self.edge.ids.take_or_make_value(request.headers());
-        let answering = AssertUnwindSafe(|| self.respond(request, &id));
-        std::panic::catch_unwind(answering).map_err(|panic| {
-            self.edge.metrics.begin();
-            panicked(panic, RouteClass::Records, &Method::GET, self.edge, &id)
-        })
-    }
-
-    fn respond(&self, request: ServiceRequest, id: &HeaderValue) -> ServiceResponse<BoxBody> {
-        let mut response = delivery::read(request.request(), self.served, &self.read.told);
-        let headers = response.headers_mut();
-        // What a read says in `Vary` names the origin already.
-        decorate(headers, id, self.edge.hsts.as_ref());
-        rate_limit::describe(headers, self.counted);
-        if let Some(open) = &self.open {
-            open.open(headers);
-        }
-        let response = ServiceResponse::new(request.into_parts().0, response);
-        note(&response, self.edge, text_of(id), self.started, HttpMetrics::count_answer);
-        response
+        let arrival = request.extensions_mut().remove::<Arrival>();
+        let arrival = arrival.unwrap_or_else(|| Arrival::now(self.front.part()));
+        Box::pin(around(request, Rc::clone(&self.inner), self.edge.clone(), self.front.clone(), arrival))
     }
 }
 
@@ -188,20 +125,13 @@ fn text_of(id: &HeaderValue) -> &str {
     id.to_str().expect("invariant: an id is plain text")
 }
 
-/// A read that the worker remembers, if the request asks for one.
-struct Known {
-    front: web::Data<Front>,
-    found: Option<(Rc<Visit>, Rc<Read>)>,
-}
-
-/// Everything but a hit. `counted` is how counting the request went, where that was done already.
+/// Everything but what leaves from the door.
 async fn around<S>(
     mut request: ServiceRequest,
     inner: Rc<S>,
     edge: web::Data<Edge>,
-    known: Known,
-    counted: Option<Result<(), Problem>>,
-    started: Instant,
+    front: web::Data<Front>,
+    arrival: Arrival,
 ) -> Outcome
 where
     S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
@@ -211,22 +141,26 @@ where
     edge.metrics.begin();
     let mut in_flight = InFlight(&edge.metrics, false);
     let unread = unread::Shared::take(&mut request);
-    let passed = match (&known.found, counted) {
-        (_, Some(counted)) => counted,
-        (Some(_), None) => count_and_keep(&request, &edge, &known),
-        (None, None) => prefix::strip(&mut request).and_then(|()| count_and_keep(&request, &edge, &known)),
-    };
-    let origin = request.headers().get(header::ORIGIN).map(|origin| match &known.found {
-        Some((visit, _)) => grant(&edge, known.front.part(), origin, Some(&visit.tenant)),
-        None => {
-            grant(&edge, known.front.part(), origin, find_tenant(request.request(), known.front.part()).ok().as_ref())
+    let Arrival { started, now_ms, found, refused } = arrival;
+    let passed = match (&found, refused) {
+        (_, Some((counted, problem))) => {
+            counted.keep_with(request.request());
+            Err(problem)
         }
+        (Some(_), None) => count_and_keep(&request, &edge, front.part(), now_ms),
+        (None, None) => {
+            prefix::strip(&mut request).and_then(|()| count_and_keep(&request, &edge, front.part(), now_ms))
+        }
+    };
+    let origin = request.headers().get(header::ORIGIN).map(|origin| match &found {
+        Some((visit, _)) => grant(&edge, front.part(), origin, Some(&visit.tenant)),
+        None => grant(&edge, front.part(), origin, find_tenant(request.request(), front.part()).ok().as_ref()),
     });
     let preflight = cors::is_preflight(request.method(), request.headers());
     let preflight = origin.as_ref().filter(|_| preflight).map(|origin| origin.preflight(request.headers()));
     let mut response = match (preflight, passed) {
         (Some(answer), _) => ServiceResponse::new(request.into_parts().0, answer),
-        (None, Ok(())) => match guarded(request, &*inner, &known, &edge, &id).await {
+        (None, Ok(())) => match guarded(request, &*inner, (&front, found), &edge, &id).await {
             Ok(response) => response,
             Err(error) => {
                 in_flight.1 = true;
@@ -241,22 +175,31 @@ where
     }
     let counted = response.request().extensions().get::<Counted>().copied().unwrap_or_default();
     cors::tell_caches(response.headers_mut());
-    decorate(response.headers_mut(), &id.to_value(), edge.hsts.as_ref());
+    let status = response.status();
+    decorate(response.headers_mut(), status, &id.to_value(), edge.hsts.as_ref());
     rate_limit::describe(response.headers_mut(), &counted);
     if let Some(origin) = &origin {
         origin.open(response.headers_mut());
     }
     in_flight.1 = true;
-    finish(&response, &edge, &id.to_noted(), started);
+    {
+        let (request, id) = (response.request(), id.to_noted());
+        let class = class_of(split_prefix(request.path()).1);
+        let extensions = request.extensions();
+        let prefix = extensions.get::<TenantPrefix>();
+        let answered =
+            Answered { head: request.head(), prefix, response: response.response(), class, id: &id, started };
+        answered.note(&edge, HttpMetrics::finish);
+    }
     Ok(match unread {
         Some(unread) => unread.keep_with(response),
         None => response,
     })
 }
 
-fn count_and_keep(request: &ServiceRequest, edge: &Edge, known: &Known) -> Result<(), Problem> {
+fn count_and_keep(request: &ServiceRequest, edge: &Edge, part: &VisitPart, now_ms: i64) -> Result<(), Problem> {
     let mut counted = Counted::default();
-    let within = count_address(request, edge, known.front.part(), &mut counted);
+    let within = count_address(request.head(), edge, part, &mut counted, now_ms);
     counted.keep_with(request.request());
     within
 }
@@ -270,29 +213,36 @@ fn grant(edge: &Edge, part: &VisitPart, origin: &HeaderValue, tenant: Option<&Te
 
 /// Probes of the node's health are never refused.
 fn count_address(
-    request: &ServiceRequest,
+    head: &RequestHead,
     edge: &Edge,
     part: &VisitPart,
     counted: &mut Counted,
+    now_ms: i64,
 ) -> Result<(), Problem> {
-    if ["/livez", "/readyz", "/health", "/metrics"].contains(&request.path()) {
+    if ["/livez", "/readyz", "/health", "/metrics"].contains(&head.uri.path()) {
         return Ok(());
     }
-    edge.limits.count_address(counted, || client_ip(request.request(), part))
+    edge.limits.count_address(counted, || client_ip(head, part), now_ms)
 }
 
 /// Answers what the worker remembers, or runs the handler; a panic becomes the answer 500 and is counted.
 ///
 /// The request went with the panic, so this answer is finished here instead of at the end of the chain.
-async fn guarded<S>(request: ServiceRequest, inner: &S, known: &Known, edge: &Edge, id: &RequestId) -> Outcome
+async fn guarded<S>(
+    request: ServiceRequest,
+    inner: &S,
+    (front, found): (&Front, Option<Remembered>),
+    edge: &Edge,
+    id: &RequestId,
+) -> Outcome
 where
     S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
 {
     let (method, class) = (request.method().clone(), class_of(split_prefix(request.path()).1));
     let answering = async {
         let mut request = request;
-        if let Some((visit, read)) = &known.found {
-            match again::answer(&request, &known.front, visit, read).await {
+        if let Some((visit, read)) = &found {
+            match again::answer(&request, front, visit, read).await {
                 Ok(Some(response)) => return Ok(ServiceResponse::new(request.into_parts().0, response)),
                 Ok(None) => {}
                 Err(problem) => {
@@ -327,7 +277,8 @@ fn panicked(
     tracing::error!({ request.id = text, panic = said }, "request {text} panicked");
     let mut response = problem_response(&Problem::bare(Code::Internal), text);
     cors::tell_caches(response.headers_mut());
-    decorate(response.headers_mut(), id, edge.hsts.as_ref());
+    let status = response.status();
+    decorate(response.headers_mut(), status, id, edge.hsts.as_ref());
     InternalError::from_response("the handler panicked", response).into()
 }
 
@@ -393,46 +344,51 @@ fn from_framework(error: Option<&actix_web::Error>, status: StatusCode) -> Probl
     }
 }
 
-fn decorate(headers: &mut HeaderMap, id: &HeaderValue, hsts: Option<&HeaderValue>) {
+/// What every answer carries. A 304 leaves out what only the answer it stands for needs (RFC 9110, 15.4.5): a cache that
+/// has that answer has those headers with it.
+fn decorate(headers: &mut HeaderMap, status: StatusCode, id: &HeaderValue, hsts: Option<&HeaderValue>) {
     const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
     headers.insert(REQUEST_ID, id.clone());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if status != StatusCode::NOT_MODIFIED {
+        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
     if let Some(hsts) = hsts {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
 }
 
-fn finish(response: &ServiceResponse<BoxBody>, edge: &Edge, id: &str, started: Instant) {
-    note(response, edge, id, started, HttpMetrics::finish);
+/// An answer on its way out.
+struct Answered<'answer> {
+    head: &'answer RequestHead,
+    /// The tenant prefix that was taken off the path.
+    prefix: Option<&'answer TenantPrefix>,
+    response: &'answer HttpResponse,
+    class: RouteClass,
+    id: &'answer str,
+    started: Instant,
 }
 
-/// Counts and logs an answer; `count` is how the metrics hear of it.
-fn note(
-    response: &ServiceResponse<BoxBody>,
-    edge: &Edge,
-    id: &str,
-    started: Instant,
-    count: impl Fn(&HttpMetrics, RouteClass, &str, u16, u64),
-) {
-    let request = response.request();
-    let status = response.status().as_u16();
-    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (slug, path) = split_prefix(request.path());
-    count(&edge.metrics, class_of(path), request.method().as_str(), status, duration_us);
-    let bytes = match response.response().body().size() {
-        BodySize::Sized(bytes) => bytes,
-        _ => 0,
-    };
-    if bytes > 0 {
-        edge.metrics.count_sent_bytes(bytes);
-    }
-    if edge.access_log {
-        let extensions = request.extensions();
-        let tenant = extensions.get::<TenantPrefix>().map_or(slug.unwrap_or(""), |prefix| prefix.0.as_str());
-        let (request_id, method) = (id, request.method().as_str());
-        telemetry::log_access(&Access { request_id, tenant, method, path, status, duration_us, bytes });
+impl Answered<'_> {
+    /// Counts and logs the answer; `count` is how the metrics hear of it.
+    fn note(&self, edge: &Edge, count: impl Fn(&HttpMetrics, RouteClass, &str, u16, u64)) {
+        let (method, status) = (self.head.method.as_str(), self.response.status().as_u16());
+        let duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (slug, path) = split_prefix(self.head.uri.path());
+        count(&edge.metrics, self.class, method, status, duration_us);
+        let bytes = match self.response.body().size() {
+            BodySize::Sized(bytes) => bytes,
+            _ => 0,
+        };
+        if bytes > 0 {
+            edge.metrics.count_sent_bytes(bytes);
+        }
+        if edge.access_log {
+            let tenant = self.prefix.map_or(slug.unwrap_or(""), |prefix| prefix.0.as_str());
+            let request_id = self.id;
+            telemetry::log_access(&Access { request_id, tenant, method, path, status, duration_us, bytes });
+        }
     }
 }
 

@@ -7,7 +7,6 @@
 //! Does not do: failed logins, those are `services::auth`.
 
 use crate::http::problem::Problem;
-use crate::kernel::clock::Clock;
 use crate::kernel::error::Code;
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
@@ -17,7 +16,6 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 use bytes::Bytes;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -36,7 +34,6 @@ pub(crate) struct RequestLimits {
     address: Option<Throttle>,
     account: Option<Throttle>,
     tenant: Option<Throttle>,
-    clock: Arc<dyn Clock>,
 }
 
 /// Which limits a request was counted against, kept with the request until its answer leaves: at most its address, its
@@ -77,66 +74,66 @@ impl Counted {
 }
 
 impl RequestLimits {
-    pub(crate) fn new(quotas: RequestQuotas, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(quotas: RequestQuotas) -> Self {
         Self {
             address: quotas.address.map(Throttle::new),
             account: quotas.account.map(Throttle::new),
             tenant: quotas.tenant.map(Throttle::new),
-            clock,
         }
     }
 
-    /// Counts a request of `address`.
+    /// Counts a request of `address` at `now_ms`.
     pub(crate) fn count_address(
         &self,
         counted: &mut Counted,
         address: impl FnOnce() -> Option<IpAddr>,
+        now_ms: i64,
     ) -> Result<(), Problem> {
         let Some(throttle) = &self.address else { return Ok(()) };
         match address().map(address_group) {
-            Some(address) => self.count(counted, throttle, "address", &address),
+            Some(address) => count(counted, throttle, "address", &address, now_ms),
             None => Ok(()),
         }
     }
 
-    /// Counts a request at `tenant` by whoever `identity` is.
+    /// Counts a request at `tenant` by whoever `identity` is, at `now_ms`.
     pub(crate) fn count_caller(
         &self,
         counted: &mut Counted,
         tenant: &TenantId,
         identity: &Identity,
+        now_ms: i64,
     ) -> Result<(), Problem> {
         if let Some(throttle) = self.tenant.as_ref().filter(|_| !identity.is_superuser()) {
-            self.count(counted, throttle, "tenant", tenant)?;
+            count(counted, throttle, "tenant", tenant, now_ms)?;
         }
         let Some(throttle) = &self.account else { return Ok(()) };
         match (&identity.key, &identity.caller) {
-            (Some(key), _) => self.count(counted, throttle, "key", &(tenant, &*key.id)),
+            (Some(key), _) => count(counted, throttle, "key", &(tenant, &*key.id), now_ms),
             (None, Caller::Record(account)) => {
-                self.count(counted, throttle, "account", &(tenant, &account.collection.id, &account.record.id))
+                count(counted, throttle, "account", &(tenant, &account.collection.id, &account.record.id), now_ms)
             }
             (None, Caller::Anonymous | Caller::Superuser(_)) => Ok(()),
         }
     }
+}
 
-    fn count(
-        &self,
-        counted: &mut Counted,
-        throttle: &Throttle,
-        what: &'static str,
-        key: &impl std::hash::Hash,
-    ) -> Result<(), Problem> {
-        let (quota, standing) = (*throttle.quota(), throttle.take(key, self.clock.now_ms()));
-        counted.add(Count { what, quota, standing });
-        if standing.allowed {
-            return Ok(());
-        }
-        let (permits, window_s, retry_s) = (quota.permits(), quota.window_s(), standing.retry_after_s);
-        let message = format!(
-            "Too many requests of this {what}: {permits} per {window_s} s are allowed; try again in {retry_s} s."
-        );
-        Err(Problem::new(Code::RateLimited, message).with_retry_after_s(retry_s))
+fn count(
+    counted: &mut Counted,
+    throttle: &Throttle,
+    what: &'static str,
+    key: &impl std::hash::Hash,
+    now_ms: i64,
+) -> Result<(), Problem> {
+    let (quota, standing) = (*throttle.quota(), throttle.take(key, now_ms));
+    counted.add(Count { what, quota, standing });
+    if standing.allowed {
+        return Ok(());
     }
+    let (permits, window_s, retry_s) = (quota.permits(), quota.window_s(), standing.retry_after_s);
+    let message =
+        format!("Too many requests of this {what}: {permits} per {window_s} s are allowed; try again in {retry_s} s.");
+    Err(Problem::new(Code::RateLimited, message).with_retry_after_s(retry_s))
 }
 
 /// What the answer says about where its request stands; nothing if no limit applied.

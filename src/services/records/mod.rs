@@ -45,7 +45,7 @@ pub use idempotency::Idempotency;
 
 use crate::access::Principal;
 use crate::cache::compress::Encoding;
-use crate::cache::entry::{entity_tag, none_match};
+use crate::cache::entry::{EntityTag, none_match};
 use crate::kernel::clock::Clock;
 use crate::kernel::digest::{Sha256, sha256};
 use crate::kernel::random::Random;
@@ -94,7 +94,7 @@ impl Answer {
 
     /// The strong entity tag, quotes included: 64 hexadecimal digits.
     pub fn tag(&self) -> String {
-        entity_tag(&self.etag, Encoding::Identity)
+        EntityTag::new(&self.etag, Encoding::Identity).as_str().to_owned()
     }
 
     /// Whether `tag`, as a client sends it in `If-Match` (quotes or a weak prefix allowed), names this body

@@ -158,10 +158,10 @@ impl Prepared {
         Some(Arc::new(own))
     }
 
-    /// A current answer from memory: no lock that a writer holds, no copy of a body.
-    pub fn find(&self) -> Option<Served> {
-        let kept = self.kept.as_ref().filter(|kept| kept.cache.may_pass_unverified())?;
-        kept.cache.get(&kept.key).map(|answer| self.served(answer))
+    /// Where its answers are in memory, if it is remembered and they are kept. It is no walk, so they are all there is to
+    /// say: there are no links to other pages.
+    pub fn place(&self) -> Option<cache::Place> {
+        self.kept.as_ref().filter(|_| self.remembered).map(|kept| kept.cache.place(&kept.key))
     }
 
     /// Whether the tenant and its cache are still those that this was worked out for.

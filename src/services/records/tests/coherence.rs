@@ -392,9 +392,9 @@ impl Case {
             let again = Scope { request: Arc::clone(known.request()), ..scope.clone() };
             if known.is_usable(&again).await {
                 self.tally.remembered += 1;
-                let found = known.find();
+                let found = known.place().and_then(|place| place.find());
                 return match found {
-                    Some(served) => outcome(Ok(served)),
+                    Some(answer) => (Ok(answer.body().clone()), Some(answer.source())),
                     None => outcome(known.answer(&again, Freshness::Current).await),
                 };
             }
