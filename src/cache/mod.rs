@@ -63,6 +63,8 @@ pub struct CacheOptions {
     pub adaptive: bool,
     /// Where the present comes from.
     pub clock: Arc<dyn Clock>,
+    /// Which build of the program asks. What another one left on disk is not believed: it may have answered otherwise.
+    pub build: u64,
     /// A deliberate defect, for the simulation only.
     pub mutation: Option<Mutation>,
 }
@@ -77,10 +79,17 @@ impl Default for CacheOptions {
             verify_every: 0,
             adaptive: true,
             clock: Arc::new(SystemClock),
+            build: THIS_BUILD,
             mutation: None,
         }
     }
 }
+
+/// The number that the build script gives the sources of this program.
+const THIS_BUILD: u64 = match u64::from_str_radix(env!("TENANTRY_SOURCES"), 16) {
+    Ok(number) => number,
+    Err(_) => panic!("the build script writes a hexadecimal number"),
+};
 
 /// Answers handed to the disk between two looks at its room when the cache closes.
 const CLOSE_BATCH_LEN: usize = 256;
@@ -142,6 +151,7 @@ pub(crate) struct Shared {
     verify_every: u32,
     verify_turn: AtomicU64,
     adapts: bool,
+    build: u64,
     mutation: Option<Mutation>,
 }
 
@@ -183,6 +193,7 @@ impl Cache {
             verify_every: options.verify_every,
             verify_turn: AtomicU64::new(0),
             adapts: options.adaptive,
+            build: options.build,
             mutation: options.mutation,
         }))
     }

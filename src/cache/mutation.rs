@@ -68,6 +68,8 @@ pub enum Mutation {
     GenerationReused,
     /// Whether an envelope on disk was filed under the key that is asked for is not looked at.
     EnvelopeKeyUnchecked,
+    /// What another build of the program left on disk is taken for what this one would answer.
+    OtherBuildBelieved,
 }
 
 impl Mutation {
@@ -103,5 +105,6 @@ impl Mutation {
         Self::UnheardCommitPersisted,
         Self::GenerationReused,
         Self::EnvelopeKeyUnchecked,
+        Self::OtherBuildBelieved,
     ];
 }

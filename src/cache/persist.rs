@@ -1,7 +1,7 @@
 //! Between memory and disk: what is written when, under which key, and what must hold before it is believed again.
 //!
 //! Keeps true: an answer from disk is used only if it is whole, was filed under exactly this key, continues the same
-//! history of the file, is current by the file's own positions, and the file still holds the very transaction up to which
+//! history of the file, was written by this very build of the program, is current by the file's own positions, and the file still holds the very transaction up to which
 //! the disk has seen it, so one that went back, or back and on again, is noticed. Purges outlive a restart or take the whole disk tier with them.
 //! Does not do: disk I/O (`disk`), encoding (`envelope`).
 
@@ -31,8 +31,8 @@ const WARM: u8 = b'w';
 /// The part of the disk tier's bytes that one tenant may have while others are active, as a divisor.
 const DISK_SHARES: u64 = 4;
 
-const META_VERSION: u8 = 1;
-const META_HEAD: usize = 1 + 8 + 16 + 8;
+const META_VERSION: u8 = 2;
+const META_HEAD: usize = 1 + 8 + 16 + 8 + 8;
 
 /// Where an answer on disk claims to come from.
 #[derive(Clone, Copy)]
@@ -46,6 +46,8 @@ struct Origins {
 struct Meta {
     generation: u64,
     lineage: [u8; 16],
+    /// Which build of the program wrote the answers.
+    build: u64,
     purges: u64,
     purged: Vec<u64>,
 }
@@ -56,6 +58,7 @@ impl Meta {
         out.push(META_VERSION);
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.lineage);
+        out.extend_from_slice(&self.build.to_le_bytes());
         out.extend_from_slice(&self.purges.to_le_bytes());
         for slot in &self.purged {
             out.extend_from_slice(&slot.to_le_bytes());
@@ -74,7 +77,8 @@ impl Meta {
         if !(purged.is_empty() || purged.len() == PURGE_SLOTS) || purged.len() * 8 != table.len() {
             return None;
         }
-        Some(Self { generation: number(1)?, lineage: head.get(9..25)?.try_into().ok()?, purges: number(25)?, purged })
+        let lineage = head.get(9..25)?.try_into().ok()?;
+        Some(Self { generation: number(1)?, lineage, build: number(25)?, purges: number(33)?, purged })
     }
 }
 
@@ -168,7 +172,7 @@ impl Shared {
         let mut high = disk.high.lock();
         if high.epoch != epoch {
             // The store was replaced by an empty one, which knows nothing of the tenant yet.
-            if !self.disk.put(meta_key(&part.tenant), meta_of(&part, seed, disk.generation).encode()) {
+            if !self.disk.put(meta_key(&part.tenant), self.meta_of(&part, seed, disk.generation).encode()) {
                 return false;
             }
             *high = High { lsn: i64::MIN, epoch };
@@ -246,7 +250,7 @@ impl Shared {
             part.positions.void_all();
             return self.distrust(part);
         }
-        let meta = meta_of(part, seed, disk.generation);
+        let meta = self.meta_of(part, seed, disk.generation);
         if !self.disk.put_surely(meta_key(&part.tenant), meta.encode()).await {
             self.distrust(part);
         }
@@ -277,6 +281,11 @@ impl Shared {
             DiskRead::Absent => Some(Vec::new()),
             DiskRead::Failed => None,
         }
+    }
+
+    fn meta_of(&self, part: &Part, seed: SeedFacts, generation: u64) -> Meta {
+        let (purges, purged) = part.positions.purge_table();
+        Meta { generation, lineage: seed.lineage, build: self.build, purges, purged }
     }
 
     /// Leaves everything the disk has of a tenant unreachable: a record that cannot be read starts a new generation.
@@ -314,7 +323,8 @@ impl Shared {
         let went_back = !known && self.mutation != Some(Mutation::RollbackUnnoticed);
         if let Some(meta) = &meta {
             let same_history = meta.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
-            if same_history && !went_back {
+            let same_build = meta.build == self.build || self.mutation == Some(Mutation::OtherBuildBelieved);
+            if same_history && same_build && !went_back {
                 part.positions.adopt_purge_table(meta.purges, &meta.purged);
                 let high = Mutex::new(High { lsn: high.map_or(0, |high| high.lsn), epoch });
                 return Ok(DiskPart { generation: meta.generation, high });
@@ -331,7 +341,7 @@ impl Shared {
         let reused = last.filter(|_| self.mutation == Some(Mutation::GenerationReused));
         let generation = reused.unwrap_or_else(|| last.map_or(now, |last| now.max(last + 1)));
         // With the purges of this process: its answers are stamped by their count.
-        let recorded = self.disk.put(meta_key(&part.tenant), meta_of(part, seed, generation).encode())
+        let recorded = self.disk.put(meta_key(&part.tenant), self.meta_of(part, seed, generation).encode())
             && self.disk.put(high_key(&part.tenant), mark_bytes(Mark::START));
         let high = Mutex::new(High { lsn: 0, epoch });
         self.sweeping.want();
@@ -357,11 +367,6 @@ fn mark_bytes(mark: Mark) -> Bytes {
 fn mark_of(bytes: &[u8]) -> Option<Mark> {
     let (lsn, stamp) = bytes.split_first_chunk::<8>()?;
     Some(Mark { lsn: i64::from_le_bytes(*lsn), stamp: i64::from_le_bytes(stamp.try_into().ok()?) })
-}
-
-fn meta_of(part: &Part, seed: SeedFacts, generation: u64) -> Meta {
-    let (purges, purged) = part.positions.purge_table();
-    Meta { generation, lineage: seed.lineage, purges, purged }
 }
 
 fn envelope_of(held: &Held, seed: SeedFacts) -> Envelope {
@@ -429,10 +434,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_record_of_a_tenant_comes_back_and_noise_does_not(
-            generation in any::<u64>(), lineage in any::<[u8; 16]>(), purges in any::<u64>(), full in any::<bool>(), cut in 1_usize..30,
+            (generation, build, purges) in any::<(u64, u64, u64)>(), lineage in any::<[u8; 16]>(), full in any::<bool>(),
+            cut in 1_usize..30,
         ) {
             let purged = if full { vec![purges; PURGE_SLOTS] } else { Vec::new() };
-            let meta = Meta { generation, lineage, purges, purged };
+            let meta = Meta { generation, lineage, build, purges, purged };
             let bytes = meta.encode();
             prop_assert_eq!(Meta::decode(&bytes), Some(meta));
             prop_assert_eq!(Meta::decode(&bytes[..bytes.len() - cut]), None);

@@ -46,6 +46,39 @@ async fn hot_keys_outlive_a_kill_and_a_start_that_nobody_visits() {
     assert_eq!(hot.len(), 1);
 }
 
+/// An answer that one release got wrong was served by the next one, from disk, for as long as nothing it was made from changed.
+#[tokio::test]
+async fn what_another_build_of_the_program_left_on_disk_is_not_served_and_what_was_hot_is_known() {
+    let disk = Arc::new(TableDisk::default());
+    let a = tenant("a");
+    let (key, dependencies) = (list_key(&a, "q"), Dependencies::new().collection(&posts()));
+    let replay: Arc<[u8]> = Arc::from(&b"r"[..]);
+    for (build, expected, source) in [
+        (1, "of 1", Source::Miss),
+        (1, "of 1", Source::Disk),
+        (2, "of 2", Source::Miss),
+        (2, "of 2", Source::Disk),
+        // Back to the one before, whose answers may be older than what the newer one wrote since.
+        (1, "of 1", Source::Miss),
+    ] {
+        let clock = Arc::new(ManualClock::new(1_000_000));
+        let options = CacheOptions { build, clock: Arc::clone(&clock) as _, ..CacheOptions::default() };
+        let cache = Cache::with_disk(options, Arc::clone(&disk) as _);
+        cache.attach(&a, &seed(1, 10, 10));
+        let known = cache.hot_keys_of_last_run().await.unwrap();
+        let world = World { cache, clock, policy: Policy::default() };
+        let load = || async move { Ok::<_, ()>(Loaded::json(format!("of {build}"), 0)) };
+        let handle = world.cache.tenant(&a);
+        let answer = handle.get_or_load(request(&world, &key, &dependencies, Some(&replay)), load).await.unwrap();
+        assert_eq!((&answer.body()[..], answer.source()), (expected.as_bytes(), source), "build {build}");
+        assert!(handle.get(&key).is_some());
+        world.cache.maintain();
+        assert_eq!(world.cache.hot_keys().len(), 1);
+        assert!(known.len() == 1 || build == 1, "the list of what is hot goes on from build to build");
+        world.cache.close();
+    }
+}
+
 /// Hits from just before a change of the schema brought the question back under the key of before, beside the one of now.
 #[tokio::test]
 async fn a_question_that_moved_does_not_come_back_under_its_old_key() {

@@ -16,6 +16,8 @@ pub(super) struct Tally {
     pub(super) verified: u64,
     pub(super) evicted: u64,
     pub(super) mismatches: u64,
+    /// Starts of another build of the program.
+    pub(super) installed: u64,
     /// How its disk did.
     pub(super) store: DiskTally,
 }
@@ -31,6 +33,7 @@ impl Tally {
         self.verified += other.verified;
         self.evicted += other.evicted;
         self.mismatches += other.mismatches;
+        self.installed += other.installed;
         self.store.add(&other.store);
     }
 

@@ -4,6 +4,9 @@ use super::disk::{Table, Trouble};
 use super::truth::State;
 use super::world::{TENANTS, World, open};
 
+/// Builds of the program that come and go.
+const BUILDS: usize = 3;
+
 impl World {
     /// The file is closed for idleness and opened again.
     pub(super) fn reopen(&mut self, tenant: usize) {
@@ -48,8 +51,7 @@ impl World {
     fn older(&self, tenant: usize) -> State {
         let history = self.tenants[tenant].history.borrow();
         let at = self.draw(history.states.len());
-        // External things are not in the file and do not go back with it.
-        State { external: history.states.last().unwrap().external, ..history.states[at].clone() }
+        history.states[at].clone().beside(history.states.last().unwrap())
     }
 
     pub(super) fn copy_disk(&mut self) {
@@ -115,10 +117,24 @@ impl World {
                 _ => {}
             }
         }
+        if self.draw(4) == 0 {
+            self.install(u64::try_from(self.draw(BUILDS)).unwrap());
+        }
         self.tally.add_cache(&self.cache);
         self.disk.set(Trouble::default());
-        self.cache = open(&self.clock, &self.disk, self.memory_bytes, self.defect);
+        self.cache = open(&self.clock, &self.disk, self.memory_bytes, (self.build, self.defect));
         self.attach_all();
+    }
+
+    /// Another build of the program takes the place of the one that ended: a newer one, or the one before again.
+    fn install(&mut self, build: u64) {
+        self.tally.installed += u64::from(build != self.build);
+        self.build = build;
+        for tenant in 0..TENANTS {
+            let next = State { build, ..self.latest(tenant) };
+            self.tenants[tenant].history.borrow_mut().push(next);
+            self.acknowledge(tenant);
+        }
     }
 
     /// Somebody copied a file from another time, or another future, into place by hand: its history claims to go on.
@@ -126,7 +142,7 @@ impl World {
         let present = self.latest(tenant);
         let mut history = self.tenants[tenant].history.borrow_mut();
         let same: Vec<&State> = history.states.iter().filter(|state| state.lineage == present.lineage).collect();
-        let next = State { external: present.external, ..same[self.draw(same.len())].clone() };
+        let next = same[self.draw(same.len())].clone().beside(&present);
         history.push(next);
         drop(history);
         self.acknowledge(tenant);

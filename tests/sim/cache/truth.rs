@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) admins: [bool; USERS],
     /// Something outside the log that answers show; only a purge can tell the cache about it.
     pub(super) external: u64,
+    /// Which build of the program answers: each answers the same question in words of its own.
+    pub(super) build: u64,
     pub(super) generations: BTreeMap<(CollectionId, Option<u64>), i64>,
     pub(super) log: Vec<Touched>,
     /// The stamp of every transaction; no two transactions that were ever run have the same.
@@ -110,6 +112,7 @@ impl State {
             rows: [None; RECORDS],
             admins: [false; USERS],
             external: 0,
+            build: 0,
             generations: BTreeMap::new(),
             log: Vec::new(),
             marks: Vec::new(),
@@ -118,7 +121,7 @@ impl State {
 
     /// The answer that a reader of exactly this state gives.
     pub(super) fn answer(&self, tenant: usize, caller: Caller, query: Query) -> String {
-        let mut text = format!("t{tenant} {query:?}");
+        let mut text = format!("t{tenant} b{} {query:?}", self.build);
         for (n, row) in self.rows.iter().enumerate() {
             let Some(row) = row else { continue };
             let asked = match query {
@@ -143,6 +146,11 @@ impl State {
             Rule::Role => caller.admin,
             Rule::Lookup => caller.user.is_some_and(|user| self.admins[user]),
         }
+    }
+
+    /// This state where it is put in place of `present`: what is not in the file does not go back with it.
+    pub(super) fn beside(self, present: &Self) -> Self {
+        Self { external: present.external, build: present.build, ..self }
     }
 
     /// Begins a transaction; `stamp` is like no other.

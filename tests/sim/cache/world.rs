@@ -151,6 +151,8 @@ pub(super) struct World {
     /// Bytes of memory of the cache: plenty, or so few that answers are driven out all the time.
     pub(super) memory_bytes: u64,
     pub(super) cache: Cache,
+    /// Which build of the program runs.
+    pub(super) build: u64,
     pub(super) tenants: Vec<Tenant>,
     pub(super) reads: Vec<Reading>,
     pub(super) defect: Option<Defect>,
@@ -192,7 +194,8 @@ impl World {
         let mut world = Self {
             random: SeededRandom::new(seed),
             memory_bytes,
-            cache: open(&clock, &disk, memory_bytes, defect),
+            cache: open(&clock, &disk, memory_bytes, (0, defect)),
+            build: 0,
             clock,
             disk,
             tenants: tenants.collect(),
@@ -485,12 +488,17 @@ impl World {
     }
 }
 
-pub(super) fn open(clock: &Arc<ManualClock>, disk: &SimDisk, memory_bytes_max: u64, defect: Option<Defect>) -> Cache {
+pub(super) fn open(
+    clock: &Arc<ManualClock>,
+    disk: &SimDisk,
+    memory_bytes_max: u64,
+    (build, defect): (u64, Option<Defect>),
+) -> Cache {
     let mutation = match defect {
         Some(Defect::Cache(mutation)) => Some(mutation),
         _ => None,
     };
     let clock = Arc::clone(clock) as _;
-    let options = CacheOptions { clock, mutation, memory_bytes_max, ..CacheOptions::default() };
+    let options = CacheOptions { clock, build, mutation, memory_bytes_max, ..CacheOptions::default() };
     Cache::with_disk(options, Arc::new(disk.clone()))
 }
