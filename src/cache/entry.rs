@@ -1,7 +1,8 @@
 //! One answer, encoded and ready to send: body, SHA-256 entity tag, and its compressed variants, made once and kept.
 //!
-//! Keeps true: an entry never changes; a hit copies no body (`Bytes` is shared). Variants count against the weight
-//! reserved for them when the entry was made, so memory stays within what the cache accounts for.
+//! Keeps true: an entry never changes; a hit copies no body (`Bytes` is shared) and compresses nothing that was compressed
+//! before. Variants count against the weight reserved for them when the entry was made, so memory stays within what the
+//! cache accounts for; one that finds no room there is sent as it is from then on.
 //! Does not do: freshness (`stamp`), the form on disk (`envelope`), headers.
 
 use crate::cache::adaptive::Tuning;
@@ -224,14 +225,17 @@ impl Entry {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_out = coded.as_ref().map_or(self.body.len(), Bytes::len) as u64;
         meters.add(slot, Compressed { count: 1, bytes_in: self.body.len() as u64, bytes_out, micros });
-        let kept = coded.as_ref().map_or(0, Bytes::len) as u64;
-        // Kept only within the reserve. A race may keep one variant too many for a moment; the reserve has slack for it.
-        if self.variant_bytes.load(Ordering::Relaxed) + kept <= variant_reserve(self.body.len()) as u64
-            && cell.set(coded.clone()).is_ok()
-        {
-            self.variant_bytes.fetch_add(kept, Ordering::Relaxed);
+        // Kept only within the reserve. What finds no room there is not made again for every reader: it stays plain. A race
+        // may keep one variant too many; the reserve has slack for it.
+        let taken = self.variant_bytes.load(Ordering::Relaxed);
+        let reserve = variant_reserve(self.body.len()) as u64;
+        let kept = coded.filter(|coded| taken + coded.len() as u64 <= reserve);
+        if cell.set(kept.clone()).is_ok() {
+            self.variant_bytes.fetch_add(kept.as_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
+            return kept;
         }
-        coded
+        // Somebody else was first; all are sent the same bytes.
+        cell.get().cloned().flatten()
     }
 
     /// Bytes this entry may come to occupy, its variants included.
@@ -241,9 +245,10 @@ impl Entry {
     }
 }
 
-/// Room for compressed variants: JSON shrinks to a fifth or less, so this holds two or three of them.
+/// Room for compressed variants: all of a JSON list, which shrinks to a quarter or less, and one of any body, because a
+/// variant is smaller than what it was made of.
 const fn variant_reserve(body_len: usize) -> usize {
-    if body_len < COMPRESS_BYTES_MIN { 0 } else { body_len / 2 }
+    if body_len < COMPRESS_BYTES_MIN { 0 } else { body_len }
 }
 
 /// A strong entity tag as it stands in a header, quotes included: the hash in hexadecimal, with the coding as suffix because
@@ -361,8 +366,36 @@ mod tests {
         }
         assert!(meters.read().iter().all(|coding| coding.count == 1 && coding.bytes_in == body.len() as u64));
         assert!(made.weight() > body.len() + kept / 3);
+        let again = || made.coded(Encoding::Gzip, Levels::default, &meters).unwrap();
+        assert_eq!(again().as_ptr(), again().as_ptr(), "no copy is handed out");
         assert_eq!(made.coded(Encoding::Identity, Levels::default, &meters), None);
         assert_eq!(entry("small").coded(Encoding::Gzip, Levels::default, &meters), None);
+    }
+
+    /// Bodies that shrink to more than half, and the third coding of those that shrink to a fifth, were compressed anew for
+    /// every reader.
+    #[test]
+    fn nothing_is_compressed_twice_however_little_it_shrinks() {
+        let mut state = 1_u64;
+        let mut draw = |letters: &[u8]| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(letters[(state >> 33) as usize % letters.len()])
+        };
+        let hex: String = (0..8_000).map(|_| draw(b"0123456789abcdef")).collect();
+        let words: String = (0..400).map(|n| format!("{{\"id\":\"{}{n}\",\"done\":false}},", draw(b"abc"))).collect();
+        for (body, all) in [(hex, false), (words, true)] {
+            let (made, meters) = (entry(&body), CompressionMeters::default());
+            let ask = || Encoding::CODED.map(|encoding| made.coded(encoding, Levels::default, &meters));
+            let first = ask();
+            assert!(
+                first[0].is_some() && (!all || first.iter().all(Option::is_some)),
+                "what there is room for is coded"
+            );
+            assert_eq!((ask(), ask()), (first.clone(), first.clone()), "each is asked for again and is the same");
+            assert!(meters.read().iter().all(|coding| coding.count == 1), "{:?}", meters.read());
+            let kept: usize = first.iter().flatten().map(Bytes::len).sum();
+            assert!(made.weight() > body.len() + kept);
+        }
     }
 
     #[test]
