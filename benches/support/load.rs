@@ -337,18 +337,27 @@ impl Head {
 
 /// Reads status and framing once the head is complete; `body_len` is `None` for a chunked body.
 fn parse_head(seen: &[u8]) -> anyhow::Result<Option<Head>> {
-    let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = memchr::memmem::find(seen, b"\r\n\r\n") else { return Ok(None) };
     let head = &seen[..end];
     let status: u16 =
         head.get(9..12).and_then(|code| std::str::from_utf8(code).ok()).context("no status line")?.parse()?;
     let (mut body_len, mut source) = (Some(0), None);
-    for line in head.split(|byte| *byte == b'\n').skip(1) {
-        if let Some(value) = value_of(line, b"content-length:") {
-            body_len = Some(std::str::from_utf8(value)?.trim().parse()?);
-        } else if value_of(line, b"transfer-encoding:").is_some() {
-            body_len = None;
-        } else if let Some(value) = value_of(line, b"x-cache:") {
-            source = SOURCES.iter().position(|name| name.as_bytes() == value.trim_ascii());
+    for line_end in memchr::memchr_iter(b'\n', head) {
+        // Whoever sends more lines must not pay for it on this side; all but three are passed over by their first letter.
+        let line = head.get(line_end + 1..).unwrap_or_default();
+        match line.first().map(u8::to_ascii_lowercase) {
+            Some(b'c') => {
+                if let Some(value) = value_of(line, b"content-length:") {
+                    body_len = Some(std::str::from_utf8(value)?.trim().parse()?);
+                }
+            }
+            Some(b't') if value_of(line, b"transfer-encoding:").is_some() => body_len = None,
+            Some(b'x') => {
+                if let Some(value) = value_of(line, b"x-cache:") {
+                    source = SOURCES.iter().position(|name| name.as_bytes() == value.trim_ascii());
+                }
+            }
+            _ => {}
         }
     }
     if status == 304 || status == 204 {
@@ -357,9 +366,10 @@ fn parse_head(seen: &[u8]) -> anyhow::Result<Option<Head>> {
     Ok(Some(Head { status, len: end + 4, body_len, source }))
 }
 
-fn value_of<'line>(line: &'line [u8], name: &[u8]) -> Option<&'line [u8]> {
-    let (key, value) = line.split_at_checked(name.len())?;
-    key.eq_ignore_ascii_case(name).then_some(value)
+/// The value of the header `name` if `rest` begins with it; it ends where the line does.
+fn value_of<'head>(rest: &'head [u8], name: &[u8]) -> Option<&'head [u8]> {
+    let (_, value) = rest.split_at_checked(name.len()).filter(|(key, _)| key.eq_ignore_ascii_case(name))?;
+    Some(value.get(..memchr::memchr(b'\r', value).unwrap_or(value.len())).unwrap_or_default())
 }
 
 fn unchunk(mut rest: &[u8]) -> anyhow::Result<Vec<u8>> {

@@ -266,9 +266,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// The answer, if it is there, current, and its turn to be verified has not come.
-    pub fn find(&self) -> Option<Answer> {
-        if self.cache.may_pass_unverified() { self.cache.get_at(&self.slot) } else { None }
+    /// The answer, if it is there, current at `now_ms`, and its turn to be verified has not come.
+    pub fn find(&self, now_ms: i64) -> Option<Answer> {
+        if self.cache.may_pass_unverified() { self.cache.get_at(&self.slot, now_ms) } else { None }
     }
 }
 
@@ -320,11 +320,11 @@ impl TenantCache {
 
     /// Finds a current answer in memory. Takes no lock that a writer holds, copies nothing.
     pub fn get(&self, key: &Key) -> Option<Answer> {
-        self.get_at(&self.slot(key))
+        self.get_at(&self.slot(key), self.shared.clock.now_ms())
     }
 
-    fn get_at(&self, slot: &Slot) -> Option<Answer> {
-        let InMemory::Current(held) = self.look_up(slot) else { return None };
+    fn get_at(&self, slot: &Slot, now_ms: i64) -> Option<Answer> {
+        let InMemory::Current(held) = self.look_up(slot, now_ms) else { return None };
         Counters::bump(&held.counters.l1_hits);
         Some(self.answer(held, Source::Memory))
     }
@@ -427,7 +427,7 @@ impl TenantCache {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Loaded, E>>,
     {
-        let outdated = match self.look_up(&self.slot(request.key)) {
+        let outdated = match self.look_up(&self.slot(request.key), self.shared.clock.now_ms()) {
             InMemory::Current(held) => {
                 Counters::bump(&held.counters.l1_hits);
                 return Ok((held, Source::Memory));
@@ -517,12 +517,12 @@ impl TenantCache {
     }
 
     /// What memory has at `slot`. What is out of date stays until another takes its place, and counts once.
-    fn look_up(&self, slot: &Slot) -> InMemory {
+    fn look_up(&self, slot: &Slot, now_ms: i64) -> InMemory {
         if self.is_retired() {
             return InMemory::Absent;
         }
         let Some(held) = self.shared.memory.find(slot) else { return InMemory::Absent };
-        let counter = if held.entry.is_expired(self.shared.clock.now_ms()) {
+        let counter = if held.entry.is_expired(now_ms) {
             &held.counters.expired
         } else if !held.proof.is_current() && !self.mutated(Mutation::MemoryUnchecked) {
             &held.counters.stale

@@ -8,7 +8,6 @@
 use super::{
     Answered, Counted, Edge, class_of, cors, count_address, decorate, grant, panicked, rate_limit, text_of, unread,
 };
-use crate::cache::Place;
 use crate::http::connections::Connection;
 use crate::http::delivery;
 use crate::http::extract::VisitPart;
@@ -102,7 +101,7 @@ fn look(request: &Request, edge: &Edge, front: &Front) -> Look {
         arrival.found = front.find_read(request.head(), arrival.now_ms);
     }
     if let Some((visit, read)) = &arrival.found
-        && let Some(answer) = read.place.as_ref().and_then(Place::find)
+        && let Some(answer) = read.place.as_ref().and_then(|place| place.find(arrival.now_ms))
     {
         let mut counted = Counted::default();
         match admit(request, visit, edge, front.part(), &mut counted, arrival.now_ms) {

@@ -392,7 +392,7 @@ impl Case {
             let again = Scope { request: Arc::clone(known.request()), ..scope.clone() };
             if known.is_usable(&again).await {
                 self.tally.remembered += 1;
-                let found = known.place().and_then(|place| place.find());
+                let found = known.place().and_then(|place| place.find(scope.tools.clock.now_ms()));
                 return match found {
                     Some(answer) => (Ok(answer.body().clone()), Some(answer.source())),
                     None => outcome(known.answer(&again, Freshness::Current).await),
