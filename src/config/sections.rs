@@ -182,7 +182,7 @@ sections! {
     data: DataConfig, "The data folder." {
         dir: PathBuf = PathBuf::from("data"), any, "Folder with everything this node keeps.";
         open_tenants_max: usize = limits::OPEN_TENANTS_DEFAULT, within(1, 100_000), "Tenants with an open database at the same time.";
-        writer_threads: usize = 4, within(1, 256), "Tenants that can write at the same moment.";
+        writer_threads: usize = 4, within(1, 256), "Tenants that can write at the same moment; up to 16 more while long writes hold all of these up.";
         idle_close_s: u64 = 300, within(1, 86_400), "Idle time after which a tenant's database is closed.";
         log_keep_days: u32 = limits::LOG_KEEP_DAYS, within(1, 36_500), "Days a tenant's log is kept: how far history, audit and catching up reach back.";
         log_bytes_max: u64 = limits::LOG_BYTES_MAX, within(1 << 20, 1 << 44), "Log of one tenant at which its oldest records go before their time.";

@@ -150,6 +150,12 @@ pub const WRITE_QUEUE_LEN_MAX: usize = 1_024;
 pub const GROUP_COMMIT_LEN_MAX: usize = 256;
 /// Milliseconds after which a group takes no further request.
 pub const GROUP_COMMIT_MS_MAX: u64 = 50;
+/// Milliseconds for which writes wait while no thread takes a turn, before another thread comes to help.
+pub const WRITER_PATIENCE_MS: u64 = 100;
+/// Threads that come to help at most, beside `data.writer_threads`.
+pub const WRITER_HELPERS_MAX: usize = 16;
+/// Milliseconds without work after which such a thread ends.
+pub const WRITER_HELPER_LINGER_MS: u64 = 5_000;
 /// Operations in one transaction.
 pub const TX_OPS_MAX: usize = 100_000;
 /// Characters in a tenant's name.
@@ -372,6 +378,7 @@ pub const WRITE_TIMEOUT_MS: u64 = 60_000;
 
 const _: () = assert!(VALUE_BYTES_MAX < VALUES_TENANT_BYTES_MAX && VALUES_TENANT_BYTES_MAX <= VALUES_BYTES_MAX);
 const _: () = assert!(GROUP_COMMIT_LEN_MAX <= WRITE_QUEUE_LEN_MAX);
+const _: () = assert!(WRITER_PATIENCE_MS > GROUP_COMMIT_MS_MAX);
 const _: () = assert!(MAIL_DELIVERIES_PER_TENANT_MAX < MAIL_DELIVERIES_MAX);
 const _: () = assert!(BATCH_LEN_MAX <= TX_OPS_MAX);
 // What is taken back is not given up again at once, and the cache never takes the room by which the node sees that the

@@ -26,6 +26,7 @@ mod ops;
 mod writetx;
 mod checkpoint;
 mod writer;
+mod writer_pool;
 mod stats;
 mod tenant;
 mod table;

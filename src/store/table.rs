@@ -10,7 +10,7 @@ use super::options::StoreOptions;
 use super::space;
 use super::stats::{Counters, StoreStats};
 use super::tenant::{Shared, TenantDb, TenantInner};
-use super::writer::WriterPool;
+use super::writer_pool::WriterPool;
 use super::{StoreError, connection};
 use crate::kernel::clock;
 use crate::kernel::ident::TenantId;

@@ -1,14 +1,12 @@
-//! Writing: one bounded queue per tenant, a few shared threads, group commit.
+//! Writing: one bounded queue per tenant, group commit.
 //!
 //! Keeps true: one thread at a time writes to a tenant; requests of a tenant run in the order they were queued, each to be
 //! undone alone; nobody is acknowledged before COMMIT returned and the observers ran; after a failed COMMIT the
-//! writer's memory (schema, log head, clock) is what it was before the group. A tenant with an empty queue holds no
-//! thread. Does not do: what a request may change (`writetx`).
+//! writer's memory (schema, log head, clock) is what it was before the group.
+//! Does not do: what a request may change (`writetx`), whose turn it is (`writer_pool`).
 //!
 //! Undoing: while nothing else is written, ROLLBACK undoes a request; behind others it needs a savepoint, for which SQLite
 //! keeps a copy of every page that is changed again.
-//!
-//! Fairness: a tenant gets one group per turn and then goes to the back of the run queue.
 
 use super::StoreError;
 use super::changelog::{LogHead, TxHeader};
@@ -28,7 +26,6 @@ use crate::kernel::clock;
 use crate::kernel::ident::CollectionId;
 use crate::kernel::limits;
 use crate::schema::Schema;
-use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, params};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -136,6 +133,19 @@ pub(super) struct WriteState {
     pub(super) log_file: LogFile,
 }
 
+/// Whether requests wait; if not, the tenant is no longer scheduled.
+pub(super) fn go_on(tenant: &TenantDb) -> bool {
+    let mut queue = tenant.inner().queue().lock();
+    queue.scheduled = !queue.jobs.is_empty();
+    queue.scheduled
+}
+
+/// Tells everybody who waits for the writer of this tenant that it is closing.
+pub(super) fn turn_away(tenant: &TenantDb) {
+    let jobs: Vec<Box<dyn Job>> = tenant.inner().queue().lock().jobs.drain(..).collect();
+    jobs.into_iter().for_each(|job| job.settle(Err(StoreError::Closing)));
+}
+
 /// Queues a request and waits for its acknowledgement.
 pub(super) async fn submit<T, E, F>(tenant: &TenantDb, meta: WriteMeta, run: F) -> Result<Written<T>, E>
 where
@@ -168,98 +178,8 @@ fn enqueue(tenant: &TenantDb, job: Box<dyn Job>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The threads that write, and the tenants that wait for one. Ends when closed and the run queue is empty.
-pub(super) struct WriterPool {
-    run: Mutex<RunQueue>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct RunQueue {
-    tenants: VecDeque<TenantDb>,
-    closing: bool,
-    threads: usize,
-}
-
-impl WriterPool {
-    /// Starts `threads` writers (at least one).
-    pub(super) fn start(threads: usize) -> Result<Arc<Self>, StoreError> {
-        let pool = Arc::new(Self { run: Mutex::new(RunQueue::default()), wake: Condvar::new() });
-        for number in 0..threads.max(1) {
-            let worker = Arc::clone(&pool);
-            pool.run.lock().threads += 1;
-            std::thread::Builder::new().name(format!("tn-writer-{number}")).spawn(move || worker.work())?;
-        }
-        Ok(pool)
-    }
-
-    fn schedule(&self, tenant: TenantDb) {
-        let mut run = self.run.lock();
-        if run.threads == 0 {
-            // The pool closed between the look and now; nobody would ever come for this.
-            drop(run);
-            let jobs: Vec<Box<dyn Job>> = tenant.inner().queue().lock().jobs.drain(..).collect();
-            return jobs.into_iter().for_each(|job| job.settle(Err(StoreError::Closing)));
-        }
-        run.tenants.push_back(tenant);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn backlog(&self) -> usize {
-        self.run.lock().tenants.len()
-    }
-
-    fn is_closing(&self) -> bool {
-        self.run.lock().closing
-    }
-
-    /// Refuses new requests, writes what is queued, ends the threads. Blocks until that is done.
-    pub(super) fn close(&self) {
-        let mut run = self.run.lock();
-        run.closing = true;
-        self.wake.notify_all();
-        while run.threads > 0 {
-            self.wake.wait(&mut run);
-        }
-    }
-
-    /// Lets the threads end on their own; for a store that is dropped without [`WriterPool::close`].
-    pub(super) fn abandon(&self) {
-        self.run.lock().closing = true;
-        self.wake.notify_all();
-    }
-
-    fn work(&self) {
-        loop {
-            let tenant = {
-                let mut run = self.run.lock();
-                loop {
-                    if let Some(tenant) = run.tenants.pop_front() {
-                        break tenant;
-                    }
-                    if run.closing {
-                        run.threads -= 1;
-                        self.wake.notify_all();
-                        return;
-                    }
-                    self.wake.wait(&mut run);
-                }
-            };
-            turn(&tenant);
-            let again = {
-                let mut queue = tenant.inner().queue().lock();
-                queue.scheduled = !queue.jobs.is_empty();
-                queue.scheduled
-            };
-            if again {
-                self.schedule(tenant);
-            }
-        }
-    }
-}
-
 /// One group of one tenant.
-fn turn(tenant: &TenantDb) {
+pub(super) fn turn(tenant: &TenantDb) {
     let inner = tenant.inner();
     let mut jobs: VecDeque<Box<dyn Job>> = {
         let mut queue = inner.queue().lock();

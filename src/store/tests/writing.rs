@@ -197,6 +197,36 @@ async fn one_long_write_leaves_the_other_threads_to_the_other_tenants() {
     behind.await.unwrap().unwrap();
 }
 
+/// As many long writes as there were threads kept every other tenant waiting until one of them ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_writes_on_every_thread_keep_no_other_tenant_waiting_for_their_end() {
+    let threads = 2;
+    let fixture = fixture_with(|options| options.writer_threads = threads);
+    let mut long = Vec::new();
+    let small = async {
+        for number in 0..threads * 2 {
+            let (tenant, _) = tenant_with_notes(&fixture, &format!("long{number}")).await;
+            long.push((block(&tenant).await, tenant));
+        }
+        let (other, notes) = tenant_with_notes(&fixture, "other").await;
+        for n in 0..20 {
+            insert(&other, &notes, &format!("n{n}"), &format!("n{n}")).await.unwrap();
+        }
+        (other, notes)
+    };
+    let small = tokio::time::timeout(std::time::Duration::from_secs(60), small).await;
+    let (other, notes) = small.expect("acknowledged beside the long writes");
+    assert_eq!(other.inner().writers().helpers(), long.len() - threads + 1, "no more than wait");
+    for ((hold, task), tenant) in long {
+        assert!(!task.is_finished(), "the long write was under way all the while");
+        drop(hold);
+        task.await.unwrap();
+        drop(tenant);
+    }
+    assert_eq!(count(&other, &notes).await, 20);
+    fixture.tenants.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_tenant_does_not_keep_the_thread_from_another() {
     let fixture = fixture_with(|options| options.writer_threads = 1);
