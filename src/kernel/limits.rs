@@ -51,6 +51,8 @@ pub const JOINS_MAX: usize = 24;
 pub const STATEMENT_BYTES_MAX: usize = 400_000;
 /// Values bound to one statement (SQLite itself takes 32,766).
 pub const STATEMENT_BINDS_MAX: usize = 16_000;
+/// Words in a `search`.
+pub const SEARCH_WORDS_MAX: usize = 64;
 /// Entries in a field selection.
 pub const FIELDS_MAX: usize = 200;
 /// Entries in an expand.

@@ -119,13 +119,13 @@ fn end_of(day: civil::Date) -> Stored {
 pub fn strftime(arguments: &[Cell<'_>]) -> Stored {
     let (Some(Cell::Text(format)), Some(time)) = (arguments.first(), arguments.get(1)) else { return Stored::Null };
     moment_of(*time, arguments.get(2..).unwrap_or_default())
-        .filter(|moment| moment.at.year() >= YEAR_MIN)
+        .filter(|moment| moment.at >= FIRST)
         .and_then(|moment| write_moment(format, moment))
         .map_or(Stored::Null, Stored::from)
 }
 
-/// The first year that has a Julian day number.
-const YEAR_MIN: i16 = -4_713;
+/// The moment from which on Julian days are counted.
+const FIRST: civil::DateTime = civil::datetime(-4_713, 11, 24, 12, 0, 0, 0);
 
 fn moment_of(time: Cell<'_>, modifiers: &[Cell<'_>]) -> Option<Shifted> {
     let words: Option<Vec<String>> = modifiers
@@ -210,7 +210,8 @@ fn text_moment(text: &str) -> Option<civil::DateTime> {
 #[derive(Debug, Clone, Copy)]
 struct Shifted {
     at: civil::DateTime,
-    /// Days by which the last change of month or year went past the end of its month.
+    /// Days by which the last change of month or year went past the end of its month; what counts other units, or rounds up,
+    /// forgets them.
     over: i64,
     /// Seconds since 1970 are written with their fraction.
     fine: bool,
@@ -218,7 +219,12 @@ struct Shifted {
 
 impl Shifted {
     fn at(self, at: civil::DateTime) -> Option<Self> {
-        Some(Self { at, over: 0, ..self })
+        Some(Self { at, ..self })
+    }
+
+    /// Before the first Julian day SQLite counts days and seconds, but knows no dates.
+    fn known(self) -> Option<Self> {
+        (self.at >= FIRST).then_some(self)
     }
 
     fn by(self, modifier: &str) -> Option<Self> {
@@ -227,23 +233,26 @@ impl Shifted {
         match modifier {
             "utc" | "localtime" => return Some(self),
             "subsec" | "subsecond" => return Some(Self { fine: true, ..self }),
-            "ceiling" => return self.at(self.at),
+            "ceiling" => return Some(Self { over: 0, ..self }),
             "floor" => return self.at(self.at.checked_sub(self.over.days()).ok()?),
-            "start of day" => return self.at(date.to_datetime(midnight)),
-            "start of month" => return self.at(date.first_of_month().to_datetime(midnight)),
-            "start of year" => return self.at(date.first_of_year().to_datetime(midnight)),
+            "start of day" => return self.known()?.at(date.to_datetime(midnight)),
+            "start of month" => return self.known()?.at(date.first_of_month().to_datetime(midnight)),
+            "start of year" => return self.known()?.at(date.first_of_year().to_datetime(midnight)),
             _ => {}
         }
         if let Some(wanted) = modifier.strip_prefix("weekday ") {
             let wanted: i8 = wanted.trim().parse().ok().filter(|day| (0..=6).contains(day))?;
-            let ahead = (wanted - self.at.weekday().to_sunday_zero_offset()).rem_euclid(7);
+            let ahead = (wanted - self.known()?.at.weekday().to_sunday_zero_offset()).rem_euclid(7);
             return self.at(self.at.checked_add(i64::from(ahead).days()).ok()?);
+        }
+        if let Some(ahead) = Ahead::parse(modifier) {
+            return self.by_date(ahead);
         }
         match modifier.split_once([' ', ':']) {
             Some((amount, unit)) if modifier.as_bytes().get(amount.len()) == Some(&b' ') => {
                 self.by_amount(amount.parse().ok()?, unit.trim_start())
             }
-            Some(_) => self.by_time(modifier),
+            Some(_) => self.by_time(modifier.starts_with('-'), modifier.strip_prefix(['+', '-']).unwrap_or(modifier)),
             None => None,
         }
     }
@@ -263,7 +272,7 @@ impl Shifted {
         if !(-most..most).contains(&amount) {
             return None;
         }
-        self.at(later(self.at, amount * seconds * 1_000.0)?)
+        Some(Self { at: later(self.at, amount * seconds * 1_000.0)?, over: 0, ..self })
     }
 
     /// Whole months or years change the month alone; the day goes past its end where it is too short. What is left counts
@@ -279,18 +288,66 @@ impl Shifted {
     }
 
     fn months_on(self, months: i64) -> Option<Self> {
-        let first = self.at.first_of_month().checked_add(months.months()).ok()?;
+        let first = self.known()?.at.first_of_month().checked_add(months.months()).ok()?;
+        if first.year() < FIRST.year() {
+            return None;
+        }
         let at = first.checked_add((i64::from(self.at.day()) - 1).days()).ok()?;
         let over = i64::from(self.at.day()) - i64::from(first.days_in_month());
         Some(Self { at, over: over.max(0), ..self })
     }
 
-    /// `[+-]HH:MM`, `[+-]HH:MM:SS` or `[+-]HH:MM:SS.SSS`.
-    fn by_time(self, modifier: &str) -> Option<Self> {
-        let back = modifier.starts_with('-');
-        let time: civil::Time = modifier.strip_prefix(['+', '-']).unwrap_or(modifier).parse().ok()?;
+    /// `[+-]YYYY-MM-DD`, with a time behind it or none.
+    fn by_date(self, ahead: Ahead<'_>) -> Option<Self> {
+        let sign = if ahead.back { -1 } else { 1 };
+        let moved = self.months_on(sign * (ahead.years * 12 + ahead.months))?;
+        let moved = moved.at(moved.at.checked_add((sign * ahead.days).days()).ok()?)?;
+        match ahead.time {
+            Some(time) => moved.by_time(ahead.back, time),
+            None => Some(moved),
+        }
+    }
+
+    /// `HH:MM`, `HH:MM:SS` or `HH:MM:SS.SSS`.
+    fn by_time(self, back: bool, time: &str) -> Option<Self> {
+        let is_time = time.as_bytes().get(2) == Some(&b':')
+            && time.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
+        let time: civil::Time = time.parse().ok().filter(|_| is_time)?;
         let ahead = time.duration_since(civil::Time::midnight());
         self.at(self.at.checked_add(if back { -ahead } else { ahead }).ok()?)
+    }
+}
+
+/// What `[+-]YYYY-MM-DD HH:MM:SS.SSS` counts: years of four or five digits, months up to 11, days up to 30.
+#[derive(Debug, Clone, Copy)]
+struct Ahead<'m> {
+    back: bool,
+    years: i64,
+    months: i64,
+    days: i64,
+    time: Option<&'m str>,
+}
+
+impl<'m> Ahead<'m> {
+    fn parse(modifier: &'m str) -> Option<Self> {
+        let back = modifier.starts_with('-');
+        let (years, rest) = modifier.strip_prefix(['+', '-'])?.split_once('-')?;
+        let (months, rest) = rest.split_once('-')?;
+        let (days, time) = match rest.split_at_checked(2)? {
+            (days, "") => (days, None),
+            (days, rest) => (days, Some(rest.strip_prefix(|space: char| space.is_ascii_whitespace())?)),
+        };
+        let count = |digits: &str, len: &[usize], most: i64| {
+            let whole = len.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
+            digits.parse::<i64>().ok().filter(|count| whole && *count <= most)
+        };
+        Some(Self {
+            back,
+            years: count(years, &[4, 5], 14_712)?,
+            months: count(months, &[2], 11)?,
+            days: count(days, &[2], 30)?,
+            time,
+        })
     }
 }
 
@@ -411,6 +468,12 @@ mod tests {
             (vec!["%F", "2024-03-31", "start of month", "-1 month"], Some("2024-02-01")),
             (vec!["%F %T", "2024-02-29", "-01:30"], Some("2024-02-28 22:30:00")),
             (vec!["%F %T", "12:30"], Some("2000-01-01 12:30:00")),
+            (vec!["%F", "2024-01-31", "+0001-01-01"], Some("2025-03-04")),
+            (vec!["%F", "2024-01-31", "+0001-01-01", "floor"], Some("2025-03-01")),
+            (vec!["%F %T", "2024-02-29 13:07:05", "-0000-02-28 13:07"], Some("2023-12-01 00:00:05")),
+            (vec!["%F", "2024-01-31", "0001-01-01"], None),
+            (vec!["%F", "2024-01-31", "+0001-12-01"], None),
+            (vec!["%F", "2024-01-31", "+0001-01-31"], None),
             (vec!["%F", "1709212025", "auto"], Some("2024-02-29")),
             (vec!["%F", "2024-02-29", "unixepoch"], None),
             (vec!["%F", "2024-02-29", "+1 day", "unixepoch"], None),

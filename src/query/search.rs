@@ -4,6 +4,7 @@
 //! only when no other column could influence the rank. What the user typed is never FTS5 syntax.
 //! Does not do: keeping the index current (triggers of `store`).
 
+use crate::kernel::limits;
 use crate::kernel::value::Stored;
 use crate::query::error::{Problem, QueryError, Surface};
 use crate::query::request::Bind;
@@ -17,8 +18,6 @@ use std::sync::Arc;
 
 /// The alias of the full-text table.
 pub(crate) const ALIAS: &str = "s";
-
-const WORDS_MAX: usize = 16;
 
 /// A compiled search.
 pub(crate) struct Search {
@@ -39,7 +38,7 @@ pub(crate) fn compile(lens: Lens<'_>, collection: &Arc<Collection>, text: &str) 
     }
     let table = format!("fts_{}", collection.id);
     let columns: Vec<String> = readable.iter().map(|field| field.column().into_owned()).collect();
-    let Some(words) = match_words(text) else {
+    let Some(words) = match_words(text)? else {
         return Ok(Search { join: Fragment::default(), condition: Condition::Known(false), ranked: false });
     };
     let wanted = format!("{{{}}} : ({words})", columns.join(" "));
@@ -53,12 +52,15 @@ pub(crate) fn compile(lens: Lens<'_>, collection: &Arc<Collection>, text: &str) 
 }
 
 /// Every word must occur, as the beginning of a word. `None` when nothing could match.
-fn match_words(text: &str) -> Option<String> {
+fn match_words(text: &str) -> Result<Option<String>, QueryError> {
     let words: Vec<String> = text
         .split_whitespace()
         .filter(|word| word.chars().any(char::is_alphanumeric))
-        .take(WORDS_MAX)
         .map(|word| format!("\"{}\"*", word.replace('"', "\"\"").replace('\0', "")))
         .collect();
-    (!words.is_empty()).then(|| words.join(" AND "))
+    if words.len() > limits::SEARCH_WORDS_MAX {
+        let problem = Problem::TooMany { what: "words", limit: limits::SEARCH_WORDS_MAX };
+        return Err(QueryError::whole(Surface::Search, problem));
+    }
+    Ok((!words.is_empty()).then(|| words.join(" AND ")))
 }

@@ -19,7 +19,23 @@ const WORDS: &[&str] =
 const AMOUNTS: &[&str] = &["1", "+1", "-1", "11", "-25", "+400", "1.5", "-0.25", "+0", "99999", "-1200.75"];
 
 fn modifier(dice: &Dice) -> String {
-    match dice.below(8) {
+    match dice.below(11) {
+        8..=10 => {
+            let sign = dice.pick(&["+", "-", "+", "-", "+", "-", ""]);
+            let years = match dice.below(8) {
+                0 => format!("{:05}", dice.below(15_000)),
+                1 => format!("{:04}", dice.below(10_000)),
+                _ => format!("{:04}", dice.below(40)),
+            };
+            let (month, day) = (dice.below(13), dice.below(33));
+            let time = match dice.below(5) {
+                0 => format!(" {:02}:{:02}", dice.below(24), dice.below(60)),
+                1 => format!(" {:02}:{:02}:{:02}.25", dice.below(24), dice.below(60), dice.below(60)),
+                2 if day % 4 == 0 => dice.pick(&["x", " ", " 1:2", "T10:00", "  10:00"]).to_owned(),
+                _ => String::new(),
+            };
+            format!("{sign}{years}-{month:02}-{day:02}{time}")
+        }
         0 | 1 => dice.pick(WORDS).to_owned(),
         2 => format!("weekday {}", dice.below(8)),
         3 => format!("{}{:02}:{:02}", dice.pick(&["", "+", "-"]), dice.below(24), dice.below(60)),

@@ -1,6 +1,7 @@
 //! Lists: pages, cursors, fields, expands, totals, plans, budgets.
 
 use super::*;
+use crate::kernel::limits;
 use std::collections::BTreeSet;
 
 async fn rows(world: &World, count: usize) {
@@ -383,6 +384,29 @@ async fn search_finds_words_and_follows_writes() {
     admin.delete("posts", post["id"].as_str().unwrap()).await.unwrap();
     assert!(found("slow").await.is_empty());
     assert_eq!(code(admin.try_list("authors", &[("search", "x")]).await), Code::ParameterInvalid);
+    world.stop().await;
+}
+
+/// Words past the sixteenth were not looked for, and nobody was told.
+#[tokio::test]
+async fn every_word_of_a_search_counts_and_too_many_are_refused() {
+    let mut collections = library();
+    collections[1]["fields"][1]["searchable"] = json!(true);
+    let world = World::new(&collections).await;
+    let admin = world.admin();
+    let words = |count: usize| (0..count).map(|n| format!("w{n}x")).collect::<Vec<_>>().join(" ");
+    for body in [words(limits::SEARCH_WORDS_MAX), words(limits::SEARCH_WORDS_MAX - 1)] {
+        admin.create("posts", json!({"title": "x", "body": body})).await;
+    }
+    for (count, expected) in [(1, 2), (16, 2), (limits::SEARCH_WORDS_MAX - 1, 2), (limits::SEARCH_WORDS_MAX, 1)] {
+        let found = admin.list("posts", &[("search", &format!("- {}", words(count)))]).await;
+        assert_eq!(found["totalItems"], expected, "{count} words");
+    }
+    let asked = words(limits::SEARCH_WORDS_MAX + 1);
+    let refused = admin.try_list("posts", &[("search", &asked)]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ParameterInvalid);
+    let said = format!("{} {:?}", refused.public(), refused.details());
+    assert!(said.contains("search") && said.contains("more than 64 words"), "{said}");
     world.stop().await;
 }
 
