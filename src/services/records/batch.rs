@@ -137,7 +137,7 @@ async fn run_together(scope: &Scope, items: Vec<Item>, options: BatchOptions) ->
     }
     let mut kept = Vec::new();
     let done = match make_ready(scope, items, &options, &mut kept).await {
-        Ok(ready) => run_ready(scope, ready, options).await,
+        Ok(ready) => run_prepared(scope, ready, options).await,
         Err(fault) => Err(fault),
     };
     uploads::settle(&scope.tenant, kept).await;
@@ -160,6 +160,33 @@ async fn make_ready(
             kept.extend(files.map_err(|fault| at(index, fault))?);
         }
         ready.push((item, prepared));
+    }
+    Ok(ready)
+}
+
+/// Runs the items; where one before another makes its rule hold, what was left out for that is made up for, once.
+async fn run_prepared(
+    scope: &Scope,
+    ready: Vec<(Item, Prepared)>,
+    options: BatchOptions,
+) -> Result<BatchAnswer, RecordError> {
+    if ready.iter().all(|(_, prepared)| !prepared.is_left_out()) {
+        return run_ready(scope, ready, options).await;
+    }
+    match run_ready(scope, ready.clone(), options.clone()).await {
+        Err(RecordError::Overtaken) => run_ready(scope, make_up(scope, ready).await?, options).await,
+        done => done,
+    }
+}
+
+/// Prepares what was left out, as far as the caller alone may do it.
+async fn make_up(scope: &Scope, mut ready: Vec<(Item, Prepared)>) -> Result<Vec<(Item, Prepared)>, RecordError> {
+    for (index, (item, prepared)) in ready.iter_mut().enumerate().filter(|(_, (_, it))| it.is_left_out()) {
+        let request = write_request(item.clone())?;
+        let made = preparing::prepare(&scope_of(scope, item), &request).await.map_err(|fault| at(index, fault))?;
+        let id = prepared.id.take();
+        *prepared = made;
+        prepared.id = id;
     }
     Ok(ready)
 }
@@ -289,9 +316,10 @@ async fn run_one(
     Ok(Done { effect: Effect::Read, answer, of: None })
 }
 
-async fn prepare(scope: &Scope, item: &Item) -> Result<Prepared, RecordError> {
+/// What the rules refuse as things are costs no hash; whether the items before it change that, the transaction finds.
+pub(super) async fn prepare(scope: &Scope, item: &Item) -> Result<Prepared, RecordError> {
     match item.sets_members() {
-        true => preparing::prepare(&scope_of(scope, item), &write_request(item.clone())?).await,
+        true => preparing::prepare_alone(&scope_of(scope, item), &write_request(item.clone())?).await,
         false => Ok(Prepared::default()),
     }
 }

@@ -21,7 +21,8 @@ use crate::services::tenants::rows;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Prepares a write whose body is final: what the rules refuse to this very body costs no hash.
+/// Prepares a write: what the rules refuse to this very body, as things are now, costs no hash. A write that is let through after
+/// all is to be prepared by [`prepare`] then.
 pub(super) async fn prepare_alone(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
     let schema = scope.tenant.schema();
     let sets_password = |collection: &&Arc<Collection>| account::sets_password(collection, &request.body);
@@ -94,7 +95,8 @@ pub(super) fn method_seen(scope: &Scope, verb: WriteVerb, current: Option<&Recor
     }
 }
 
-/// Does what is slow and needs no transaction: hashing passwords, checking the old one.
+/// Does what is slow and needs no transaction, unless the rules refuse the caller whatever is written: hashing passwords,
+/// checking the old one.
 pub(super) async fn prepare(scope: &Scope, request: &WriteRequest) -> Result<Prepared, RecordError> {
     let schema = scope.tenant.schema();
     let Some(collection) = schema.find(&request.collection) else { return Ok(Prepared::default()) };

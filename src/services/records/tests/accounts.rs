@@ -161,3 +161,26 @@ async fn an_upsert_costs_a_hash_only_where_one_of_its_rules_lets_it_through() {
     assert!(!left_out(&guest, "nobodynobody123", "invited").await);
     world.stop().await;
 }
+
+/// What an item may do can follow from what one before it did; it is prepared then.
+#[tokio::test]
+async fn a_password_that_an_earlier_item_allows_is_set() {
+    let mut collections = users(json!(null));
+    collections[0]["updateRule"] =
+        json!("id = @request.auth.id && (@request.body.password:isset = false || name = 'open')");
+    let world = World::new(&collections).await;
+    let ada = world.admin().create("users", account("ada@x.test")).await["id"].as_str().unwrap().to_owned();
+    let herself = world.user("users", &ada).await;
+    let url = format!("/api/collections/users/records/{ada}");
+    let old = account("ada@x.test")["password"].clone();
+    let change = json!({"oldPassword": old, "password": "13 green cows", "passwordConfirm": "13 green cows"});
+    let change = json!({"method": "PATCH", "url": url, "body": change});
+    let alone = herself.batch(json!({"requests": [change]}), BatchOptions::default()).await;
+    assert_eq!(code(alone), Code::BatchFailed);
+    let before = stored(&world, &ada, "password").await;
+    let open = json!({"method": "PATCH", "url": url, "body": {"name": "open"}});
+    let done = herself.batch(json!({"requests": [open, change]}), BatchOptions::default()).await.unwrap();
+    assert_eq!(done.items.len(), 2);
+    assert_ne!(stored(&world, &ada, "password").await, before);
+    world.stop().await;
+}

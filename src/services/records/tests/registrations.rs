@@ -223,5 +223,15 @@ async fn nobody_registers_in_a_batch_and_its_passwords_cost_nothing() {
     for caller in [&herself, &admin] {
         assert!(!preparing::prepare(&caller.0, &put(caller, ada)).await.unwrap().is_left_out());
     }
+    // Nor may somebody who is logged in: what is there of others, and what is not there, costs the same nothing.
+    for (caller, id, costs) in [
+        (&herself, ada, true),
+        (&herself, "nobodynobody123", false),
+        (&herself, eve, false),
+        (&admin, "nobodynobody123", true),
+    ] {
+        let item = BatchRequest::parse(batch("PUT", id, "eve@x.test")).unwrap().items.remove(0).into_item().unwrap();
+        assert_eq!(!batch::prepare(&caller.0, &item).await.unwrap().is_left_out(), costs, "{id}");
+    }
     world.stop().await;
 }
