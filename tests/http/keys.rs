@@ -121,3 +121,63 @@ async fn a_narrowed_key_of_a_superuser_stays_inside_too() {
     assert!(shown.get("expand").is_none(), "{shown}");
     key.patch(&one, json!({ "title": "changed" })).await.ok();
 }
+
+/// `expirs`, `ip` and a collection that was not there were left out without a word: the key never ended, was good from
+/// anywhere, and its owner believed otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_restriction_makes_no_wider_key() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    publish(&admin).await;
+    let ada = server.user(&admin, "ada").await.actor;
+    let root = server.superuser().await.at("acme");
+    let scopes = json!({ "operations": ["read"], "collections": ["posts"] });
+    for owner in [&ada, &root] {
+        for (name, value) in [("expirs", json!("2030-01-01")), ("ip", json!(["10.0.0.1"])), ("scope", json!({}))] {
+            let mut body = json!({ "name": "k", "scopes": scopes });
+            body[name] = value;
+            let refused = owner.post("/api/keys", body).await.has_status(400).problem("json_invalid");
+            assert!(refused["message"].as_str().unwrap().contains(name), "{refused}");
+        }
+        for (scopes, field) in [
+            (json!({ "operations": ["read"], "collection": ["posts"] }), "scopes.collection"),
+            (json!({ "operations": ["read"], "collections": ["posts", "nots"] }), "scopes.collections.1"),
+            (json!(["read"]), "scopes"),
+        ] {
+            let refused = owner.post("/api/keys", json!({ "name": "k", "scopes": scopes })).await.has_status(400);
+            assert_eq!(refused.problem("validation_failed")["errors"][0]["field"], field);
+        }
+        assert_eq!(owner.get("/api/keys").await.ok()["items"], json!([]));
+        owner.post("/api/keys", json!({ "name": "k", "scopes": scopes })).await.created();
+        let by_id = admin.get("/api/collections/posts").await.ok()["id"].clone();
+        let by_id = json!({ "operations": ["read"], "collections": [by_id] });
+        owner.post("/api/keys", json!({ "name": "k", "scopes": by_id })).await.created();
+    }
+}
+
+/// The same of other requests: what a misspelt member was to narrow, end or only try.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_member_is_not_passed_over_where_that_does_more_than_was_meant() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    publish(&admin).await;
+    let root = server.superuser().await.at("acme");
+    let ada = server.user(&admin, "ada").await.id;
+    for (path, body, name) in [
+        (format!("/api/collections/users/records/{ada}/suspend"), json!({ "untl": "2030-01-31" }), "untl"),
+        (format!("/api/collections/users/impersonate/{ada}"), json!({ "duraton": 60 }), "duraton"),
+        (
+            "/api/batch".to_owned(),
+            json!({ "requests": [{ "method": "POST", "url": POSTS, "header": { "if-match": "x" }, "body": { "title": "b" } }] }),
+            "header",
+        ),
+    ] {
+        let refused = root.post(&path, body).await.has_status(400);
+        assert!(refused.json().to_string().contains(&format!("`{name}`")), "{refused:?}");
+    }
+    let before = admin.get(POSTS).await.ok()["totalItems"].clone();
+    let import = admin.request(reqwest::Method::POST, "/api/collections/posts/import?dryrun=1");
+    let refused = crate::support::Answer::of(import.body("{\"title\":\"tried\"}\n")).await;
+    assert_eq!(refused.has_status(400).problem("parameter_invalid")["errors"][0]["field"], "dryrun");
+    assert_eq!(admin.get(POSTS).await.ok()["totalItems"], before);
+}

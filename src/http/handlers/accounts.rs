@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 /// The body of `suspend`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct SuspendRequest {
     #[serde(default)]
     reason: String,

@@ -40,6 +40,7 @@ pub(crate) struct RefreshRequest {
 
 /// The body of `impersonate`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ImpersonateRequest {
     duration: Option<u64>,
 }

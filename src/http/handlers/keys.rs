@@ -10,13 +10,14 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::datetime;
 use crate::kernel::error::{Code, Detail};
-use crate::services::auth::{CreateKey, KeyInfo, KeyOperation, KeyScopes};
+use crate::services::auth::{CreateKey, KeyInfo, KeyScopes};
 use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// The body of `POST /api/keys`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CreateKeyRequest {
     #[serde(default)]
     name: String,
@@ -42,7 +43,7 @@ pub(crate) async fn create_key(
     Json(body): Json<CreateKeyRequest>,
 ) -> Result<HttpResponse, Problem> {
     visitor.require_login()?;
-    let scopes = KeyScopes::from_json(&body.scopes).ok_or_else(scopes_refused)?;
+    let scopes = KeyScopes::from_request(&body.scopes).map_err(refused)?;
     let expires_ms = match body.expires.as_str() {
         "" => None,
         text => Some(datetime::parse_ms(text).ok_or_else(expires_refused)?),
@@ -78,12 +79,6 @@ pub(crate) async fn revoke_key(
     visitor.require_login()?;
     part.auth.revoke_key(&visitor.auth_scope("default", Map::new()), &visitor.identity, &key).await?;
     Ok(respond::no_content())
-}
-
-fn scopes_refused() -> Problem {
-    let known: Vec<&str> = KeyOperation::ALL.into_iter().map(KeyOperation::as_str).collect();
-    let message = format!("Must be {{collections?: [names], operations: [some of {}]}}.", known.join(", "));
-    refused(Detail::new("scopes", "validation_invalid_value", message))
 }
 
 fn expires_refused() -> Problem {

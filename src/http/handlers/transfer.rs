@@ -8,7 +8,7 @@ use crate::http::extract::Visitor;
 use crate::http::handlers::records::idempotency;
 use crate::http::problem::Problem;
 use crate::http::respond;
-use crate::kernel::error::Code;
+use crate::kernel::error::{Code, Detail};
 use crate::services::records::read::ListRequest;
 use crate::services::records::transfer::{Exporter, Format, ImportOptions, Importer, UnknownColumns};
 use actix_web::{HttpResponse, web};
@@ -52,6 +52,7 @@ pub(crate) async fn import_records(
     limits: web::Data<BodyLimits>,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
+    refuse_unknown_parameters(&visitor)?;
     let skip_lines = visitor.number("skipLines")? as u64;
     let unknown = unknown_of(&visitor)?;
     let options = ImportOptions { format: format_of(&visitor)?, dry_run: visitor.flag("dryRun"), skip_lines, unknown };
@@ -90,6 +91,19 @@ async fn read_rows(
     }
     visitor.check_standing().await?;
     Ok(importer.finish().await?)
+}
+
+/// A misspelt `dryRun` would bring in for good what was to be tried.
+fn refuse_unknown_parameters(visitor: &Visitor) -> Result<(), Problem> {
+    const KNOWN: [&str; 4] = ["format", "dryRun", "skipLines", "unknown"];
+    match visitor.parameters().into_iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("An import has no parameter {name:?}; known are {}.", KNOWN.join(", "));
+            let detail = Detail::new(name, "validation_unknown_member", message.clone());
+            Err(Problem::new(Code::ParameterInvalid, message).with_detail(detail))
+        }
+    }
 }
 
 /// `unknown=`: what is done about columns that are no fields; they are refused unless it says otherwise.

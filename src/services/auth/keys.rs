@@ -89,9 +89,7 @@ impl KeyScopes {
     }
 
     fn names(&self, collection: &Collection) -> bool {
-        let named =
-            |name: &Arc<str>| **name == *collection.id.as_str() || name.eq_ignore_ascii_case(collection.name.as_str());
-        self.collections.iter().any(named)
+        self.collections.iter().any(|name| is_called(collection, name))
     }
 
     /// Whether the key is narrowed to certain collections, so that it must not be led into others by `expand` and such.
@@ -102,6 +100,24 @@ impl KeyScopes {
     fn to_json(&self) -> Value {
         let operations: Vec<&str> = self.operations.iter().map(|operation| operation.as_str()).collect();
         json!({"collections": self.collections, "operations": operations})
+    }
+
+    /// [`KeyScopes::from_json`] for a request: a member that is not known is refused, for without it the key would reach
+    /// further than was meant.
+    pub fn from_request(value: &Value) -> Result<Self, Detail> {
+        let members = value.as_object().into_iter().flatten();
+        if let Some((unknown, _)) =
+            members.into_iter().find(|(name, _)| !["collections", "operations"].contains(&name.as_str()))
+        {
+            let message = "Is not a member of scopes; collections and operations are.";
+            return Err(Detail::new(format!("scopes.{unknown}"), "validation_unknown_member", message));
+        }
+        let read = Some(value).filter(|value| value.is_object() || value.is_null()).and_then(Self::from_json);
+        read.ok_or_else(|| {
+            let known: Vec<&str> = KeyOperation::ALL.into_iter().map(KeyOperation::as_str).collect();
+            let message = format!("Must be {{collections?: [names], operations: [some of {}]}}.", known.join(", "));
+            Detail::new("scopes", "validation_invalid_value", message)
+        })
     }
 
     /// Reads `{collections: […], operations: ["read", …]}`. `None` if anything in it is not understood.
@@ -116,6 +132,10 @@ impl KeyScopes {
             operations: list("operations")?.into_iter().map(KeyOperation::parse).collect::<Option<Vec<_>>>()?,
         })
     }
+}
+
+fn is_called(collection: &Collection, name: &str) -> bool {
+    name == collection.id.as_str() || name.eq_ignore_ascii_case(collection.name.as_str())
 }
 
 /// A key to be made.
@@ -159,7 +179,8 @@ impl Auth {
         request: CreateKey,
     ) -> Result<(KeyInfo, Secret), AuthError> {
         let (db, account, prefix) = self.key_owner(scope, identity)?;
-        check_request(&request, self.0.clock.now_ms())?;
+        // A superuser's key is good at every tenant; its collections are looked for where it is made, and at the node.
+        check_request(&request, &[scope.tenant.schema(), db.schema()], self.0.clock.now_ms())?;
         let id = RecordId::generate(self.0.random.as_ref());
         let secret = opaque::generate(self.0.random.as_ref(), "");
         let values = vec![
@@ -432,7 +453,7 @@ fn info(keys: &Collection, row: &RecordImage) -> KeyInfo {
     }
 }
 
-fn check_request(request: &CreateKey, now_ms: i64) -> Result<(), AuthError> {
+fn check_request(request: &CreateKey, schemas: &[Arc<Schema>], now_ms: i64) -> Result<(), AuthError> {
     let mut details = Vec::new();
     if request.name.trim().is_empty() || request.name.chars().count() > 100 {
         details.push(Detail::new("name", "validation_length_out_of_range", "Must have 1 to 100 characters."));
@@ -443,6 +464,13 @@ fn check_request(request: &CreateKey, now_ms: i64) -> Result<(), AuthError> {
     }
     if request.scopes.collections.len() > 100 {
         details.push(Detail::new("scopes.collections", "validation_max_size", "At most 100 collections."));
+    }
+    let known = |name: &str| schemas.iter().flat_map(|schema| schema.collections()).any(|known| is_called(known, name));
+    for (at, name) in request.scopes.collections.iter().enumerate().take(100).filter(|(_, name)| !known(name)) {
+        let message =
+            format!("There is no collection {name:?} here; a key is made at the tenant that has its collections.");
+        let field = format!("scopes.collections.{at}");
+        details.push(Detail::new(field, "validation_missing_collection", message));
     }
     if request.ips.len() > 100 || !request.ips.iter().all(|text| Network::parse(text).is_some()) {
         let message = "At most 100 addresses or networks such as 10.0.0.0/8.";

@@ -26,6 +26,7 @@ pub struct BatchRequest {
 
 /// One request of a batch.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ItemRequest {
     /// `GET`, `POST`, `PATCH`, `PUT` (upsert) or `DELETE`.
     pub method: String,
