@@ -80,6 +80,22 @@ fn default_rest() -> Map<String, Value> {
     map
 }
 
+/// The members of an option group; a misspelt one could leave a way to log in open that was to be closed.
+fn members_of(group: &str) -> &'static [&'static str] {
+    match group {
+        "passwordAuth" => &["enabled", "identityFields"],
+        "passwordPolicy" => &["refuseCommon"],
+        "authAlert" => &["enabled", "emailTemplate"],
+        "oauth2" => &["enabled", "mappedFields", "providers"],
+        "mfa" => &["enabled", "duration", "rule"],
+        "otp" => &["enabled", "duration", "length", "emailTemplate"],
+        "totp" => &["enabled", "issuer"],
+        "passkey" | "quietRegistration" => &["enabled"],
+        template if template.ends_with("Template") => &["subject", "body", "text"],
+        _ => &["duration", "secret"],
+    }
+}
+
 /// Lays the mentioned members over `before`.
 pub(crate) fn merge(before: &AuthOptions, given: &Map<String, Value>, problems: &mut Problems<'_>) -> AuthOptions {
     let mut next = before.clone();
@@ -89,6 +105,7 @@ pub(crate) fn merge(before: &AuthOptions, given: &Map<String, Value>, problems: 
             continue;
         };
         let mut problems = problems.at(key);
+        problems.refuse_unknown(object, key, &[members_of(key)]);
         match key.as_str() {
             "passwordAuth" => merge_password(&mut next, object, &mut problems),
             "authToken" => merge_auth_token(&mut next, object, &mut problems),
@@ -161,6 +178,7 @@ fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Valu
         for (member, value) in given {
             if member == "providers" {
                 refuse_sealed(value, problems);
+                oauth::refuse_unknown(value, problems);
             }
             let kept =
                 if member == "providers" { keep_client_secrets(merged.get(member), value) } else { value.clone() };
@@ -197,7 +215,8 @@ fn check_policy(options: &Map<String, Value>, problems: &mut Problems<'_>) {
         match (member.as_str(), value) {
             ("refuseCommon", Value::Bool(_)) => {}
             ("refuseCommon", _) => problems.add_at(member, "validation_invalid_type", "Must be true or false."),
-            _ => problems.add_at(member, "validation_unknown_option", "Is no part of the policy; refuseCommon is."),
+            // Refused already where it was sent.
+            _ => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use super::error::Problems;
 use super::field::FieldKind;
 use super::field_build::{self, BuiltFields};
 use super::{AuthOptions, Collection, CollectionKind, Index, IndexColumn, Rules, auth_form, index_sql};
-use crate::kernel::ident::{CollectionId, CollectionName, FieldNumber};
+use crate::kernel::ident::{CollectionId, CollectionName, FieldId, FieldNumber};
 use crate::kernel::limits;
 use crate::kernel::random::Random;
 use std::collections::HashMap;
@@ -24,6 +24,8 @@ pub(crate) struct Draft {
     pub(crate) collection: Collection,
     index_texts: Option<Vec<String>>,
     partition: Option<Option<String>>,
+    /// Where in the request each field stood.
+    sent_at: Vec<(FieldId, usize)>,
     /// The id the sender uses for it.
     pub(crate) sent_id: Option<String>,
     /// Where problems of this draft are reported.
@@ -82,6 +84,7 @@ pub(crate) fn draft(
         collection,
         index_texts: input.indexes.clone(),
         partition: input.partition.clone(),
+        sent_at: fields.sent_at,
         sent_id: input.id.clone(),
         path: None,
     })
@@ -152,6 +155,7 @@ fn pick_fields(
             fields: old.map(|old| old.fields.clone()).unwrap_or_default(),
             next_number: old.map_or(1, |old| old.next_field_number),
             moved: Vec::new(),
+            sent_at: Vec::new(),
         };
     }
     field_build::build(old, kind, input.fields.as_deref().unwrap_or_default(), problems)
@@ -245,23 +249,24 @@ fn moved_index(index: &Index, moved_to: &dyn Fn(FieldNumber) -> FieldNumber) -> 
 
 /// Second half: everything that needs the names and ids of all collections of the next version.
 pub(crate) fn finish(draft: &mut Draft, names: &HashMap<String, CollectionId>, problems: &mut Problems<'_>) {
-    resolve_relations(&mut draft.collection, names, problems);
+    resolve_relations(draft, names, problems);
     read_partition(draft, problems);
     read_indexes(draft, problems);
     check_indexes(&draft.collection, problems);
     check_identity_fields(&draft.collection, problems);
 }
 
-fn resolve_relations(collection: &mut Collection, names: &HashMap<String, CollectionId>, problems: &mut Problems<'_>) {
+fn resolve_relations(draft: &mut Draft, names: &HashMap<String, CollectionId>, problems: &mut Problems<'_>) {
     let mut problems = problems.at("fields");
-    for (at, field) in collection.fields.iter_mut().enumerate() {
+    for (at, field) in draft.collection.fields.iter_mut().enumerate() {
         let FieldKind::Relation(relation) = &mut field.kind else { continue };
         match find_target(names, relation.target.as_str()) {
             Some(id) => relation.target = id,
             None => {
                 let message =
                     format!("There is no collection {:?}; give the id or the name of one.", relation.target.as_str());
-                problems.at(at).add_at("collectionId", "validation_field_relation_missing_collection", message);
+                let sent = draft.sent_at.iter().find(|(id, _)| *id == field.id).map_or(at, |(_, sent)| *sent);
+                problems.at(sent).add_at("collectionId", "validation_field_relation_missing_collection", message);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Collections in JSON as clients send and receive them: the PocketBase shape with our `partition` and `cache`.
 //!
 //! Keeps true: secrets never leave through [`to_wire`]; members that were not sent stay `None`, so that a PATCH changes
-//! only what it names. Does not do: deciding whether a definition makes sense (that is `build`), the persisted form
+//! only what it names; a member that is not known is refused. Does not do: deciding whether a definition makes sense (that is `build`), the persisted form
 //! (that is `storage_form`).
 
 use super::error::{Problems, SchemaError};
@@ -131,11 +131,34 @@ pub fn parse_many(body: &Value) -> Result<Vec<CollectionInput>, SchemaError> {
     if found.is_empty() { Ok(inputs) } else { Err(SchemaError::Invalid(found)) }
 }
 
+/// The members of a collection beside those of [`auth_form`]. `created` and `updated` are shown and come back.
+const MEMBERS: &[&str] = &[
+    "id",
+    "name",
+    "type",
+    "system",
+    "fields",
+    "indexes",
+    "listRule",
+    "viewRule",
+    "createRule",
+    "updateRule",
+    "deleteRule",
+    "manageRule",
+    "authRule",
+    "viewQuery",
+    "partition",
+    "cache",
+    "created",
+    "updated",
+];
+
 fn read(body: &Value, problems: &mut Problems<'_>) -> Option<CollectionInput> {
     let Some(map) = body.as_object() else {
         problems.add("validation_invalid_type", "A collection must be a JSON object.");
         return None;
     };
+    problems.refuse_unknown(map, "a collection", &[MEMBERS, auth_form::MEMBERS]);
     let mut input = CollectionInput::default();
     {
         let mut members = Members::new(map, problems);
@@ -184,9 +207,14 @@ fn read_fields(map: &Map<String, Value>, input: &mut CollectionInput, problems: 
         return;
     };
     let mut problems = problems.at("fields");
-    let fields =
-        list.iter().enumerate().filter_map(|(at, item)| field_form::read(item, &mut problems.at(at))).collect();
-    input.fields = Some(fields);
+    let read = |(at, item): (usize, &Value)| {
+        let mut problems = problems.at(at);
+        if let Some(map) = item.as_object() {
+            problems.refuse_unknown(map, "a field", &[field_form::MEMBERS, field_form::PASSED_OVER]);
+        }
+        field_form::read(item, &mut problems)
+    };
+    input.fields = Some(list.iter().enumerate().filter_map(read).collect());
 }
 
 fn read_indexes(map: &Map<String, Value>, input: &mut CollectionInput, problems: &mut Problems<'_>) {

@@ -19,6 +19,8 @@ pub(crate) struct BuiltFields {
     pub(crate) next_number: u32,
     /// Old and new number of fields whose data moves into another column.
     pub(crate) moved: Vec<(FieldNumber, FieldNumber)>,
+    /// Where in the request each field stood, for problems that are found later.
+    pub(crate) sent_at: Vec<(FieldId, usize)>,
 }
 
 /// Names no field may have: members that every record carries, and words of the query language.
@@ -46,6 +48,7 @@ pub(crate) fn build(
         fields: Vec::new(),
         next_number: before.map_or(1, |old| old.next_field_number),
         moved: Vec::new(),
+        sent_at: Vec::new(),
     };
     let mut problems = problems.at("fields");
     let mut used_ids = HashSet::new();
@@ -60,6 +63,7 @@ pub(crate) fn build(
         if !used_ids.insert(field.id.clone()) {
             problems.add_at("id", "validation_duplicated_field_id", format!("The id {} is used twice.", field.id));
         }
+        built.sent_at.push((field.id.clone(), at));
         built.fields.push(field);
     }
     if built.next_number as usize > limits::FIELDS_PER_COLLECTION_MAX {

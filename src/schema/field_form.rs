@@ -1,7 +1,7 @@
 //! Fields in JSON: the wire form of PocketBase with our `searchable`, `readRule` and `writeRule`.
 //!
-//! Keeps true: `read(write(field))` is the field; unknown members are ignored as PocketBase ignores them, wrong types
-//! are problems with a path. Does not do: checks between fields or collections (that is `build`).
+//! Keeps true: `read(write(field))` is the field; a member that no type of field has is a problem where somebody sends it,
+//! and so is a wrong type, each with its path. Does not do: checks between fields or collections (that is `build`).
 
 use super::error::Problems;
 use super::field::{
@@ -40,6 +40,42 @@ pub struct FieldInput {
 /// Every type name of the wire.
 pub(crate) const TYPE_NAMES: &str =
     "text, number, bool, email, url, date, autodate, select, file, relation, json, editor, password, geoPoint";
+
+/// The members of fields of every type: a client may send those of another type along.
+pub(crate) const MEMBERS: &[&str] = &[
+    "id",
+    "name",
+    "type",
+    "system",
+    "hidden",
+    "presentable",
+    "required",
+    "searchable",
+    "readRule",
+    "writeRule",
+    "min",
+    "max",
+    "pattern",
+    "autogeneratePattern",
+    "primaryKey",
+    "onlyInt",
+    "exceptDomains",
+    "onlyDomains",
+    "onCreate",
+    "onUpdate",
+    "values",
+    "maxSelect",
+    "minSelect",
+    "maxSize",
+    "mimeTypes",
+    "thumbs",
+    "protected",
+    "collectionId",
+    "cascadeDelete",
+];
+
+/// Members that PocketBase and its pages send and that mean nothing here.
+pub(crate) const PASSED_OVER: &[&str] = &["cost", "convertURLs", "help", "onMountSelect"];
 
 /// Reads members of a JSON object leniently for absence (and null) and strictly for type.
 pub(crate) struct Members<'a, 'list, 'problems> {

@@ -446,6 +446,35 @@ fn check_url(member: &'static str, text: &str) -> Result<(), Refused> {
     fine.then_some(()).ok_or_else(|| (member, "validation_is_url", message.to_owned()))
 }
 
+/// The members of a provider, and of its `extra`. `issuers` is PocketBase's, whose metadata names them here.
+const MEMBERS: &[&str] = &[
+    "name",
+    "displayName",
+    "clientId",
+    "clientSecret",
+    "issuer",
+    "authURL",
+    "tokenURL",
+    "userInfoURL",
+    "pkce",
+    "extra",
+];
+const EXTRA_MEMBERS: &[&str] = &["scopes", "jwksURL", "issuers", "teamId", "keyId", "acrValues", "maxAge"];
+
+/// Refuses what no provider has: a misspelt `acrValues` would ask for nothing.
+pub(crate) fn refuse_unknown(providers: &Value, problems: &mut Problems<'_>) {
+    let mut problems = problems.at("providers");
+    for (at, entry) in providers.as_array().into_iter().flatten().enumerate() {
+        let mut problems = problems.at(at);
+        if let Some(map) = entry.as_object() {
+            problems.refuse_unknown(map, "a provider", &[MEMBERS]);
+        }
+        if let Some(extra) = entry["extra"].as_object() {
+            problems.at("extra").refuse_unknown(extra, "extra", &[EXTRA_MEMBERS]);
+        }
+    }
+}
+
 /// Checks the member `providers`.
 pub(crate) fn check(providers: &Value, problems: &mut Problems<'_>) {
     let Some(list) = providers.as_array() else {

@@ -201,3 +201,78 @@ async fn a_client_secret_that_looks_sealed_is_refused() {
     assert!(told.to_string().contains("oauth2.providers.0.clientSecret"), "{told}");
     with("of the provider").await.ok();
 }
+
+/// `feilds` made a collection without fields, `requird` a field that need not be there, `enabeld` left a way to log in open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_member_of_a_collection_is_refused_by_name() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let field = |extra: &str| json!({ "name": "title", "type": "text", extra: true });
+    let provider = |extra: Value| {
+        let provider = json!({ "name": "acme", "clientId": "id", "clientSecret": "s", "issuer": "https://id.test", "extra": extra });
+        json!({ "oauth2": { "enabled": true, "providers": [provider] } })
+    };
+    for (body, field) in [
+        (json!({ "name": "notes", "type": "base", "feilds": [] }), "feilds"),
+        (json!({ "name": "notes", "type": "base", "listRul": "" }), "listRul"),
+        (json!({ "name": "notes", "type": "base", "fields": [field("requird")] }), "fields.0.requird"),
+        (json!({ "name": "notes", "type": "base", "fields": [field("hiden")] }), "fields.0.hiden"),
+    ] {
+        let refused = admin.post("/api/collections", body).await.has_status(400).problem("schema_invalid");
+        assert_eq!(refused["errors"][0]["field"], field, "{refused}");
+        assert!(refused["message"].as_str().unwrap().contains("known are"), "{refused}");
+    }
+    admin.get("/api/collections/notes").await.has_status(404);
+    for (body, field) in [
+        (json!({ "passwordAuth": { "enabeld": false } }), "passwordAuth.enabeld"),
+        (json!({ "otp": { "enabled": true, "lenght": 12 } }), "otp.lenght"),
+        (json!({ "passwordPolicy": { "refusecommon": true } }), "passwordPolicy.refusecommon"),
+        (json!({ "authToken": { "duraton": 60 } }), "authToken.duraton"),
+        (provider(json!({ "acrValue": "gold" })), "oauth2.providers.0.extra.acrValue"),
+    ] {
+        let refused = admin.patch("/api/collections/users", body).await.has_status(400).problem("schema_invalid");
+        assert_eq!(refused["errors"][0]["field"], field, "{refused}");
+    }
+}
+
+/// What a client was shown it may send back, and PocketBase's pages send members that mean nothing here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shown_and_what_pocketbase_sends_is_taken() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let fields = json!([
+        { "name": "title", "type": "text", "requird": null, "_focusNameOnMount": true, "maxSelect": 1 },
+        { "name": "html", "type": "editor", "convertURLs": false, "help": "" },
+    ]);
+    let mut body = json!({ "name": "notes", "type": "base", "created": "", "updated": "", "system": false,
+        "oauth2": { "enabled": false }, "mfa": { "enabled": false }, "authRule": "", "fields": fields });
+    admin.post("/api/collections", body.clone()).await.has_status(400).problem("schema_invalid");
+    body["fields"][0].as_object_mut().unwrap().remove("requird");
+    admin.post("/api/collections", body).await.created();
+    for name in ["notes", "users"] {
+        let path = format!("/api/collections/{name}");
+        let shown = admin.get(&path).await.ok();
+        admin.patch(&path, shown.clone()).await.ok();
+        let import = json!({ "collections": [shown], "deleteMissing": false });
+        admin.put("/api/collections/import", import).await.gone();
+    }
+}
+
+/// The place of the second was one too far: what is added in front was counted along.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_target_is_found_where_it_was_sent() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    for (fields, place) in [
+        (json!([{ "name": "a", "type": "relation" }]), "fields.0.collectionId"),
+        (json!([{ "name": "a", "type": "relation", "collectionId": "nowhere" }]), "fields.0.collectionId"),
+        (
+            json!([{ "name": "t", "type": "text" }, { "name": "a", "type": "relation", "collectionId": "nowhere" }]),
+            "fields.1.collectionId",
+        ),
+    ] {
+        let body = json!({ "name": "notes", "type": "base", "fields": fields });
+        let refused = admin.post("/api/collections", body).await.has_status(400).problem("schema_invalid");
+        assert_eq!(refused["errors"][0]["field"], place, "{refused}");
+    }
+}

@@ -244,7 +244,7 @@ fn changes_that_would_ruin_data_are_refused_with_the_way_out() {
         (
             "",
             json!({"name": "x", "fields": [{"name": "r", "type": "relation", "collectionId": "gone"}]}),
-            "fields.1.collectionId",
+            "fields.0.collectionId",
         ),
         ("", json!({"name": "x", "fields": [{"name": "a", "type": "text", "pattern": "("}]}), "fields.0.pattern"),
         ("", json!({"name": "x", "fields": [{"name": "a", "type": "number", "min": "1"}]}), "fields.0.min"),
