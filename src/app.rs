@@ -29,6 +29,7 @@ use crate::telemetry::metrics::HttpMetrics;
 use crate::tls;
 use engines::Engines;
 use folder::FolderLock;
+use observe::TenantsWatch;
 use reserve::Reserve;
 use secure::{CertificateWatch, Secure};
 use std::net::{SocketAddr, TcpListener};
@@ -65,6 +66,8 @@ pub struct RunningNode {
     /// Certificates and the redirecting listener, if the node speaks TLS.
     secure: Option<Secure>,
     engines: Engines,
+    /// Looks at the head of every tenant's file, once; aborted by `stop`, it only reads.
+    looker: JoinHandle<()>,
     lock: FolderLock,
 }
 
@@ -94,6 +97,7 @@ impl RunningNode {
     /// Stops: refuses new connections, lets requests under way finish, commits, checkpoints, closes.
     pub async fn stop(self) -> std::io::Result<()> {
         self.draining.store(true, Ordering::Relaxed);
+        self.looker.abort();
         if let Some(secure) = self.secure {
             secure.stop().await;
         }
@@ -116,6 +120,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     let addr = listener.local_addr()?;
     let metrics = Arc::new(HttpMetrics::default());
     let mut secure = Secure::open(&config, addr, Arc::clone(&parts.clock), &metrics)?;
+    folder::tell_of_missing_secret(&config.data.dir);
     let engines = Engines::open(&config, &parts, reserve).await?;
     if let Some(secure) = &mut secure {
         secure.obtain(&config, engines.registry.clone(), &parts)?;
@@ -124,6 +129,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     // Wire.
     let draining = Arc::new(AtomicBool::new(false));
     let mut handlers = engines.handlers(&config, &parts, metrics, Arc::clone(&draining))?;
+    handlers.ops.health.push(Arc::new(TenantsWatch(engines.registry.clone())));
     if let Some(secure) = &secure {
         let watch = Arc::new(CertificateWatch::new(secure, Arc::clone(&parts.clock)));
         handlers.ops.health.push(Arc::clone(&watch) as _);
@@ -131,6 +137,8 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
     }
 
     // Start.
+    let registry = engines.registry.clone();
+    let looker = tokio::spawn(async move { registry.look_over().await });
     let (server, handle) =
         http::serve(listener, secure.as_ref().map(Secure::certificates), handlers, &serve_options(&config))?;
     let served = tokio::spawn(server);
@@ -139,7 +147,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
         tracing::warn!(%error, "the address could not be written to node.lock; the command line will not find this node");
     }
     tracing::info!({ http.listen = %addr }, "listening on {addr}");
-    Ok(RunningNode { addr, draining, server: handle, served, secure, engines, lock })
+    Ok(RunningNode { addr, draining, server: handle, served, secure, engines, looker, lock })
 }
 
 /// Where this machine reaches the node; an unspecified address is reached by loopback.

@@ -6,6 +6,7 @@
 
 use crate::kernel::random::{self, Random};
 use crate::secrets::Secret;
+use crate::secrets::keys::NODE_SECRET_FILE;
 use rustix::fs::{FlockOperation, Mode, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -56,6 +57,21 @@ pub fn keep_to_owner() {
 /// Refuses a folder that no node ever used.
 pub fn require_folder(folder: &Path) -> Result<(), FolderError> {
     if folder.join("control.db").is_file() { Ok(()) } else { Err(FolderError::NotOne { folder: folder.to_owned() }) }
+}
+
+/// Tells the log, before a new secret is made, that a folder which was used before comes without its own.
+pub(super) fn tell_of_missing_secret(folder: &Path) {
+    if require_folder(folder).is_err() || folder.join(NODE_SECRET_FILE).exists() {
+        return;
+    }
+    let file = folder.join(NODE_SECRET_FILE);
+    tracing::error!(
+        { file = %file.display() },
+        "{NODE_SECRET_FILE} is missing from a data folder that was used before, so a new one is made. With the old one end \
+         all tokens, sessions, mailed links and list cursors, and what was sealed with it cannot be opened: authenticator \
+         apps, passwords of mail servers, client secrets of identity providers. To have them back, stop the node, put the \
+         old {NODE_SECRET_FILE} (mode 0600) into the folder and start again, before anybody sets up anew what is lost"
+    );
 }
 
 /// The lock on a folder; dropping it lets the next process in.

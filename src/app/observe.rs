@@ -224,10 +224,30 @@ impl MetricSource for PurgeWatch {
 /// The registry.
 pub(super) struct TenantsWatch(pub(super) Registry);
 
+impl HealthSource for TenantsWatch {
+    fn name(&self) -> &'static str {
+        "tenants"
+    }
+
+    /// Names them by id: a slug would tell a stranger who is a customer here.
+    fn check(&self) -> Result<(), String> {
+        const NAMED: usize = 5;
+        let ill = self.0.list_ill();
+        if ill.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<&str> = ill.iter().take(NAMED).map(TenantId::as_str).collect();
+        let more = if ill.len() > NAMED { format!(" and {} more", ill.len() - NAMED) } else { String::new() };
+        Err(format!("damaged or missing files: {}{more}; `tenantry doctor` says more", named.join(", ")))
+    }
+}
+
 impl MetricSource for TenantsWatch {
     fn collect(&self, out: &mut Exposition) {
         let query = crate::services::tenants::TenantQuery { per_page: 1, ..Default::default() };
         out.single("tenantry_tenants", "gauge", "Tenants of this node.", self.0.list(&query).total);
+        let (name, help) = ("tenantry_tenants_damaged", "Tenants whose files were found damaged or missing.");
+        out.single(name, "gauge", help, self.0.list_ill().len());
     }
 }
 

@@ -110,6 +110,7 @@ codes! {
     StorageFull = "storage_full" => StorageFull, "The disk or the quota is full; reads go on.";
     RequestTimeout = "request_timeout" => TimedOut, "The request took too long to arrive or to be answered.";
     RangeNotSatisfiable = "range_not_satisfiable" => OutOfRange, "There is no such part.";
+    TenantDamaged = "tenant_damaged" => Internal, "A file of the tenant is damaged or missing; the operator's log says more.";
     Internal = "internal" => Internal, "Something went wrong inside; the request id finds it in the log.";
 }
 

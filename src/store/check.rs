@@ -63,6 +63,7 @@ pub fn read_file<T, E: From<StoreError>>(
         slow: None,
         meter: None,
         counts: None,
+        ills: None,
         system: None,
     })
 }

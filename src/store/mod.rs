@@ -5,7 +5,7 @@
 //! Does not do: meaning of rules or JSON of the wire; who may ask is decided above.
 //!
 //! Reading order: [`tenant`] (handles) → [`readers`] and [`writer`] (the two ways in) → [`writetx`] (what a write can
-//! do) → [`changelog`], [`record_codec`], [`rowclock`] (what a write leaves behind) → [`files`], [`snapshot`], [`check`],
+//! do) → [`changelog`], [`record_codec`], [`rowclock`] (what a write leaves behind) → [`files`], [`snapshot`], [`check`], [`ills`],
 //! [`mod@replay`].
 
 mod connection;
@@ -32,6 +32,7 @@ mod tenant;
 mod table;
 mod snapshot;
 mod check;
+mod ills;
 mod replay;
 mod node;
 mod upkeep;
@@ -164,7 +165,8 @@ impl Fault for StoreError {
             Self::SchemaRefused(_) => Code::SchemaInvalid,
             Self::Refused(_) => Code::Forbidden,
             Self::NotATenant(_) => Code::RequestInvalid,
-            Self::Sql(_) | Self::Damaged(_) | Self::Panicked(_) | Self::Io(_) | Self::Sqlite(_) => Code::Internal,
+            Self::Damaged(_) => Code::TenantDamaged,
+            Self::Sql(_) | Self::Panicked(_) | Self::Io(_) | Self::Sqlite(_) => Code::Internal,
         }
     }
 
@@ -222,7 +224,7 @@ impl From<rusqlite::Error> for StoreError {
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Self::Busy,
             ffi::SQLITE_INTERRUPT => Self::TooExpensive,
             ffi::SQLITE_CORRUPT => Self::Damaged(message()),
-            ffi::SQLITE_NOTADB => Self::NotATenant(Arc::from("it is not an SQLite database")),
+            ffi::SQLITE_NOTADB => Self::damaged("it is not an SQLite database"),
             ffi::SQLITE_AUTH => Self::Refused(message()),
             ffi::SQLITE_TOOBIG => Self::Sql(Arc::from("a value or the statement is too large")),
             ffi::SQLITE_ERROR => Self::Sql(message()),

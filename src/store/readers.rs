@@ -12,6 +12,7 @@ use super::changelog::{self, LoggedTx};
 use super::connection::{self, Budget};
 use super::counts::RecordCounts;
 use super::functions;
+use super::ills::Ills;
 use super::options::{ReadMeter, SlowQuery, SlowQuerySink, StoreOptions};
 use super::stats::Counters;
 use super::tenant::TenantInner;
@@ -43,6 +44,8 @@ pub struct Reader<'a> {
     pub(super) meter: Option<&'a dyn ReadMeter>,
     /// What is known of the numbers of records; nothing inside a write, which sees more than its position.
     pub(super) counts: Option<&'a RecordCounts>,
+    /// Told of damage; nobody where a file is only looked at.
+    pub(super) ills: Option<&'a Ills>,
     /// Set while the store runs its own statements on a guarded connection.
     pub(super) system: Option<&'a AtomicBool>,
 }
@@ -150,7 +153,7 @@ impl<'a> Reader<'a> {
         let walked = walk();
         drop(rows);
         self.meter(&statement, count);
-        walked.map(|()| count)
+        walked.map(|()| count).inspect_err(|error| self.met(error))
     }
 
     /// Counts what a statement did since it was last counted, also if it was cut off.
@@ -173,7 +176,14 @@ impl<'a> Reader<'a> {
         let found = rows.next().map_err(StoreError::from).and_then(|row| row.map(|row| map(&Row(row))).transpose());
         drop(rows);
         self.meter(&statement, u64::from(matches!(found, Ok(Some(_)))));
-        found
+        found.inspect_err(|error| self.met(error))
+    }
+
+    /// Notes that the file is damaged, if `error` says so.
+    pub(super) fn met(&self, error: &StoreError) {
+        if let Some(ills) = self.ills {
+            ills.met(self.tenant, error);
+        }
     }
 
     /// A record with all its fields.
@@ -326,9 +336,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn as_system<T>(&self, run: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let Some(system) = self.system else { return run(self.connection) };
-        let _own = Own::begin(system);
-        run(self.connection)
+        let _own = self.system.map(Own::begin);
+        run(self.connection).inspect_err(|error| self.met(error))
     }
 }
 
@@ -484,7 +493,7 @@ impl ReadConnection {
         allowance: Allowance,
         read: &dyn Fn(&Reader<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
-        self.renew(tenant).map_err(E::from)?;
+        self.renew(tenant).inspect_err(|error| tenant.ills().met(tenant.id(), error)).map_err(E::from)?;
         let _watch = PanicWatch(tenant);
         let Some(snapshot) = &self.snapshot else { return Err(StoreError::Busy.into()) };
         let options = tenant.options();
@@ -496,6 +505,7 @@ impl ReadConnection {
             slow: options.slow_queries.as_deref().map(|sink| (sink, options.slow_query)),
             meter: tenant.meter(),
             counts: Some(tenant.counts()),
+            ills: Some(tenant.ills()),
             system: Some(&self.system),
         };
         self.budget.arm(allowance.steps, allowance.deadline, allowance.cancelled);

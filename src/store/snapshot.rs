@@ -107,14 +107,17 @@ impl Tenants {
             })
             .await?;
         }
+        self.shared.ills.forget(id);
         self.open(id).await
     }
 
     /// Deletes a tenant with everything in its folder. The name is free as soon as this returns.
     pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
         let _hold = self.hold(id, PATIENCE).await?;
-        let (options, id) = (Arc::clone(&self.shared.options), id.clone());
-        blocking(move || delete_folder(&options, &id)).await
+        let (options, gone) = (Arc::clone(&self.shared.options), id.clone());
+        blocking(move || delete_folder(&options, &gone)).await?;
+        self.shared.ills.forget(id);
+        Ok(())
     }
 
     /// The ids of all tenants that have a file, without the control database.

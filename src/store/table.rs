@@ -6,6 +6,7 @@
 //! Does not do: what a handle can do (`tenant`), which tenants exist (the registry in the control database).
 
 use super::files::FileRemover;
+use super::ills::Ills;
 use super::options::StoreOptions;
 use super::space;
 use super::stats::{Counters, StoreStats};
@@ -107,9 +108,10 @@ impl Tenants {
         let writers = WriterPool::start(options.writer_threads)?;
         let openers = Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("tn-open-{}").build());
         let remover = FileRemover::start(options.data_dir.clone())?;
+        let ills = Ills::new(&options.data_dir);
         let options = Arc::new(options);
         let places = Arc::new(Semaphore::new(options.open_max.saturating_add(limits::OPEN_TENANTS_HEADROOM)));
-        let shared = Arc::new(Shared { options, counters: Counters::default(), remover, writers, openers });
+        let shared = Arc::new(Shared { options, counters: Counters::default(), remover, ills, writers, openers });
         Ok(Self { shared, table: Arc::default(), changed: Arc::default(), places })
     }
 
@@ -188,6 +190,7 @@ impl Tenants {
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let inner = opened.map_err(|_| StoreError::Closing)??;
+        self.shared.ills.opened(inner.id());
         Ok(TenantDb::new(inner))
     }
 

@@ -9,6 +9,7 @@ use super::check;
 use super::checkpoint::{self, LogFile};
 use super::counts::RecordCounts;
 use super::files::FileRemover;
+use super::ills::Ills;
 use super::migrate;
 use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
 use super::read_queue::ReadQueue;
@@ -65,6 +66,7 @@ pub(super) struct Shared {
     pub(super) options: Arc<StoreOptions>,
     pub(super) counters: Counters,
     pub(super) remover: FileRemover,
+    pub(super) ills: Ills,
     pub(super) writers: Arc<WriterPool>,
     pub(super) openers: Arc<ScheduledThreadPool>,
 }
@@ -130,6 +132,10 @@ impl TenantInner {
     /// The database file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn ills(&self) -> &Ills {
+        &self.shared.ills
     }
 
     pub(super) fn remover(&self) -> &FileRemover {

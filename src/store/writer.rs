@@ -262,6 +262,7 @@ impl<'a> Group<'a> {
     fn run(mut self, jobs: &mut VecDeque<Box<dyn Job>>) {
         if let Err(error) = execute(&self.state.connection, "BEGIN IMMEDIATE") {
             let error = space::explain(error, self.inner.path());
+            self.inner.ills().met(self.inner.id(), &error);
             jobs.drain(..).for_each(|job| job.settle(Err(error.clone())));
             return;
         }
@@ -322,6 +323,7 @@ impl<'a> Group<'a> {
             slow: options.slow_queries.as_deref().map(|sink| (sink, options.slow_query)),
             meter: self.inner.meter(),
             counts: None,
+            ills: Some(self.inner.ills()),
             system: None,
         };
         let clock = Clock2 { oid: self.state.log.oid, hlc: hlc.as_i64() };
@@ -476,6 +478,7 @@ impl<'a> Group<'a> {
         self.state.connection.flush_prepared_statement_cache();
         self.state.log = self.saved.clone();
         Counters::add(&self.inner.counters().commit_failures, 1);
+        self.inner.ills().met(self.inner.id(), &error);
         tracing::error!(tenant.id = %self.inner.id(), %error, "a group commit failed");
         for (job, _) in std::mem::take(&mut self.kept) {
             job.settle(Err(error.clone()));

@@ -258,6 +258,7 @@ impl<'a> WriteTx<'a> {
         if let Err(error) = &result
             && error.is_storage()
         {
+            self.reader.met(error);
             *self.storage.borrow_mut() = Some(error.clone());
         }
         result

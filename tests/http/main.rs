@@ -44,6 +44,7 @@ mod tls;
 mod acme;
 mod budgets;
 mod hostile;
+mod damage;
 mod roles;
 mod queries;
 mod walks;

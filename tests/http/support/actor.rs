@@ -22,6 +22,12 @@ impl Actor {
         self.with_header("authorization", value)
     }
 
+    /// What it sends as `Authorization`.
+    pub(crate) fn authorization(&self) -> String {
+        let sent = self.headers.iter().find(|(name, _)| name == "authorization");
+        sent.map(|(_, value)| value.clone()).expect("an authorization")
+    }
+
     /// The same, but a stranger.
     pub(crate) fn without_authorization(mut self) -> Self {
         self.headers.retain(|(known, _)| known != "authorization");

@@ -47,9 +47,16 @@ pub(crate) fn expect_error(part: &str) {
     EXPECTED.lock().unwrap().push(part.to_owned());
 }
 
+/// The announced errors so far whose text contains `part`.
+pub(crate) fn errors_with(part: &str) -> Vec<String> {
+    SEEN.lock().unwrap().iter().filter(|text| text.contains(part)).cloned().collect()
+}
+
 /// The errors that nobody announced, taken out.
 pub(crate) fn take_unexpected() -> Vec<String> {
     let expected = EXPECTED.lock().unwrap();
     let mut seen = SEEN.lock().unwrap();
-    seen.drain(..).filter(|text| !expected.iter().any(|part| text.contains(part))).collect()
+    let (announced, unexpected) = seen.drain(..).partition(|text| expected.iter().any(|part| text.contains(part)));
+    *seen = announced;
+    unexpected
 }

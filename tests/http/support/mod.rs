@@ -25,7 +25,7 @@ pub(crate) use answer::Answer;
 pub(crate) use authenticator::Authenticator;
 pub(crate) use authority::Authority;
 pub(crate) use broken::Broken;
-pub(crate) use logs::expect_error;
+pub(crate) use logs::{errors_with, expect_error};
 pub(crate) use outbox::{link, mails};
 pub(crate) use pebble::Pebble;
 pub(crate) use raw::{RawConnection, has_head, more_than_is_buffered};
