@@ -31,6 +31,7 @@ mod stats;
 mod tenant;
 mod table;
 mod snapshot;
+mod digest;
 mod check;
 mod ills;
 mod replay;

@@ -6,6 +6,7 @@
 use super::StoreError;
 use super::changelog;
 use super::connection;
+use super::digest;
 use super::faults::FaultPoint;
 use super::files;
 use super::migrate;
@@ -73,6 +74,7 @@ impl Tenants {
             let _files = from.inner().remover().hold(from.id());
             let copied = copy_online(&from, &temp)
                 .and_then(|()| files::pack(&from.files_root(), &temp))
+                .and_then(|()| digest::put(&temp, &*options.random))
                 .and_then(|()| finish(&options, &temp, &destination));
             copied.map_err(|error| {
                 let error = space::explain(error, &temp);
@@ -101,6 +103,7 @@ impl Tenants {
                 place(&options, &id, how, |temp| {
                     copy_file(&source, temp)?;
                     validate(temp, options.clock.now_ms()).map_err(foreign_damage)?;
+                    digest::check(temp).map_err(foreign_damage)?;
                     files::unpack(temp, &files::root_of(temp)).map_err(foreign_damage)?;
                     adopt(temp).map_err(foreign_damage)
                 })
@@ -256,6 +259,7 @@ fn adopt(temp: &Path) -> Result<(), StoreError> {
         other => other,
     })?;
     migrate::forget_lineage(&connection)?;
+    digest::forget(&connection)?;
     into_wal(&connection)?;
     connection.close().map_err(|(_, error)| error)?;
     Ok(())

@@ -285,7 +285,9 @@ async fn an_import_knows_no_peers_and_the_doctor_misses_system_tables() {
     insert(&tenant, &notes, "a", "a").await.unwrap();
     let export = fixture.folder.path().join("export.tenant");
     fixture.tenants.export(&id("one"), &export).await.unwrap();
-    let peer = "INSERT INTO _tn_peer (peer, lineage, vv, seen_at) VALUES ('p', x'01', x'', 1)";
+    // Without the digest of the export, as whoever changes one has to.
+    let peer = "INSERT INTO _tn_peer (peer, lineage, vv, seen_at) VALUES ('p', x'01', x'', 1);
+        DELETE FROM _tn_meta WHERE key = 'digest'";
     rusqlite::Connection::open(&export).unwrap().execute_batch(peer).unwrap();
     drop(fixture.tenants.import(&id("two"), &export).await.unwrap());
     let folder = fixture.folder.path();
@@ -296,4 +298,46 @@ async fn an_import_knows_no_peers_and_the_doctor_misses_system_tables() {
     file.execute_batch("DROP TABLE _tn_stash").unwrap();
     let found = check_file(folder, &id("two")).unwrap().problems;
     assert_eq!(found, ["the system table _tn_stash is missing"]);
+}
+
+/// One byte of a record changed, the file was sound to SQLite and its log held, and the import took it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_changed_on_the_way_is_refused() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    for index in 0..50 {
+        insert(&tenant, &notes, &format!("n{index}"), &format!("hello {index}{}", "x".repeat(500))).await.unwrap();
+    }
+    let folder = fixture.folder.path();
+    let good = folder.join("good.db");
+    fixture.tenants.export(&id("one"), &good).await.unwrap();
+    let bytes = std::fs::read(&good).unwrap();
+    let changed = folder.join("changed.db");
+    let hello = bytes.windows(7).position(|text| text == b"hello 4").unwrap();
+    for at in (0..40).map(|n| n * bytes.len() / 40 + 1).chain([hello + 4, bytes.len() - 1]) {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&changed, bytes).unwrap();
+        let result = fixture.tenants.import(&id("bad"), &changed).await;
+        assert!(matches!(result, Err(StoreError::NotATenant(_))), "byte {at}: {result:?}");
+    }
+    let mut with_more = bytes.clone();
+    with_more.extend([0; 4_096]);
+    std::fs::write(&changed, with_more).unwrap();
+    assert!(fixture.tenants.import(&id("bad"), &changed).await.is_err(), "something was appended");
+
+    // As a file of an earlier build, which has no digest, the same change cannot be seen.
+    let mut bytes = bytes;
+    bytes[hello + 4] = b'X';
+    std::fs::write(&changed, bytes).unwrap();
+    let without = "PRAGMA journal_mode=OFF; DELETE FROM _tn_meta WHERE key = 'digest'";
+    rusqlite::Connection::open(&changed).unwrap().execute_batch(without).unwrap();
+    let older = fixture.tenants.import(&id("older"), &changed).await.unwrap();
+    assert_eq!(count(&older, &notes).await, 50);
+
+    let two = fixture.tenants.import(&id("two"), &good).await.unwrap();
+    insert(&two, &notes, "more", "written after the import").await.unwrap();
+    let again = folder.join("again.db");
+    fixture.tenants.export(&id("two"), &again).await.unwrap();
+    assert_eq!(count(&fixture.tenants.import(&id("three"), &again).await.unwrap(), &notes).await, 51);
 }
