@@ -113,10 +113,13 @@ impl RunningNode {
 pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartError> {
     // Open.
     tls::install_provider();
+    let listen = config.http.listen;
+    let bind = || TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source });
+    // A node that cannot start leaves no folder that was not there. Where there is one, who serves it is the better answer.
+    let early = if config.data.dir.exists() { None } else { Some(bind()?) };
     let mut lock = FolderLock::take(&config.data.dir)?;
     let reserve = Arc::new(Reserve::open(&config.data.dir));
-    let listen = config.http.listen;
-    let listener = TcpListener::bind(listen).map_err(|source| StartError::Listen { listen, source })?;
+    let listener = early.map_or_else(bind, Ok)?;
     let addr = listener.local_addr()?;
     let metrics = Arc::new(HttpMetrics::default());
     let mut secure = Secure::open(&config, addr, Arc::clone(&parts.clock), &metrics)?;
@@ -134,6 +137,10 @@ pub async fn start(config: Config, parts: Parts) -> Result<RunningNode, StartErr
         let watch = Arc::new(CertificateWatch::new(secure, Arc::clone(&parts.clock)));
         handlers.ops.health.push(Arc::clone(&watch) as _);
         handlers.ops.metrics.push(watch);
+    }
+
+    for slug in config.cache.purge_tenants.iter().filter(|slug| engines.registry.find(slug).is_err()) {
+        tracing::warn!(slug, "cache.purge_tenants names {slug:?}, which is no tenant of this node yet");
     }
 
     // Start.

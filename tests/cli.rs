@@ -253,6 +253,54 @@ fn the_doctor_looks_at_a_folder_that_nobody_serves_and_changes_nothing() {
     assert!(said.matches("ok   tenant").count() >= 2, "what is sound is still told: {said}");
 }
 
+/// A mistyped name made a folder in silence, and so did a node that could not even listen.
+#[test]
+fn whoever_makes_a_folder_says_so_and_a_node_that_cannot_listen_makes_none() {
+    let folder = TempDir::new().unwrap();
+    let said = code(&run(folder.path(), &["tenant", "create", "acme", "--data-dir", "daat"]), 0);
+    assert!(said.contains("made a new data folder: daat"), "{said}");
+    let said = code(&run(folder.path(), &["tenant", "create", "beta", "--data-dir", "daat"]), 0);
+    assert!(!said.contains("made a new data folder"), "{said}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = code(&run(folder.path(), &["serve", "--listen", &address, "--data-dir", "data"]), 4);
+    assert!(said.contains(&address), "{said}");
+    assert!(!folder.path().join("data").exists());
+}
+
+#[test]
+fn a_tenant_is_exported_to_the_standard_output_and_comes_back() {
+    let folder = with_notes();
+    let out = run(folder.path(), &["tenant", "export", "acme", "--out", "-"]);
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(!folder.path().join("-").exists());
+    std::fs::write(folder.path().join("acme.tenant"), out.stdout).unwrap();
+    code(&run(folder.path(), &["tenant", "import", "again", "--from", "acme.tenant"]), 0);
+    assert!(code(&run(folder.path(), &["collection", "list", "--tenant", "again"]), 0).contains("notes"));
+}
+
+/// A purge list with a slug that nobody has told nobody of anything.
+#[test]
+fn a_purge_list_that_names_no_tenant_is_told_at_start() {
+    let folder = TempDir::new().unwrap();
+    let variables = [
+        ("TENANTRY__CACHE__PURGE_TENANTS", "nope,main"),
+        ("TENANTRY__CACHE__PURGE_URL", "http://127.0.0.1:9/purge"),
+        ("TENANTRY__OUTBOUND__PRIVATE_ALLOWED", "127.0.0.1"),
+    ];
+    let mut child = tenantry(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--data-dir", "data"]);
+    let child = child.envs(variables).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<String> = lines.take_while(|line| !line.contains("answers at")).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let told: Vec<&String> = said.iter().filter(|line| line.contains("cache.purge_tenants")).collect();
+    assert_eq!(told.len(), 1, "{said:#?}");
+    assert!(told[0].contains("nope"), "{told:#?}");
+}
+
 /// Run in the wrong folder, they made a new one and found it empty.
 #[test]
 fn commands_about_what_there_is_make_no_folder() {

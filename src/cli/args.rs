@@ -245,11 +245,13 @@ pub(super) enum TenantCommand {
         name: Option<String>,
     },
     /// Write a tenant into one file
-    #[command(after_help = "Examples:\n  tenantry tenant export acme --out acme.tenant")]
+    #[command(
+        after_help = "Examples:\n  tenantry tenant export acme --out acme.tenant\n  tenantry tenant export acme --out - | ssh backup 'cat > acme.tenant'"
+    )]
     Export {
         /// Slug or id
         tenant: String,
-        /// The file to write; it must not exist
+        /// The file to write, which must not exist; - is the standard output
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },

@@ -9,7 +9,7 @@ use crate::config::{AcmeConfig, Config, TlsConfig};
 use crate::kernel::random::SystemRandom;
 use crate::secrets::Secret;
 use crate::tls;
-use reqwest::{ClientBuilder, Method, RequestBuilder, Response};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -117,8 +117,9 @@ pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
     }
     let body: Value = response.json().await.unwrap_or_default();
     let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    // A failure of the node's own tells its cause to its log alone.
-    let request = Some(text("requestId")).filter(|id| status.is_server_error() && !id.is_empty());
+    // A failure of the node's own tells its cause to its log alone; a full disk or a busy node is told in the message.
+    let own = status == StatusCode::INTERNAL_SERVER_ERROR;
+    let request = Some(text("requestId")).filter(|id| own && !id.is_empty());
     // How far an import came: without it a second one would write the same rows again.
     let came = body.get("lastLine").and_then(Value::as_u64);
     let came = came.map(|line| format!(" Lines up to {line} are done: go on with --skip-lines {line}."));
@@ -146,7 +147,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let answers = tokio::spawn(async move {
-            for status in ["500 Internal Server Error", "404 Not Found"] {
+            for status in ["500 Internal Server Error", "404 Not Found", "507 Insufficient Storage"] {
                 let (mut socket, _) = listener.accept().await.unwrap();
                 let _ = socket.read(&mut [0; 1_024]).await.unwrap();
                 let body = r#"{"code":"internal","message":"It failed.","requestId":"abc.1"}"#;
@@ -159,6 +160,7 @@ mod tests {
         let said = async || accepted(http.get(&url).send().await.unwrap()).await.unwrap_err().to_string();
         assert!(said().await.contains("request id abc.1"));
         assert!(!said().await.contains("abc.1"), "what the caller did wrong is in the message");
+        assert!(!said().await.contains("abc.1"), "the log says no more of a full disk than that request");
         answers.await.unwrap();
     }
 }

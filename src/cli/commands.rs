@@ -47,10 +47,17 @@ pub(super) async fn run(command: Command, config: Config) -> Result<(), Failure>
     if matches!(command, Command::Doctor) {
         return doctor::doctor(config).await;
     }
-    if !makes_a_folder(&command) {
-        app::require_folder(&config.data.dir).map_err(StartError::from)?;
-    }
+    let folder = config.data.dir.clone();
+    let is_new = match app::require_folder(&folder) {
+        Ok(()) => false,
+        Err(_) if makes_a_folder(&command) => true,
+        Err(missing) => return Err(StartError::from(missing).into()),
+    };
     let client = Client::connect(config).await?;
+    if is_new {
+        // So that a mistyped name is seen.
+        eprintln!("made a new data folder: {}", folder.display());
+    }
     let result = match command {
         Command::Tenant(command) => tenant(&client, command).await,
         Command::Superuser(SuperuserCommand::Create(args)) => create_superuser(&client, args).await,
@@ -229,6 +236,9 @@ async fn collect_pages(mut page: impl AsyncFnMut(usize) -> Result<Value, Failure
 
 async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Failure> {
     let response = accepted(client.request(Method::GET, &format!("{path}/export")).send().await?).await?;
+    if out == Path::new("-") {
+        return print_whole(response).await;
+    }
     let opened = tokio::fs::OpenOptions::new().write(true).create_new(true).open(out).await;
     let file = opened.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
@@ -246,6 +256,21 @@ async fn export_tenant(client: &Client, path: &str, out: &Path) -> Result<(), Fa
         failure => failure,
     })?;
     say!("wrote {}", out.display());
+    Ok(())
+}
+
+/// To the standard output, which has to be a pipe or a file; a reader that goes away has read enough.
+async fn print_whole(response: reqwest::Response) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    if std::io::IsTerminal::is_terminal(&out) {
+        return Err(Failure::Usage("a tenant is no text; send it to a file: --out FILE".to_owned()));
+    }
+    let mut pieces = response.bytes_stream();
+    while let Some(piece) = pieces.next().await {
+        if !say::wrote(out.write_all(&piece?).and_then(|()| out.flush()))? {
+            break;
+        }
+    }
     Ok(())
 }
 

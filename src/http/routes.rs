@@ -10,7 +10,7 @@ use super::handlers::{
 use super::problem::Problem;
 use crate::kernel::error::Code;
 use actix_web::http::header;
-use actix_web::{HttpResponse, guard, web};
+use actix_web::{HttpRequest, HttpResponse, guard, web};
 
 macro_rules! verb {
     (GET) => {
@@ -42,7 +42,7 @@ macro_rules! routes {
                     $(.route(verb!($method).to($handler)))+
                     .default_service(web::to(|| async { not_allowed(&[$(stringify!($method)),+]) })),
             );)*
-            config.default_service(web::to(|| async { Err::<HttpResponse, _>(Problem::bare(Code::RouteNotFound)) }));
+            config.default_service(web::to(|request: HttpRequest| async move { Err::<HttpResponse, _>(no_route(&request)) }));
         }
     };
 }
@@ -140,6 +140,11 @@ routes! {
     "/livez" GET ops::get_livez;
     "/readyz" GET ops::get_readyz;
     "/metrics" GET ops::get_metrics;
+}
+
+fn no_route(request: &HttpRequest) -> Problem {
+    let path: String = request.path().chars().take(200).collect();
+    Problem::new(Code::RouteNotFound, format!("There is no route {} {path}.", request.method()))
 }
 
 fn not_allowed(methods: &[&str]) -> HttpResponse {

@@ -107,7 +107,7 @@ codes! {
     OauthUnverified = "oauth_unverified" => Invalid, "The account with this e-mail address cannot be linked yet.";
     UpstreamFailed = "upstream_failed" => Invalid, "Another server did not answer, or not as it should.";
     ShuttingDown = "shutting_down" => Unavailable, "The node is stopping.";
-    StorageFull = "storage_full" => StorageFull, "The disk or the quota is full; reads go on.";
+    StorageFull = "storage_full" => StorageFull, "The disk of the node, or its share of it, is full; reads go on.";
     RequestTimeout = "request_timeout" => TimedOut, "The request took too long to arrive or to be answered.";
     RangeNotSatisfiable = "range_not_satisfiable" => OutOfRange, "There is no such part.";
     TenantDamaged = "tenant_damaged" => Internal, "A file of the tenant is damaged or missing; the operator's log says more.";

@@ -1,6 +1,7 @@
 //! Health, metrics, request ids: what an operator sees.
 
 use crate::support::TestServer;
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_says_how_every_part_is() {
@@ -111,4 +112,29 @@ async fn unknown_paths_and_methods_say_so() {
     let head = reqwest::Method::HEAD;
     let answer = server.anon().send_raw(head, "/api/health", "").await.has_status(200);
     assert!(answer.body.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_named_as_it_was_asked_for() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let stranger = server.anon().at("acme");
+    let login = json!({ "identity": "a", "password": "b" });
+    for (answer, code, name) in [
+        (stranger.get("/api/collections/nots/records").await, "collection_not_found", "\"nots\""),
+        (admin.get("/api/collections/nots/records/x").await, "collection_not_found", "\"nots\""),
+        (admin.post("/api/collections/nots/records", json!({})).await, "collection_not_found", "\"nots\""),
+        (stranger.post("/api/collections/nots/auth-with-password", login).await, "collection_not_found", "\"nots\""),
+        (stranger.get("/api/nope?secret=1").await, "route_not_found", "GET /api/nope."),
+        (server.anon().delete("/nope").await, "route_not_found", "DELETE /nope."),
+    ] {
+        let problem = answer.has_status(404).problem(code);
+        assert!(
+            problem["message"]
+                .as_str()
+                .unwrap()
+                .ends_with(&format!("{name}{}", if name.ends_with('.') { "" } else { "." })),
+            "{problem}"
+        );
+    }
 }

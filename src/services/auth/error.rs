@@ -144,6 +144,7 @@ impl Fault for AuthError {
             Self::MethodDisabled(what) => {
                 Cow::Owned(format!("The collection is not configured to allow {what} authentication."))
             }
+            Self::UnknownCollection(name) => Cow::Owned(format!("There is no collection {name:?}.")),
             Self::RuleRefused => Cow::Borrowed("The account does not satisfy the collection's requirements to log in."),
             Self::NotFound(what) => Cow::Owned(format!("There is no such {what}.")),
             Self::Confirmation => Cow::Borrowed("The token is invalid, used or expired; ask for a new one."),

@@ -152,6 +152,7 @@ impl Fault for RecordError {
             Self::Query(error) => error.public(),
             Self::Password(error) => error.public(),
             Self::Throttled(refused) => Cow::Borrowed(&refused.message),
+            Self::UnknownCollection(name) => Cow::Owned(format!("There is no collection {name:?}.")),
             Self::SuperuserOnly { action, .. } => Cow::Owned(format!("Only superusers can {action} these records.")),
             Self::ReadOnly(name) => {
                 Cow::Owned(format!("The collection {name} is a view; its records cannot be changed."))
