@@ -59,6 +59,10 @@ pub(crate) struct VisitPart {
     pub(crate) trusted: Box<dyn Fn(IpAddr) -> bool + Send + Sync>,
 }
 
+/// Kept with a request whose token does not hold, so that its sender, who counts as a stranger, hears why in a refusal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenRefused;
+
 /// Somebody at a tenant.
 pub(crate) struct Visitor {
     pub(crate) tenant: TenantDb,
@@ -179,6 +183,9 @@ impl Visitor {
                 }
             }
         };
+        if refused.is_some() {
+            request.extensions_mut().insert(TokenRefused);
+        }
         Self { tenant, identity, refused, serial: None, part, request, under_way: None, asked_ms }.admit()
     }
 

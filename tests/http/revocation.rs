@@ -240,3 +240,38 @@ async fn leave_nothing_behind(server: &TestServer, slug: &str, whole: bool) {
         assert_eq!(listed["totalItems"], 0, "{name}");
     }
 }
+
+/// Somebody with an expired token was told that only superusers may list, and looked for the mistake in the rules.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_that_the_token_did_not_hold() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let rule = "@request.auth.id != ''";
+    let notes = serde_json::json!({ "name": "notes", "type": "base", "listRule": null, "viewRule": rule, "createRule": rule,
+        "fields": [{ "name": "text", "type": "text" }] });
+    admin.post("/api/collections", notes).await.created();
+    let path = "/api/collections/notes/records";
+    let note = admin.post(path, serde_json::json!({ "text": "a" })).await.created();
+    let one = format!("{path}/{}", note["id"].as_str().unwrap());
+    let ada = server.user(&admin, "ada").await.actor;
+    let stranger = server.anon().at("acme");
+    for (actor, told) in [
+        (stranger.clone(), false),
+        (stranger.clone().with_authorization("garbage"), true),
+        (stranger.with_authorization(format!("{}x", ada.authorization())), true),
+        (ada, false),
+    ] {
+        let mut answers = vec![(actor.get(path).await, "superuser_required")];
+        if told {
+            answers.push((actor.get(&one).await, "record_not_found"));
+            answers.push((actor.post(path, serde_json::json!({ "text": "b" })).await, "create_refused"));
+        }
+        for (answer, code) in answers {
+            let problem = answer.problem(code);
+            for member in ["message", "detail"] {
+                let said = problem[member].as_str().unwrap();
+                assert_eq!(said.contains("token"), told, "{problem}");
+            }
+        }
+    }
+}

@@ -22,10 +22,10 @@ pub(crate) use request_id::{RequestId, RequestIds};
 
 use crate::http::addressing::{client_ip, find_tenant};
 use crate::http::connections::Connection;
-use crate::http::extract::VisitPart;
+use crate::http::extract::{TokenRefused, VisitPart};
 use crate::http::front::{Front, Remembered, split_prefix};
 use crate::http::problem::{PROBLEM_JSON, Problem};
-use crate::kernel::error::Code;
+use crate::kernel::error::{Code, Kind};
 use crate::kernel::ident::TenantId;
 use crate::telemetry::metrics::{HttpMetrics, RouteClass};
 use crate::telemetry::{self, Access};
@@ -34,7 +34,7 @@ use actix_web::dev::{RequestHead, Service, ServiceRequest, ServiceResponse, Tran
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode};
-use actix_web::{HttpMessage, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use door::Arrival;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Ready, ready};
@@ -275,7 +275,7 @@ fn panicked(
     edge.metrics.finish(class, method.as_str(), 500, 0);
     let text = text_of(id);
     tracing::error!({ request.id = text, panic = said }, "request {text} panicked");
-    let mut response = problem_response(&Problem::bare(Code::Internal), text);
+    let mut response = problem_response(&Problem::bare(Code::Internal), text, "");
     cors::tell_caches(response.headers_mut());
     let status = response.status();
     decorate(response.headers_mut(), status, id, edge.hsts.as_ref());
@@ -293,13 +293,14 @@ fn with_problem_body(response: ServiceResponse<BoxBody>, edge: &Edge, id: &Reque
             &translated
         }
     };
-    if problem.code() == Code::Internal {
+    if problem.code().kind() == Kind::Internal {
         edge.metrics.count_internal_error();
         if let Some(chain) = problem.chain() {
             tracing::error!({ request.id = id.as_str(), error = chain }, "request {} failed inside", id.as_str());
         }
     }
-    let mut answer = problem_response(problem, id.as_str());
+    let note = if counts_as_stranger(&request, problem.code()) { TOKEN_NOTE } else { "" };
+    let mut answer = problem_response(problem, id.as_str(), note);
     if request.conn_data::<Connection>().is_some_and(Connection::is_unwanted) {
         answer.head_mut().set_connection_type(ConnectionType::Close);
     }
@@ -309,7 +310,21 @@ fn with_problem_body(response: ServiceResponse<BoxBody>, edge: &Edge, id: &Reque
     ServiceResponse::new(request, answer)
 }
 
-fn problem_response(problem: &Problem, id: &str) -> HttpResponse {
+/// Said beside a refusal that a token which holds might have spared its sender. What became of the token is told to
+/// whoever sends one by every route that needs a login, so this tells nothing new.
+const TOKEN_NOTE: &str =
+    " The token that came with the request does not hold, so it was answered as a stranger's; log in again.";
+
+fn counts_as_stranger(request: &HttpRequest, code: Code) -> bool {
+    let refusal = matches!(
+        code,
+        Code::CreateRefused | Code::SuperuserRequired | Code::Forbidden | Code::RecordNotFound | Code::FileNotFound
+    );
+    refusal && request.extensions().get::<TokenRefused>().is_some()
+}
+
+/// `note` is added to the sentence for the caller.
+fn problem_response(problem: &Problem, id: &str, note: &str) -> HttpResponse {
     let mut answer = HttpResponse::build(problem.status());
     answer.insert_header((header::CONTENT_TYPE, PROBLEM_JSON)).insert_header((header::CACHE_CONTROL, "no-store"));
     if let Some(seconds) = problem.retry_after_s() {
@@ -325,7 +340,13 @@ fn problem_response(problem: &Problem, id: &str) -> HttpResponse {
         // The rest of the body is not wanted; without this the connection would wait for it.
         answer.force_close();
     }
-    answer.body(problem.to_json(id).to_string())
+    let mut body = problem.to_json(id);
+    for member in ["detail", "message"] {
+        if let Some(serde_json::Value::String(text)) = body.get_mut(member) {
+            text.push_str(note);
+        }
+    }
+    answer.body(body.to_string())
 }
 
 /// Failures of the framework itself: damaged chunks, unreadable paths.
