@@ -251,28 +251,28 @@ const fn variant_reserve(body_len: usize) -> usize {
     if body_len < COMPRESS_BYTES_MIN { 0 } else { body_len }
 }
 
-/// A strong entity tag as it stands in a header, quotes included: the hash in hexadecimal, with the coding as suffix because
-/// coded bytes are other bytes. It is made anew for each answer, which is cheaper than fetching a kept one from memory.
+/// An entity tag as it stands in a header, quotes included: the hash of the body in hexadecimal, and the coding as suffix
+/// because coded bytes are other bytes. The tag of a coded body is weak (RFC 9110, 8.8.1): the level of compression may
+/// change, and with it the bytes. Made anew for each answer, which is cheaper than fetching a kept one from memory.
 #[derive(Debug, Clone, Copy)]
 pub struct EntityTag {
     text: [u8; TAG_BYTES_MAX],
     len: usize,
 }
 
-/// Quotes, 32 bytes in hexadecimal, a dash and the longest name of a coding.
-const TAG_BYTES_MAX: usize = 2 + 64 + 8;
+/// `W/`, quotes, 32 bytes in hexadecimal, a dash and the longest name of a coding.
+const TAG_BYTES_MAX: usize = 2 + 2 + 64 + 8;
 
 impl EntityTag {
     /// The tag of the body with this hash in `encoding`.
     pub fn new(etag: &Sha256, encoding: Encoding) -> Self {
-        let suffix: &[&[u8]] = match encoding {
-            Encoding::Identity => &[b"\""],
-            _ => &[b"-", encoding.as_str().as_bytes(), b"\""],
+        let digits = hex_digits(etag);
+        let parts: &[&[u8]] = match encoding {
+            Encoding::Identity => &[b"\"", &digits, b"\""],
+            _ => &[b"W/\"", &digits, b"-", encoding.as_str().as_bytes(), b"\""],
         };
         let mut tag = Self { text: [0; TAG_BYTES_MAX], len: 0 };
-        tag.push(b"\"");
-        tag.push(&hex_digits(etag));
-        suffix.iter().for_each(|part| tag.push(part));
+        parts.iter().for_each(|part| tag.push(part));
         tag
     }
 
@@ -295,20 +295,18 @@ impl EntityTag {
     }
 }
 
-/// Whether `If-None-Match` names this answer in any coding (weak comparison, RFC 9110 13.1.2): the client that holds
-/// one coding of these bytes needs no other.
-pub fn none_match(header: &str, plain: &str) -> bool {
+/// The coding in which whoever sent this `If-None-Match` has the answer (weak comparison, RFC 9110 13.1.2): who holds one
+/// coding of these bytes needs no other. `*` is any, for which `negotiated` stands. `plain` is the tag of the uncoded body.
+pub fn none_match(header: &str, plain: &str, negotiated: Encoding) -> Option<Encoding> {
     let plain = plain.trim_matches('"');
-    header.split(',').map(str::trim).any(|candidate| {
+    header.split(',').map(str::trim).find_map(|candidate| {
         if candidate == "*" {
-            return true;
+            return Some(negotiated);
         }
         let opaque = candidate.strip_prefix("W/").unwrap_or(candidate).trim_matches('"');
-        let base = Encoding::CODED
-            .iter()
-            .find_map(|coding| opaque.strip_suffix(coding.as_str())?.strip_suffix('-'))
-            .unwrap_or(opaque);
-        base == plain
+        let suffix = opaque.strip_prefix(plain)?;
+        let of = |coding: &Encoding| suffix.strip_prefix('-') == Some(coding.as_str());
+        if suffix.is_empty() { Some(Encoding::Identity) } else { Encoding::CODED.into_iter().find(of) }
     })
 }
 
@@ -330,7 +328,7 @@ mod tests {
         );
         for coding in Encoding::CODED {
             let tag = EntityTag::new(&[0xf0; 32], coding);
-            assert_eq!(tag.as_str(), format!("\"{}-{}\"", "f0".repeat(32), coding.as_str()));
+            assert_eq!(tag.as_str(), format!("W/\"{}-{}\"", "f0".repeat(32), coding.as_str()));
         }
     }
 
@@ -340,17 +338,17 @@ mod tests {
         let tag = plain.as_str().to_owned();
         let digits = tag.trim_matches('"');
         for (header, expected) in [
-            (tag.clone(), true),
-            (format!("W/{tag}"), true),
-            (format!("\"{digits}-br\""), true),
-            (format!("\"x\", W/\"{digits}-gzip\""), true),
-            ("*".to_owned(), true),
-            (format!("\"{digits}-lz\""), false),
-            (format!("\"{}\"", &digits[1..]), false),
-            ("\"\"".to_owned(), false),
-            (String::new(), false),
+            (tag.clone(), Some(Encoding::Identity)),
+            (format!("W/{tag}"), Some(Encoding::Identity)),
+            (format!("\"{digits}-br\""), Some(Encoding::Brotli)),
+            (format!("\"x\", W/\"{digits}-gzip\""), Some(Encoding::Gzip)),
+            ("*".to_owned(), Some(Encoding::Zstd)),
+            (format!("\"{digits}-lz\""), None),
+            (format!("\"{}\"", &digits[1..]), None),
+            ("\"\"".to_owned(), None),
+            (String::new(), None),
         ] {
-            assert_eq!(none_match(&header, plain.as_str()), expected, "{header}");
+            assert_eq!(none_match(&header, plain.as_str(), Encoding::Zstd), expected, "{header}");
         }
     }
 

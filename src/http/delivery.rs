@@ -1,7 +1,7 @@
 //! Reads on their way out: conditional answers, content codings, what shared caches are told.
 //!
 //! Keeps true: a 304 costs neither SQLite nor compression; a body is compressed once and kept with its entry; an answer
-//! that depends on who asks is `private`; the entity tag names the bytes that are sent (RFC 9110, 8.8.3).
+//! that depends on who asks is `private`; the entity tag names the body that is sent (RFC 9110, 8.8.3).
 //! Does not do: deciding what may be kept, that is `services::records`.
 
 use crate::cache::Source;
@@ -58,8 +58,10 @@ pub(crate) fn read(
             return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), Some(same.clone()));
         }
         let plain = EntityTag::new(etag, Encoding::Identity);
-        if offered.filter_map(|value| value.to_str().ok()).any(|offered| none_match(offered, plain.as_str())) {
-            return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), value_of(&tag));
+        let mut offered = offered.filter_map(|value| value.to_str().ok());
+        // With the tag of the coding they have, or a cache might not know which of its answers is meant (RFC 9111, 4.3.4).
+        if let Some(held) = offered.find_map(|offered| none_match(offered, plain.as_str(), encoding)) {
+            return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), value_of(&EntityTag::new(etag, held)));
         }
     }
     if let Some(part) = part(head, body, etag, describe) {

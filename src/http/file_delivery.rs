@@ -4,6 +4,7 @@
 //! everything that is not picture, sound, film or PDF); content behind a tag never changes, so parts of two answers fit
 //! together (RFC 9110, 13 and 14). Does not do: who may have the file; compressing what is mostly compressed.
 
+use crate::cache::compress::Encoding;
 use crate::cache::entry::none_match;
 use crate::http::problem::Problem;
 use crate::http::range::{self, Range};
@@ -39,7 +40,7 @@ pub(crate) enum Purpose {
 pub(crate) async fn send(request: &HttpRequest, found: FoundFile, purpose: Purpose) -> Result<HttpResponse, Problem> {
     let tag = format!("\"{}\"", digest::hex(&found.tag));
     let offered = |name| request.headers().get_all(name).filter_map(|value| value.to_str().ok());
-    if offered(header::IF_NONE_MATCH).any(|tags| none_match(tags, &tag)) {
+    if offered(header::IF_NONE_MATCH).any(|tags| none_match(tags, &tag, Encoding::Identity).is_some()) {
         return Ok(describe(StatusCode::NOT_MODIFIED, &found, &tag, purpose).finish());
     }
     let size = found.open.bytes;

@@ -100,7 +100,7 @@ impl Answer {
     /// Whether `tag`, as a client sends it in `If-Match` (quotes or a weak prefix allowed), names this body
     /// in any coding.
     pub fn has_tag(&self, tag: &str) -> bool {
-        none_match(tag, &self.tag())
+        none_match(tag, &self.tag(), Encoding::Identity).is_some()
     }
 }
 
