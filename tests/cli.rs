@@ -179,10 +179,14 @@ fn two_nodes_never_share_a_folder_and_stopping_is_clean() {
 /// Runs a command that must succeed, with text on its standard input.
 #[track_caller]
 fn fed(folder: &Path, args: &[&str], input: &str) -> String {
+    code(&fed_output(folder, args, input), 0)
+}
+
+fn fed_output(folder: &Path, args: &[&str], input: &str) -> Output {
     let mut child =
         tenantry(folder, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    code(&child.wait_with_output().unwrap(), 0)
+    child.wait_with_output().unwrap()
 }
 
 fn lifecycle(folder: &Path) {
@@ -217,6 +221,10 @@ fn lifecycle(folder: &Path) {
     );
     assert!(code(&data(&["superuser", "reset-mfa", "ada@example.com"]), 0).contains("logs in by password"));
     assert!(code(&data(&["superuser", "reset-mfa", "eve@example.com"]), 1).contains("no superuser"));
+    let create = ["superuser", "create", "ada@example.com", "--password-stdin", "--data-dir", "data"];
+    let again = code(&fed_output(folder, &create, "correct horse\n"), 5);
+    assert!(again.contains("`tenantry superuser reset`"), "{again}");
+    assert!(code(&data(&["serve", "--listen", "localhost:18091"]), 2).contains("names are not looked up"));
     code(&data(&["doctor"]), 0);
 }
 
@@ -456,7 +464,8 @@ fn a_column_that_is_no_field_is_passed_over_where_that_is_said() {
     std::fs::write(folder.path().join("notes.csv"), "t,u\nx,y\n").unwrap();
     let import = ["records", "import", "notes", "--from", "notes.csv", "--tenant", "acme"];
     let said = code(&run(folder.path(), &import), 5);
-    assert!(said.contains("\"u\" is no field of notes"), "{said}");
+    assert!(said.contains("\"u\" is no field of notes") && said.contains("--ignore-unknown"), "{said}");
+    assert!(said.contains("Nothing of it is done") && !said.contains("up to 0"), "{said}");
     assert!(code(&run(folder.path(), &[&import[..], &["--ignore-unknown"]].concat()), 0).contains("\"created\": 1"));
     let listed = code(&run(folder.path(), &["audit", "list", "--tenant", "acme"]), 0);
     assert!(listed.contains("create notes/") && listed.contains("schema"), "what was done to data is named: {listed}");

@@ -13,12 +13,13 @@ mod core;
 mod room;
 mod saved;
 
-pub use core::{Bounds, Lease, SetIf, TenantStore, Usage};
+pub use core::{Bounds, KeyPage, Lease, SetIf, TenantStore, Usage};
+use core::{KEY_BYTES_MAX, LEASE_MS_MAX, TTL_MS_MAX};
 
 use crate::cache::Cache;
 use crate::cache::disk::{DiskCache, DiskRead, DiskState, NoDisk};
 use crate::kernel::clock::Clock;
-use crate::kernel::error::{Code, Fault};
+use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::ident::TenantId;
 use crate::kernel::limits;
 use bytes::Bytes;
@@ -38,6 +39,9 @@ pub enum KvError {
     /// The key is empty, too long or has control characters.
     #[error("the key is not allowed")]
     KeyInvalid,
+    /// The name of a lock, or the token, is empty, too long or has control characters.
+    #[error("the {0} of the lock is not allowed")]
+    LockInvalid(&'static str),
     /// The value is larger than a value may be.
     #[error("the value has {bytes} bytes, at most {bytes_max} are kept")]
     ValueTooLarge {
@@ -46,15 +50,29 @@ pub enum KvError {
         /// What is allowed.
         bytes_max: usize,
     },
-    /// The TTL or lease is out of bounds.
-    #[error("a time of {ms} ms is out of bounds")]
-    TimeInvalid {
+    /// The time to live is out of bounds.
+    #[error("a time to live of {ms} ms is out of bounds")]
+    TtlInvalid {
         /// What was asked for.
         ms: i64,
     },
-    /// The value to increment is no whole number, or would not fit 64 bits.
+    /// The lease is out of bounds.
+    #[error("a lease of {ms} ms is out of bounds")]
+    LeaseInvalid {
+        /// What was asked for.
+        ms: i64,
+    },
+    /// The value to increment is no whole number of 64 bits.
     #[error("the value is no whole number of 64 bits")]
     NotANumber,
+    /// The sum would not fit 64 bits.
+    #[error("{present} and {delta} are more than 64 bits hold")]
+    Overflow {
+        /// The value as it is.
+        present: i64,
+        /// What was to be added.
+        delta: i64,
+    },
     /// Somebody else holds the lock.
     #[error("the lock is held for another {remaining_ms} ms")]
     LockHeld {
@@ -72,7 +90,12 @@ pub enum KvError {
 impl Fault for KvError {
     fn code(&self) -> Code {
         match self {
-            Self::KeyInvalid | Self::TimeInvalid { .. } | Self::NotANumber => Code::ParameterInvalid,
+            Self::KeyInvalid
+            | Self::LockInvalid(_)
+            | Self::TtlInvalid { .. }
+            | Self::LeaseInvalid { .. }
+            | Self::NotANumber
+            | Self::Overflow { .. } => Code::ParameterInvalid,
             Self::ValueTooLarge { .. } => Code::BodyTooLarge,
             Self::LockHeld { .. } | Self::LeaseOver => Code::Conflict,
             Self::TooManyLocks => Code::QuotaExceeded,
@@ -81,14 +104,52 @@ impl Fault for KvError {
 
     fn public(&self) -> Cow<'_, str> {
         match self {
-            Self::KeyInvalid => "A key is 1 to 250 characters without control characters.".into(),
-            Self::ValueTooLarge { bytes_max, .. } => format!("A value may have at most {bytes_max} bytes.").into(),
-            Self::TimeInvalid { .. } => "A TTL is 1 ms to 30 days, a lease 1 ms to 1 hour.".into(),
-            Self::NotANumber => "Only a whole number of 64 bits can be incremented.".into(),
+            Self::KeyInvalid => {
+                format!("A key has 1 to {KEY_BYTES_MAX} bytes and no control characters; choose a shorter one.").into()
+            }
+            Self::LockInvalid("token") => format!(
+                "A token has 1 to {KEY_BYTES_MAX} bytes and no control characters; send the one that taking the lock answered."
+            )
+            .into(),
+            Self::LockInvalid(what) => {
+                format!("The {what} of a lock has 1 to {KEY_BYTES_MAX} bytes and no control characters.").into()
+            }
+            Self::ValueTooLarge { bytes, bytes_max } => {
+                format!("The value has {bytes} bytes; at most {bytes_max} are kept, fewer where a tenant has less room.")
+                    .into()
+            }
+            Self::TtlInvalid { ms } => format!(
+                "ttlMs is {ms}; it is 1 to {TTL_MS_MAX} (30 days) in milliseconds, and left out for no end."
+            )
+            .into(),
+            Self::LeaseInvalid { ms } => {
+                format!("leaseMs is {ms}; it is 1 to {LEASE_MS_MAX} (1 hour) in milliseconds, and 30000 if left out.").into()
+            }
+            Self::NotANumber => {
+                "What the key has is no whole number of 64 bits; set a whole number before incrementing it.".into()
+            }
+            Self::Overflow { present, delta } => {
+                format!("The value is {present}; with {delta} it would leave the {} to {} that 64 bits hold.", i64::MIN, i64::MAX).into()
+            }
             Self::LockHeld { remaining_ms } => format!("The lock is held for another {remaining_ms} ms.").into(),
-            Self::LeaseOver => "The lease has ended or belongs to somebody else.".into(),
+            Self::LeaseOver => {
+                "The lease has ended or the token is somebody else's; take the lock anew before going on.".into()
+            }
             Self::TooManyLocks => "Too many locks are held; give back those that are no longer needed.".into(),
         }
+    }
+
+    fn details(&self) -> Vec<Detail> {
+        let field = match self {
+            Self::KeyInvalid => "key",
+            Self::LockInvalid(what) => what,
+            Self::ValueTooLarge { .. } => "value",
+            Self::TtlInvalid { .. } => "ttlMs",
+            Self::LeaseInvalid { .. } => "leaseMs",
+            Self::NotANumber | Self::Overflow { .. } => "increment",
+            Self::LockHeld { .. } | Self::LeaseOver | Self::TooManyLocks => return Vec::new(),
+        };
+        vec![Detail::new(field, "validation_invalid_value", self.public())]
     }
 
     fn retry_after_s(&self) -> Option<u32> {
@@ -282,13 +343,16 @@ impl TenantKv {
         self.run(|store, now_ms| store.set(key, value, ttl_ms, when, now_ms))
     }
 
-    /// Deletes, sets and gets in one moment: all or, if one value is refused, nothing.
-    pub fn batch(&self, batch: Batch<'_>) -> Result<BatchDone, KvError> {
+    /// Deletes, sets and gets in one moment: all or, if one value is refused, nothing; the place of that value is told.
+    pub fn batch(&self, batch: Batch<'_>) -> Result<BatchDone, (usize, KvError)> {
         self.run(|store, now_ms| {
-            batch.set.iter().try_for_each(|(key, value, ttl_ms)| store.check(key, value, *ttl_ms))?;
+            for (place, (key, value, ttl_ms)) in batch.set.iter().enumerate() {
+                store.check(key, value, *ttl_ms).map_err(|refused| (place, refused))?;
+            }
             let deleted = batch.delete.iter().filter(|key| store.delete(key, now_ms)).count();
-            for (key, value, ttl_ms) in batch.set {
-                store.set(key, value.clone(), *ttl_ms, SetIf::Always, now_ms)?;
+            for (place, (key, value, ttl_ms)) in batch.set.iter().enumerate() {
+                let set = store.set(key, value.clone(), *ttl_ms, SetIf::Always, now_ms);
+                set.map_err(|refused| (place, refused))?;
             }
             let found = batch.get.iter().map(|key| store.get(key, now_ms)).collect();
             Ok(BatchDone { deleted, found })
@@ -303,6 +367,16 @@ impl TenantKv {
     /// Adds `delta` to the whole number at `key`, which counts as 0 where absent; an existing TTL stays.
     pub fn increment(&self, key: &str, delta: i64, ttl_ms: Option<i64>) -> Result<i64, KvError> {
         self.run(|store, now_ms| store.increment(key, delta, ttl_ms, now_ms))
+    }
+
+    /// Keys that begin with `prefix`, in order, behind `after`, `len_max` at most.
+    pub fn keys(&self, prefix: &str, after: &str, len_max: usize) -> KeyPage {
+        self.run(|store, now_ms| store.keys(prefix, after, len_max, now_ms))
+    }
+
+    /// The lease of the lock `name`, if somebody holds it; without the token, which is its holder's alone.
+    pub fn lease(&self, name: &str) -> Option<Lease> {
+        self.run(|store, now_ms| store.lease(name, now_ms))
     }
 
     /// Takes the lock `name` for `lease_ms` under `token`, a secret the caller draws.

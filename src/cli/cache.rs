@@ -67,7 +67,7 @@ fn table(title: &str, name: &str, report: &Value, rows: &str) {
     let header = [title].into_iter().chain(COLUMNS.map(|(column, _)| column));
     table.load_style(comfy_table::presets::NOTHING).set_header(header);
     for row in report.get(rows).and_then(Value::as_array).into_iter().flatten() {
-        let named = row.get(name).or_else(|| row.get("id")).and_then(Value::as_str).unwrap_or("-");
+        let named = [name, "id"].iter().find_map(|member| row.get(*member)?.as_str()).unwrap_or("-");
         // A tenant's numbers are under `total`, a collection's beside its name.
         let counts = row.get("total").unwrap_or(row);
         let cells = COLUMNS.map(|(_, member)| counts.get(member).and_then(Value::as_u64).unwrap_or(0).to_string());

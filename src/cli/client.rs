@@ -122,7 +122,10 @@ pub(super) async fn accepted(response: Response) -> Result<Response, Failure> {
     let request = Some(text("requestId")).filter(|id| own && !id.is_empty());
     // How far an import came: without it a second one would write the same rows again.
     let came = body.get("lastLine").and_then(Value::as_u64);
-    let came = came.map(|line| format!(" Lines up to {line} are done: go on with --skip-lines {line}."));
+    let came = came.map(|line| match line {
+        0 => " Nothing of it is done.".to_owned(),
+        line => format!(" Lines up to {line} are done: go on with --skip-lines {line}."),
+    });
     Err(Failure::Refused {
         status: status.as_u16(),
         code: text("code"),

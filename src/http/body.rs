@@ -3,6 +3,8 @@
 //! Keeps true: a body that is too large is refused before it is buffered, one that is too deep before it is parsed, and
 //! every refusal names what is wrong and where. Does not do: multipart, that is `multipart`; meaning, that is services'.
 
+mod json_place;
+
 use crate::http::extract::Visitor;
 use crate::http::multipart::{self, Target};
 use crate::http::problem::Problem;
@@ -149,9 +151,43 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let message = format!("The body is nested deeper than {} levels.", limits::JSON_DEPTH_MAX);
         return Err(Problem::new(Code::JsonInvalid, message));
     }
-    serde_json::from_str(text).map_err(|error| {
-        Problem::new(Code::JsonInvalid, format!("The body is not the JSON that is expected: {error}."))
-    })
+    serde_json::from_str(text).map_err(|error| refusal(text, &error))
+}
+
+/// Why a text was refused: where it ends being JSON, or which member is not what is expected.
+fn refusal(text: &str, error: &serde_json::Error) -> Problem {
+    let whole = |said: &str| format!("The body is not the JSON that is expected: {said}.");
+    if !error.is_data() {
+        return Problem::new(Code::JsonInvalid, whole(&error.to_string()));
+    }
+    let at = format!(" at line {} column {}", error.line(), error.column());
+    let said = error.to_string();
+    let said = in_words(said.strip_suffix(&*at).unwrap_or(&said));
+    match json_place::path_at(text, error.line(), error.column()) {
+        path if path.is_empty() => Problem::new(Code::JsonInvalid, whole(&said)),
+        path => {
+            let detail = Detail::new(path.clone(), "validation_invalid_type", format!("{said}{at}."));
+            let message = format!("The member {path} of the body is not what is expected: {said}{at}.");
+            Problem::new(Code::JsonInvalid, message).with_detail(detail)
+        }
+    }
+}
+
+/// A parser's words for those who do not know its language.
+fn in_words(said: &str) -> String {
+    let Some((before, expected)) = said.rsplit_once("expected ") else { return said.to_owned() };
+    let words = match expected {
+        "a map" => "an object",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "i64" | "i32" => "a whole number",
+        "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "f64" => "a number",
+        // The name of a type of ours.
+        text if text.starts_with("struct ") => "an object",
+        text => text,
+    };
+    format!("{before}expected {words}")
 }
 
 /// The deepest nesting of brackets outside strings.
@@ -191,12 +227,38 @@ mod tests {
             (&b"{\"a\": }"[..], "line 1 column 7"),
             (b"{\"a\": \"\xff\"}", "not valid UTF-8"),
             (deep.as_bytes(), "nested deeper"),
-            (b"[1]", "expected a map"),
+            (b"[1]", "expected an object"),
         ] {
             let problem = parse::<Map<String, Value>>(body).unwrap_err();
             assert_eq!(problem.code(), Code::JsonInvalid);
             assert!(problem.to_string().contains(said), "{problem}");
         }
         assert!(parse::<Map<String, Value>>(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_by_member_and_in_words() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its types matter")]
+        struct Form {
+            name: String,
+            ttl: Option<i64>,
+            list: Option<Vec<u32>>,
+        }
+        for (body, field, said) in [
+            (r#"{"name":5}"#, "name", "expected a string"),
+            (r#"{"name":"a","ttl":"60"}"#, "ttl", "expected a whole number"),
+            (r#"{"name":"a","list":[1,-2]}"#, "list.1", "expected a whole number from 0"),
+            (r#"{"name":"a","list":{}}"#, "list", "expected a list"),
+            (r#"{"name":"a","nmae":1}"#, "nmae", "unknown field"),
+            ("5", "body", "expected an object"),
+            ("{}", "body", "missing field `name`"),
+        ] {
+            let told = parse::<Form>(body.as_bytes()).unwrap_err().to_json("r");
+            assert_eq!(told["errors"][0]["field"], field, "{body}: {told}");
+            assert!(told["message"].as_str().unwrap().contains(said), "{body}: {told}");
+            assert!(!told.to_string().contains("Form") && !told.to_string().contains("i64"), "{told}");
+        }
     }
 }

@@ -65,6 +65,13 @@ impl Problem {
         }
     }
 
+    /// A refusal of one member or parameter of the request: what it may be.
+    pub fn about(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let detail = Detail::new(field, "validation_invalid_value", message.clone());
+        Self::new(Code::ParameterInvalid, message).with_detail(detail)
+    }
+
     /// A failure whose code says everything.
     pub fn bare(code: Code) -> Self {
         Self::new(code, code.explanation())

@@ -119,9 +119,9 @@ routes! {
     "/api/rules/lint" GET rules::lint_rules;
     "/api/rules/strangers" GET rules::list_stranger_reach;
 
-    "/api/cache" POST values::run_batch;
+    "/api/cache" GET values::list_keys, POST values::run_batch;
     "/api/cache/{key:.+}" GET values::get_value, PUT values::set_value, POST values::increment_value, DELETE values::delete_value;
-    "/api/locks/{name:.+}" POST values::acquire_lock, PATCH values::renew_lock, DELETE values::release_lock;
+    "/api/locks/{name:.+}" GET values::get_lock, POST values::acquire_lock, PATCH values::renew_lock, DELETE values::release_lock;
 
     "/api/admin/audit" GET audit::list_node_audit;
     "/api/admin/usage" GET usage::get_usage;

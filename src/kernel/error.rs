@@ -95,7 +95,7 @@ codes! {
     TenantExists = "tenant_exists" => Conflict, "A tenant with this slug exists.";
     Conflict = "conflict" => Conflict, "The request clashes with the present state.";
     TenantBusy = "tenant_busy" => Conflict, "Another administrative operation on the tenant is under way.";
-    PreconditionFailed = "precondition_failed" => Precondition, "The record changed since it was read.";
+    PreconditionFailed = "precondition_failed" => Precondition, "The record is not as If-Match says: it changed since it was read, or the text is no ETag of it. Read it again and send the ETag of that answer.";
     IdempotencyMismatch = "idempotency_mismatch" => Unprocessable, "The idempotency key was used for another request.";
     BodyTooLarge = "body_too_large" => TooLarge, "The body is larger than the limit.";
     RateLimited = "rate_limited" => Limited, "Too many requests.";

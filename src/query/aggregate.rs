@@ -38,8 +38,9 @@ pub fn aggregate(
     query: &ListQuery,
 ) -> Result<AggregatePlan, QueryError> {
     if query.aggregate.is_empty() {
-        let expected = Cow::Borrowed("at least one of count, sum, avg, min, max");
-        return Err(QueryError::whole(Surface::Aggregate, Problem::Syntax { expected, found: String::new() }));
+        let name = if query.group.is_empty() { "aggregate" } else { "group" }.to_owned();
+        let reason = Cow::Borrowed("needs totals beside it, such as aggregate=count or aggregate=sum(field)");
+        return Err(QueryError::whole(Surface::Aggregate, Problem::Unsupported { name, reason }));
     }
     let mut builder = Builder::new(lens, collection);
     let mut columns = Vec::new();

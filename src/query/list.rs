@@ -173,7 +173,7 @@ fn whole_number(name: &'static str, value: &str) -> Result<usize, QueryError> {
         return Ok(0);
     }
     let wanted = |_| {
-        let expected = Cow::Owned(format!("a whole number for {name}"));
+        let expected = Cow::Owned(format!("a whole number up to {} for {name}", i64::MAX));
         QueryError::whole(Surface::Page(name), Problem::Syntax { expected, found: value.chars().take(40).collect() })
     };
     value.parse::<i64>().map_err(wanted).map(|number| usize::try_from(number).unwrap_or(0))

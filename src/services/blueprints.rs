@@ -82,7 +82,9 @@ impl Fault for BlueprintError {
 
     fn public(&self) -> Cow<'_, str> {
         match self {
-            Self::NotFound(name) => Cow::Owned(format!("There is no blueprint {name:?}.")),
+            Self::NotFound(name) => {
+                Cow::Owned(format!("There is no blueprint {name:?}; GET /api/blueprints lists those there are."))
+            }
             Self::NotNewer { name, newest, .. } => {
                 Cow::Owned(format!("Blueprint {name:?} has version {newest} already; publish a higher version."))
             }
@@ -97,7 +99,8 @@ impl Fault for BlueprintError {
             Self::Collection(error) => error.details(),
             Self::Tenant(error) => error.details(),
             Self::Store(error) => error.details(),
-            Self::NotFound(_) | Self::NotNewer { .. } => Vec::new(),
+            Self::NotFound(_) => vec![Detail::new("blueprint", "validation_invalid_value", self.public())],
+            Self::NotNewer { .. } => vec![Detail::new("version", "validation_invalid_value", self.public())],
         }
     }
 

@@ -140,6 +140,8 @@ async fn superusers_see_purge_verify_and_warm_one_tenant() {
     assert!(stats["total"]["l1Hits"].as_u64().unwrap() >= 10, "{stats}");
     let node = server.node().get("/api/admin/performance?type=cache").await.ok();
     assert!(reports_on(&node, "acme") && reports_on(&node, "other"), "{node}");
+    let of_acme = node["tenants"].as_array().unwrap().iter().find(|tenant| tenant["slug"] == "acme").unwrap();
+    assert_eq!(of_acme["collections"][0]["name"], "notes", "{of_acme}");
     server.node().get("/api/admin/performance?type=colour").await.problem("parameter_invalid");
 
     let event = json!({"event": "order.paid"});

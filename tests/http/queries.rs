@@ -290,3 +290,22 @@ async fn of_equal_parameters_the_last_counts_for_everybody() {
     let said = refused.problem("parameter_invalid")["message"].as_str().unwrap().to_owned();
     assert!(said.contains("page") && said.contains("cursor"), "{said}");
 }
+
+/// These said that a text ended, that a number is no number, and that a record had changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_too_large_or_no_tag_is_said_so() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let body = json!({ "name": "plain", "type": "base", "fields": [{ "name": "title", "type": "text" }] });
+    admin.post("/api/collections", body).await.created();
+    let path = "/api/collections/plain/records";
+    let said = |body: Value| body["message"].as_str().unwrap().to_owned();
+    let grouped = said(admin.get(&format!("{path}?group=title")).await.problem("parameter_invalid"));
+    assert!(grouped.contains("\"group\" needs") && grouped.contains("aggregate=count"), "{grouped}");
+    let paged = said(admin.get(&format!("{path}?page=99999999999999999999")).await.problem("parameter_invalid"));
+    assert!(paged.contains("up to 9223372036854775807"), "{paged}");
+    let id = admin.post(path, json!({ "title": "a" })).await.created()["id"].as_str().unwrap().to_owned();
+    let garbage = admin.clone().with_header("if-match", "garbage");
+    let refused = said(garbage.patch(&format!("{path}/{id}"), json!({})).await.problem("precondition_failed"));
+    assert!(refused.contains("no ETag"), "{refused}");
+}

@@ -179,3 +179,75 @@ async fn values_and_kept_answers_never_meet_whatever_they_are_called() {
         assert_eq!((answer.header("x-cache"), &answer.body), (Some("l1"), body), "{path}");
     }
 }
+
+/// A refusal said neither which member it was about nor what would be right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_member_the_bound_and_what_to_do() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("one").await;
+    admin.put("/api/cache/text", json!({ "value": "x" })).await.ok();
+    admin.put("/api/cache/most", json!({ "value": i64::MAX })).await.ok();
+    let (key, long) = ("/api/cache/k", "k".repeat(251));
+    let many: Vec<String> = (0..501).map(|n| n.to_string()).collect();
+    let batch = json!({ "set": [{ "key": "a", "value": 1 }, { "key": "b", "value": 1, "ttlMs": 0 }] });
+    let asked = [
+        (admin.put(key, json!({ "value": 1, "ttlMs": 0 })).await, "ttlMs", "1 to 2592000000"),
+        (admin.put(key, json!({ "value": 1, "onlyIf": "new" })).await, "onlyIf", "absent or present"),
+        (admin.put(&format!("/api/cache/{long}"), json!({ "value": 1 })).await, "key", "1 to 250"),
+        (admin.put(key, json!({ "value": "x".repeat(300_000) })).await, "value", "262144"),
+        (admin.post("/api/cache/text", json!({ "increment": 1 })).await, "increment", "no whole number"),
+        (admin.post("/api/cache/most", json!({ "increment": 1 })).await, "increment", "9223372036854775807"),
+        (admin.post("/api/cache", json!({ "get": many })).await, "get", "500 together"),
+        (admin.post("/api/cache", batch).await, "set.1.ttlMs", "1 to 2592000000"),
+        (admin.post("/api/locks/job", json!({ "leaseMs": 3_600_001 })).await, "leaseMs", "1 to 3600000"),
+        (admin.patch("/api/locks/job", json!({})).await, "token", "taking the lock"),
+        (admin.delete("/api/locks/job").await, "token", "taking the lock"),
+        (admin.post("/api/admin/cache/purge", json!({})).await, "body", "Exactly one"),
+        (admin.post("/api/admin/cache/purge", json!({ "tag": "a", "all": true })).await, "all", "Exactly one"),
+        (admin.post("/api/admin/cache/purge", json!({ "key": "x" })).await, "key", "in hot"),
+        (server.node().get("/api/admin/performance").await, "type", "type=cache"),
+        (admin.get("/api/cache?limit=0").await, "limit", "1 to 1000"),
+        // What is of another type is named by its path.
+        (admin.put(key, json!({ "value": 1, "ttlMs": "60" })).await, "ttlMs", "expected a whole number"),
+        (admin.put(key, json!(5)).await, "body", "expected an object"),
+        (
+            admin.post("/api/cache", json!({ "set": [{ "key": 1, "value": 1 }] })).await,
+            "set.0.key",
+            "expected a string",
+        ),
+        (server.node().post("/api/tenants", json!({ "name": 5, "slug": "x" })).await, "name", "expected a string"),
+        (
+            server.node().post("/api/tenants", json!({ "slug": "x", "blueprint": "nope" })).await,
+            "blueprint",
+            "/api/blueprints",
+        ),
+    ];
+    for (answer, field, said) in asked {
+        let body = answer.json();
+        assert_eq!(body["errors"][0]["field"], field, "{body}");
+        assert!(body["errors"][0]["message"].as_str().unwrap().contains(said), "{said}: {body}");
+        assert!(!body.to_string().contains("struct "), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_listed_by_prefix_and_a_lock_is_looked_at_without_its_token() {
+    let server = TestServer::start().await;
+    let (one, two) = (server.tenant("one").await, server.tenant("two").await);
+    for key in ["report:3", "report:1", "other", "report:2"] {
+        one.put(&format!("/api/cache/{key}"), json!({ "value": 1 })).await.ok();
+    }
+    let list = async |query: &str| one.get(&format!("/api/cache?{query}")).await.ok();
+    let first = list("prefix=report:&limit=2").await;
+    assert_eq!(first, json!({ "keys": ["report:1", "report:2"], "nextAfter": "report:2" }));
+    assert_eq!(list("prefix=report:&limit=2&after=report:2").await, json!({ "keys": ["report:3"], "nextAfter": null }));
+    assert_eq!(list("").await["keys"].as_array().unwrap().len(), 4);
+    assert_eq!(two.get("/api/cache").await.ok(), json!({ "keys": [], "nextAfter": null }), "each tenant its own");
+    one.clone().without_authorization().get("/api/cache").await.problem("auth_required");
+
+    assert_eq!(one.get("/api/locks/job").await.ok(), json!({ "held": false }));
+    let lease = one.post("/api/locks/job", json!({ "leaseMs": 60_000 })).await.ok();
+    let seen = one.get("/api/locks/job").await.ok();
+    assert_eq!(seen, json!({ "held": true, "fence": lease["fence"], "expiresMs": lease["expiresMs"] }));
+    assert_eq!(two.get("/api/locks/job").await.ok(), json!({ "held": false }));
+}

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Longest key, bytes.
-const KEY_BYTES_MAX: usize = 250;
-const TTL_MS_MAX: i64 = 30 * 24 * 3_600 * 1_000;
-const LEASE_MS_MAX: i64 = 3_600 * 1_000;
+pub(super) const KEY_BYTES_MAX: usize = 250;
+pub(super) const TTL_MS_MAX: i64 = 30 * 24 * 3_600 * 1_000;
+pub(super) const LEASE_MS_MAX: i64 = 3_600 * 1_000;
 /// What a key costs besides its own and its value's bytes.
 const OVERHEAD_BYTES: usize = 128;
 
@@ -75,6 +75,15 @@ pub struct Lease {
     pub expires_ms: i64,
 }
 
+/// Some of a tenant's keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyPage {
+    /// In order.
+    pub keys: Vec<Arc<str>>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Value {
     bytes: Bytes,
@@ -131,7 +140,7 @@ impl TenantStore {
 
     /// Whether `set` would take this.
     pub fn check(&self, key: &str, value: &Bytes, ttl_ms: Option<i64>) -> Result<(), KvError> {
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || key.chars().any(char::is_control) {
+        if !is_name(key) {
             return Err(KvError::KeyInvalid);
         }
         let bytes_max = self.bounds.value_bytes_max;
@@ -139,7 +148,7 @@ impl TenantStore {
             return Err(KvError::ValueTooLarge { bytes: value.len(), bytes_max });
         }
         match ttl_ms {
-            Some(ms) if !(1..=TTL_MS_MAX).contains(&ms) => Err(KvError::TimeInvalid { ms }),
+            Some(ms) if !(1..=TTL_MS_MAX).contains(&ms) => Err(KvError::TtlInvalid { ms }),
             _ => Ok(()),
         }
     }
@@ -179,7 +188,7 @@ impl TenantStore {
             }
             None => (0, ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms))),
         };
-        let sum = present.checked_add(delta).ok_or(KvError::NotANumber)?;
+        let sum = present.checked_add(delta).ok_or(KvError::Overflow { present, delta })?;
         let value = Bytes::from(sum.to_string());
         self.check(key, &value, ttl_ms)?;
         self.put(key, value, expires_ms, now_ms);
@@ -192,11 +201,26 @@ impl TenantStore {
         self.values.get(key).map(|value| value.expires_ms.map(|at_ms| at_ms - now_ms))
     }
 
+    /// Keys that begin with `prefix`, in order, behind `after`, `len_max` at most; looks at every key of this tenant once.
+    pub fn keys(&self, prefix: &str, after: &str, len_max: usize, now_ms: i64) -> KeyPage {
+        let live = |value: &Value| value.expires_ms.is_none_or(|at_ms| at_ms > now_ms);
+        let wanted = |key: &str| key.starts_with(prefix) && key > after;
+        let found = self.values.iter().filter(|(key, value)| wanted(key) && live(value));
+        let mut keys: Vec<Arc<str>> = found.map(|(key, _)| Arc::clone(key)).collect();
+        keys.sort_unstable();
+        let more = keys.len() > len_max;
+        keys.truncate(len_max);
+        KeyPage { keys, more }
+    }
+
+    /// The lease of the lock `name`, if it has not ended.
+    pub fn lease(&self, name: &str, now_ms: i64) -> Option<Lease> {
+        self.locks.get(name).map(|held| held.lease).filter(|lease| lease.expires_ms > now_ms)
+    }
+
     /// Takes the lock `name`; whoever holds it with the same token prolongs it and keeps the fence.
     pub fn acquire(&mut self, name: &str, token: &str, lease_ms: i64, now_ms: i64) -> Result<Lease, KvError> {
-        if name.is_empty() || name.len() > KEY_BYTES_MAX || token.is_empty() || token.len() > KEY_BYTES_MAX {
-            return Err(KvError::KeyInvalid);
-        }
+        check_lock(name, token)?;
         let expires_ms = lease_end(lease_ms, now_ms)?;
         if let Some(held) = self.locks.get_mut(name).filter(|held| held.lease.expires_ms > now_ms) {
             if *held.token != *token {
@@ -225,6 +249,7 @@ impl TenantStore {
 
     /// Prolongs a lease that has not ended.
     pub fn renew(&mut self, name: &str, token: &str, lease_ms: i64, now_ms: i64) -> Result<Lease, KvError> {
+        check_lock(name, token)?;
         let expires_ms = lease_end(lease_ms, now_ms)?;
         let held = self.locks.get_mut(name).filter(|held| held.lease.expires_ms > now_ms && *held.token == *token);
         let held = held.ok_or(KvError::LeaseOver)?;
@@ -234,6 +259,7 @@ impl TenantStore {
 
     /// Gives a lock back.
     pub fn release(&mut self, name: &str, token: &str, now_ms: i64) -> Result<(), KvError> {
+        check_lock(name, token)?;
         let ours = self.locks.get(name).is_some_and(|held| held.lease.expires_ms > now_ms && *held.token == *token);
         if !ours {
             return Err(KvError::LeaseOver);
@@ -356,13 +382,22 @@ fn cost(key: &str, value: &Bytes) -> usize {
     key.len() + value.len() + OVERHEAD_BYTES
 }
 
+fn is_name(text: &str) -> bool {
+    (1..=KEY_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn check_lock(name: &str, token: &str) -> Result<(), KvError> {
+    let wrong = [("name", name), ("token", token)].into_iter().find(|(_, text)| !is_name(text));
+    wrong.map_or(Ok(()), |(what, _)| Err(KvError::LockInvalid(what)))
+}
+
 fn lock_cost(name: &str, token: &str) -> usize {
     name.len() + token.len() + OVERHEAD_BYTES
 }
 
 fn lease_end(lease_ms: i64, now_ms: i64) -> Result<i64, KvError> {
     if !(1..=LEASE_MS_MAX).contains(&lease_ms) {
-        return Err(KvError::TimeInvalid { ms: lease_ms });
+        return Err(KvError::LeaseInvalid { ms: lease_ms });
     }
     Ok(now_ms.saturating_add(lease_ms))
 }

@@ -16,7 +16,7 @@ use crate::http::body::Json;
 use crate::http::extract::{NodeVisitor, Visitor};
 use crate::http::problem::Problem;
 use crate::http::respond;
-use crate::kernel::error::Code;
+use crate::kernel::error::Detail;
 use crate::schema::Schema;
 use crate::schema::cache_policy::event_word;
 use crate::services::purging::PurgeHook;
@@ -74,7 +74,7 @@ pub(crate) struct VerifyRequest {
 /// `GET /api/admin/performance?type=cache`: the whole node.
 pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CachePart>) -> Result<HttpResponse, Problem> {
     if visitor.0.text("type") != "cache" {
-        return Err(Problem::new(Code::ParameterInvalid, "The parameter type is cache."));
+        return Err(Problem::about("type", "The only report there is yet is cache: ask with type=cache."));
     }
     let held = part.values.stats();
     let mut values = usage_to_wire(held.usage);
@@ -89,7 +89,8 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
         .iter()
         .map(|tenant| {
             let slug = part.registry.entry(&tenant.tenant).map(|entry| entry.slug.to_string());
-            tenant_to_wire(tenant, slug, None)
+            let schema = part.registry.find_open(&tenant.tenant).map(|open| open.schema());
+            tenant_to_wire(tenant, slug, schema.as_deref())
         })
         .collect();
     let (health, why) = match cache.health() {
@@ -185,20 +186,38 @@ fn pass_on(hook: &PurgeHook, purge: &Purge, tenant: &TenantDb) {
 }
 
 fn purge_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Purge, Problem> {
-    let refused = |message| Problem::new(Code::ParameterInvalid, message);
     match (body.key, body.tag, body.event, body.collection, body.all) {
         (Some(key), None, None, None, false) => {
             let parts = KeyParts::parse(&key).filter(|parts| parts.tenant == *tenant.id());
-            parts.map(Purge::Key).ok_or_else(|| refused("The key is not one of this tenant's cache."))
+            let message = "The key is not one of this tenant's cache; GET /api/admin/cache/stats shows keys in hot.";
+            parts.map(Purge::Key).ok_or_else(|| Problem::about("key", message))
         }
         (None, Some(tag), None, None, false) => Ok(Purge::Tag(Arc::from(tag))),
         (None, None, Some(event), None, false) => Ok(Purge::Event(Arc::from(event))),
         (None, None, None, Some(name), false) => {
             let found = tenant.schema().find(&name).map(|collection| collection.id.clone());
-            Ok(Purge::Collection(found.ok_or(RecordError::UnknownCollection(name))?))
+            let unknown = |name| {
+                let message = format!("There is no collection {name:?}; GET /api/collections lists those there are.");
+                let detail = Detail::new("collection", "validation_invalid_value", message);
+                Problem::from(RecordError::UnknownCollection(name)).with_detail(detail)
+            };
+            Ok(Purge::Collection(found.ok_or_else(|| unknown(name))?))
         }
         (None, None, None, None, true) => Ok(Purge::All),
-        _ => Err(refused("Exactly one of key, tag, event, collection and all says what to forget.")),
+        named => {
+            let (key, tag, event, collection, all) = named;
+            let given = [
+                ("key", key.is_some()),
+                ("tag", tag.is_some()),
+                ("event", event.is_some()),
+                ("collection", collection.is_some()),
+                ("all", all),
+            ];
+            // The second one is too many; without any, the body as a whole says nothing.
+            let field = given.into_iter().filter(|(_, is)| *is).nth(1).map_or("body", |(name, _)| name);
+            let message = "Exactly one of key, tag, event, collection and all says what to forget: {\"all\": true}.";
+            Err(Problem::about(field, message))
+        }
     }
 }
 
@@ -253,8 +272,9 @@ fn tenant_to_wire(report: &TenantReport, slug: Option<String>, schema: Option<&S
         .map(|(id, counts)| {
             let mut shown = counts_to_wire(counts);
             shown["id"] = json!(id.as_str());
+            // Without a schema no name is known; a collection that is gone has none.
             let known = schema.and_then(|schema| schema.find_id(id));
-            shown["name"] = json!(known.map_or(id.as_str(), |collection| collection.name.as_str()));
+            shown["name"] = json!(known.map(|collection| collection.name.as_str()));
             shown
         })
         .collect();

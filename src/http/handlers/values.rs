@@ -4,11 +4,11 @@
 //! Does not do: the response cache, which no key of these routes can name; that is `cache`.
 
 use crate::cache::kv::{Batch, Kv, Lease, SetIf, TenantKv};
-use crate::http::body::Json;
+use crate::http::body::{self, Json};
 use crate::http::extract::Visitor;
 use crate::http::problem::Problem;
 use crate::http::respond;
-use crate::kernel::error::Code;
+use crate::kernel::error::{Code, Detail, Fault};
 use crate::kernel::limits;
 use crate::kernel::random::{self, Random};
 use actix_web::{HttpResponse, web};
@@ -104,7 +104,10 @@ pub(crate) async fn set_value(
         None => SetIf::Always,
         Some("absent") => SetIf::Absent,
         Some("present") => SetIf::Present,
-        Some(_) => return Err(Problem::new(Code::ParameterInvalid, "onlyIf is absent or present.")),
+        Some(other) => {
+            let message = format!("onlyIf is {other:?}; it is absent or present, and left out to set in any case.");
+            return Err(Problem::about("onlyIf", message));
+        }
     };
     let set = part.store(&visitor)?.set(&key, stored(&body.value), body.ttl_ms, when)?;
     Ok(respond::json(&json!({ "set": set })))
@@ -138,12 +141,22 @@ pub(crate) async fn run_batch(
 ) -> Result<HttpResponse, Problem> {
     let store = part.store(&visitor)?;
     if body.delete.len() + body.set.len() + body.get.len() > limits::BATCH_LEN_MAX {
-        return Err(Problem::new(Code::ParameterInvalid, format!("At most {} keys.", limits::BATCH_LEN_MAX)));
+        let (most, named) = (limits::BATCH_LEN_MAX, body.delete.len() + body.set.len() + body.get.len());
+        let largest = [("delete", body.delete.len()), ("set", body.set.len()), ("get", body.get.len())];
+        let (field, _) = largest.into_iter().max_by_key(|(_, len)| *len).unwrap_or(("set", 0));
+        let message =
+            format!("{named} keys are named; delete, set and get name {most} together at most: send several.");
+        return Err(Problem::about(field, message));
     }
     let set: Vec<_> = body.set.iter().map(|one| (one.key.as_str(), stored(&one.value), one.ttl_ms)).collect();
     let delete: Vec<&str> = body.delete.iter().map(String::as_str).collect();
     let get: Vec<&str> = body.get.iter().map(String::as_str).collect();
-    let done = store.batch(Batch { delete: &delete, set: &set, get: &get })?;
+    let done = store.batch(Batch { delete: &delete, set: &set, get: &get }).map_err(|(place, refused)| {
+        let own = refused.details().into_iter();
+        own.fold(Problem::new(refused.code(), refused.public()), |problem, detail| {
+            problem.with_detail(Detail::new(format!("set.{place}.{}", detail.field), detail.code, detail.message))
+        })
+    })?;
     let values: Map<String, Value> = body
         .get
         .iter()
@@ -151,6 +164,36 @@ pub(crate) async fn run_batch(
         .map(|(key, value)| (key.clone(), value.as_ref().map_or(Value::Null, shown)))
         .collect();
     Ok(respond::json(&json!({ "deleted": done.deleted, "set": set.len(), "values": values })))
+}
+
+/// `GET /api/cache?prefix=&after=&limit=`: `{keys, nextAfter}`, in order
+pub(crate) async fn list_keys(visitor: Visitor, part: web::Data<ValuesPart>) -> Result<HttpResponse, Problem> {
+    let store = part.store(&visitor)?;
+    let limit = match body::number(&visitor.parameters(), "limit")? {
+        None => limits::PAGE_LEN_DEFAULT,
+        Some(asked) => {
+            usize::try_from(asked).ok().filter(|asked| (1..=limits::PAGE_LEN_MAX).contains(asked)).ok_or_else(|| {
+                Problem::about("limit", format!("limit is {asked}; it is 1 to {}.", limits::PAGE_LEN_MAX))
+            })?
+        }
+    };
+    let page = store.keys(&visitor.text("prefix"), &visitor.text("after"), limit);
+    let next = page.keys.last().filter(|_| page.more);
+    Ok(respond::json(&json!({ "keys": page.keys, "nextAfter": next })))
+}
+
+/// `GET /api/locks/{name}`: `{held, fence, expiresMs}`, never the token
+pub(crate) async fn get_lock(
+    visitor: Visitor,
+    part: web::Data<ValuesPart>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let lease = part.store(&visitor)?.lease(&name);
+    let shown = lease.map_or_else(
+        || json!({ "held": false }),
+        |lease| json!({ "held": true, "fence": fence_text(lease), "expiresMs": lease.expires_ms }),
+    );
+    Ok(respond::json(&shown))
 }
 
 /// `POST /api/locks/{name}`: `{token, fence, expires}`; 409 with `Retry-After` while somebody else holds it
@@ -198,7 +241,10 @@ fn shown(value: &Bytes) -> Value {
 }
 
 fn lease_shown(token: &str, lease: Lease) -> HttpResponse {
-    // A fence has 64 bits, more than a JavaScript number holds exactly: it goes as text, padded so that texts compare.
-    let fence = format!("{:020}", lease.fence);
-    respond::json(&json!({ "token": token, "fence": fence, "expiresMs": lease.expires_ms }))
+    respond::json(&json!({ "token": token, "fence": fence_text(lease), "expiresMs": lease.expires_ms }))
+}
+
+/// A fence has 64 bits, more than a JavaScript number holds exactly: it goes as text, padded so that texts compare.
+fn fence_text(lease: Lease) -> String {
+    format!("{:020}", lease.fence)
 }

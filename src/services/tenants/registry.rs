@@ -190,6 +190,11 @@ impl Registry {
         Ok(self.brought_up(self.open_file(id).await?).await)
     }
 
+    /// The database of a tenant if it is open at the moment; asking opens nothing. For reports.
+    pub fn find_open(&self, id: &TenantId) -> Option<TenantDb> {
+        self.0.store.find_open(id)
+    }
+
     /// The database of a tenant that is active or suspended. For administration.
     pub async fn open_any(&self, id: &TenantId) -> Result<TenantDb, TenantError> {
         if self.has_file(id) {

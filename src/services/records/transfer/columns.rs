@@ -36,5 +36,7 @@ pub(super) fn refuse_unknown<'name>(
         "" => "there is a value in a column without a name, which".to_owned(),
         named => format!("{named:?}"),
     };
-    Err(format!("{what} is no field of {of}, which has {known}; unknown=ignore passes over such columns"))
+    Err(format!(
+        "{what} is no field of {of}, which has {known}; unknown=ignore (--ignore-unknown) passes over such columns"
+    ))
 }

@@ -249,6 +249,9 @@ pub(super) const CASES: &[Case] = &[
             ),
         ]
     }),
+    ("GET /api/cache", |a, _| {
+        vec![get(format!("/api/cache?prefix={}", a.cache_key)).says(STRANGER, "superuser_required|forbidden", OWN)]
+    }),
     ("POST /api/cache", |a, _| {
         vec![post("/api/cache", json!({ "get": [a.cache_key, a.counter, "shared"], "delete": [a.counter] })).says(
             STRANGER,
@@ -286,6 +289,9 @@ pub(super) const CASES: &[Case] = &[
             delete(format!("/api/cache/{}", a.cache_key)).says(STRANGER, "superuser_required|forbidden", OWN),
             delete("/api/cache/shared").says(STRANGER, "superuser_required|forbidden", OWN),
         ]
+    }),
+    ("GET /api/locks/{name:.+}", |a, _| {
+        vec![get(format!("/api/locks/{}", a.lock)).says(STRANGER, "superuser_required|forbidden", OWN)]
     }),
     ("POST /api/locks/{name:.+}", |a, _| {
         vec![post(format!("/api/locks/{}", a.lock), json!({ "leaseMs": 60_000 })).says(
