@@ -71,8 +71,8 @@ impl Warming {
         let Some(mut keys) = self.cache.hot_keys_of_last_run().await else { return false };
         keys.truncate(START_LEN_MAX);
         if !keys.is_empty() {
-            let WarmReport { filled, present, failed } = self.fill(keys).await;
-            tracing::info!({ filled, present, failed }, "the cache is warm");
+            let WarmReport { filled, present, failed, reasons } = self.fill(keys).await;
+            tracing::info!({ filled, present, failed, cache.why = ?reasons }, "the cache is warm");
         }
         true
     }
@@ -85,7 +85,7 @@ impl Warming {
         match self.registry.open_tenant(&hot.tenant).await {
             Ok(tenant) => replay::refill(&self.tools, &tenant, &hot).await,
             // Gone or suspended since.
-            Err(_) => Refill::Failed,
+            Err(_) => Refill::Failed("the tenant is not open"),
         }
     }
 }

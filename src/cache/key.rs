@@ -205,6 +205,13 @@ impl KeyParts {
         Some(Self { tenant, category, resource, sub: parts.next()?.to_owned(), digest })
     }
 
+    /// Whether `key` is written so.
+    pub fn names(&self, key: &Key) -> bool {
+        let visible = (key.tenant(), key.category(), key.resource(), key.sub().as_str())
+            == (&self.tenant, self.category, &self.resource, &*self.sub);
+        visible && self.digest.as_ref().is_none_or(|digest| digest == key.digest())
+    }
+
     /// The visible part: `{tenant}:{category}:{resource}:{sub-resource}`.
     pub fn visible(&self) -> String {
         format!("{}:{}:{}:{}", self.tenant, self.category.as_str(), self.resource, self.sub)

@@ -9,8 +9,10 @@ use crate::cache::Shared;
 use crate::cache::disk::{DiskRead, DiskState, GroupUsage};
 use crate::cache::entry::Entry;
 use crate::cache::envelope::Envelope;
+use crate::cache::key::KeyParts;
 use crate::cache::memory::Held;
 use crate::cache::mutation::Mutation;
+use crate::cache::purge;
 use crate::cache::stamp::{Mark, PURGE_SLOTS, Stamp};
 use crate::cache::stats::{AgeSum, Counters, TenantReport};
 use crate::cache::tenant::{DiskPart, High, Origin, Part, Request, SeedFacts};
@@ -105,6 +107,23 @@ impl Shared {
             self.disk.remove_this(key, bytes);
         }
         found
+    }
+
+    /// Whether the disk has an answer under the full text of a key that would be given to whoever asks.
+    pub(crate) async fn has_on_disk(&self, part: &Part, parts: &KeyParts, digest: &[u8; 32]) -> bool {
+        let Some(seed) = part.seed else { return false };
+        let Some(disk) = self.disk_part(part, seed).await else { return false };
+        let DiskRead::Found(bytes) = self.disk.get(answer_key(&part.tenant, disk.generation, digest)).await else {
+            return false;
+        };
+        Envelope::decode(&bytes, self.mutation).is_some_and(|found| {
+            let marks = purge::marks_of(parts, digest, &found.tags, &found.dependencies);
+            let stamp = Stamp { at: found.at, purges: found.purges };
+            let current = part.positions.prove(stamp, &found.dependencies, marks).is_current();
+            let entry =
+                Entry::new(found.body, found.etag, found.content_type, found.tags, found.created_ms, found.ttl_ms);
+            current && found.lineage == seed.lineage && !entry.is_expired(self.clock.now_ms())
+        })
     }
 
     /// The answer in `bytes`, if it is whole, the one that was asked for, and current.
@@ -217,7 +236,7 @@ impl Shared {
         alone || self.disk_usage(tenant).bytes < self.disk_bytes_max / DISK_SHARES
     }
 
-    fn disk_usage(&self, tenant: &TenantId) -> GroupUsage {
+    pub(crate) fn disk_usage(&self, tenant: &TenantId) -> GroupUsage {
         self.disk.usage(&tenant_key(ANSWERS, tenant))
     }
 

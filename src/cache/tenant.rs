@@ -587,7 +587,7 @@ impl Part {
         dependencies: Dependencies,
         origin: Origin,
     ) -> Arc<Held> {
-        let marks = purge::marks(request.key, entry.tags());
+        let marks = purge::marks(request.key, entry.tags(), &dependencies);
         Held::new(HeldParts {
             proof: self.positions.prove(origin.stamp, &dependencies, marks),
             entry,

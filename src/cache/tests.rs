@@ -560,9 +560,9 @@ async fn verification_notices_an_answer_that_is_wrong() {
     let request = request(&world, &key, &dependencies, Some(&replay));
     let load = || async { Ok::<_, ()>(Loaded::json("kept", 0)) };
     world.cache.tenant(key.tenant()).reload(request, load).await.unwrap();
-    let equal = world.cache.verify(None, 10, |_| async { Some((Bytes::from_static(b"kept"), 0)) }).await;
+    let equal = world.cache.verify(None, 10, |_| async { Ok((Bytes::from_static(b"kept"), 0)) }).await;
     assert_eq!((equal.equal, equal.different.len()), (1, 0));
-    let different = world.cache.verify(None, 10, |_| async { Some((Bytes::from_static(b"else"), 0)) }).await;
+    let different = world.cache.verify(None, 10, |_| async { Ok((Bytes::from_static(b"else"), 0)) }).await;
     assert_eq!(different.different, [key.to_string()]);
 }
 

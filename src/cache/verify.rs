@@ -21,18 +21,29 @@ pub struct VerifyReport {
     pub equal: u64,
     /// Overtaken by a write, or not answerable: nothing follows.
     pub skipped: u64,
+    /// Why, by the words and how often.
+    pub reasons: warm::Reasons,
     /// Keys whose kept answer differed.
     pub different: Vec<String>,
+}
+
+const OVERTAKEN: &str = "a write, a purge or time has overtaken it";
+
+impl VerifyReport {
+    fn skip(&mut self, why: &'static str) {
+        self.skipped += 1;
+        *self.reasons.entry(why).or_default() += 1;
+    }
 }
 
 impl Cache {
     /// Recomputes at most `sample` kept answers, taken evenly over memory, and compares; of one tenant, or of all.
     ///
-    /// `recompute` asks past the cache and says at which log position; `None` where it cannot. Only answers that were kept with a replay can be asked.
+    /// `recompute` asks past the cache and says at which log position, or why it cannot. Only answers that were kept with a replay can be asked.
     pub async fn verify<F, Fut>(&self, only: Option<&TenantId>, sample: usize, mut recompute: F) -> VerifyReport
     where
         F: FnMut(warm::HotKey) -> Fut,
-        Fut: Future<Output = Option<(Bytes, i64)>>,
+        Fut: Future<Output = Result<(Bytes, i64), &'static str>>,
     {
         let wanted = |held: &Held| held.replay.is_some() && only.is_none_or(|tenant| held.key.tenant() == tenant);
         let candidates: Vec<_> = self.0.memory.all().filter(|(_, held)| wanted(held)).collect();
@@ -40,15 +51,16 @@ impl Cache {
         let mut report = VerifyReport::default();
         for (slot, held) in candidates.into_iter().step_by(stride).take(sample) {
             let Some(replay) = held.replay.clone().filter(|_| held.proof.is_current()) else {
-                report.skipped += 1;
+                report.skip(OVERTAKEN);
                 continue;
             };
             let key = held.key.to_string();
             let hot = warm::HotKey { key, tenant: held.key.tenant().clone(), replay, score: 0.0 };
             match recompute(hot).await.map(|(body, lsn)| judge(&held, &sha256(&body), lsn)) {
-                None | Some(Verdict::Overtaken) => report.skipped += 1,
-                Some(Verdict::Equal) => report.equal += 1,
-                Some(Verdict::Different) => {
+                Err(why) => report.skip(why),
+                Ok(Verdict::Overtaken) => report.skip(OVERTAKEN),
+                Ok(Verdict::Equal) => report.equal += 1,
+                Ok(Verdict::Different) => {
                     self.0.memory.remove_this(&slot, &held);
                     report.different.push(held.key.to_string());
                 }

@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::cache::key::{Key, KeyParts};
 use crate::kernel::ident::TenantId;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,8 +36,11 @@ pub struct HotKey {
     pub score: f64,
 }
 
+/// Why something was not asked, by its words, and how often.
+pub type Reasons = BTreeMap<&'static str, u64>;
+
 /// What warming did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WarmReport {
     /// Asked for.
     pub filled: u64,
@@ -45,6 +48,8 @@ pub struct WarmReport {
     pub present: u64,
     /// Asked for in vain.
     pub failed: u64,
+    /// Why.
+    pub reasons: Reasons,
 }
 
 /// What came of asking for an answer before somebody does.
@@ -54,8 +59,8 @@ pub enum Refill {
     Filled,
     /// It is there under another key, with another note: the schema is another one by now.
     Moved(Key, Arc<[u8]>),
-    /// There is none.
-    Failed,
+    /// There is none, and why.
+    Failed(&'static str),
 }
 
 #[derive(Debug, Clone)]
@@ -187,6 +192,13 @@ fn shared_out<'tenant>(ranked: impl Iterator<Item = &'tenant TenantId>) -> Vec<b
     keeps
 }
 
+impl WarmReport {
+    fn fail(&mut self, why: &'static str) {
+        self.failed += 1;
+        *self.reasons.entry(why).or_default() += 1;
+    }
+}
+
 impl Cache {
     /// The hot keys of this process, hottest first.
     pub fn hot_keys(&self) -> Vec<HotKey> {
@@ -231,7 +243,7 @@ impl Cache {
                         }
                     }
                 }
-                Refill::Failed => report.failed += 1,
+                Refill::Failed(why) => report.fail(why),
             }
             tokio::time::sleep(pace).await;
         }
@@ -247,7 +259,8 @@ impl Cache {
         held.map_or(0, |held| held.hits.swap(0, Ordering::Relaxed))
     }
 
-    fn holds_current(&self, hot: &HotKey) -> bool {
+    /// Whether memory has a current answer under the key.
+    pub fn holds_current(&self, hot: &HotKey) -> bool {
         let digest = digest_of(hot);
         let part = self.0.parts.read().get(&hot.tenant).cloned();
         digest.zip(part).is_some_and(|(digest, part)| {

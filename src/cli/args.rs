@@ -482,17 +482,17 @@ pub(super) enum CacheCommand {
     },
     /// Forget answers; nothing that is named is served again
     #[command(
-        after_help = "Examples:\n  tenantry cache purge --tenant acme --collection posts\n  tenantry cache purge --tenant acme --tag front\n  tenantry cache purge --tenant acme --event order.paid\n  tenantry cache purge --tenant acme --all",
+        after_help = "Examples:\n  tenantry cache purge --tenant acme --collection posts\n  tenantry cache purge --tenant acme --tag front\n  tenantry cache purge --tenant acme --event order.paid\n  tenantry cache purge --tenant acme --all\n  tenantry cache purge --all",
         group = clap::ArgGroup::new("what").required(true).args(["key", "tag", "event", "collection", "all"])
     )]
     Purge {
-        /// Slug or id of the tenant
-        #[arg(long, default_value = "main")]
-        tenant: String,
+        /// Slug or id of the tenant; left out, `main`, and with --all every tenant
+        #[arg(long)]
+        tenant: Option<String>,
         /// One answer, by the key that `cache stats` of the API names
         #[arg(long)]
         key: Option<String>,
-        /// Every answer with a tag of a collection's policy
+        /// Every answer with a word of `Cache-Tag`, such as a policy's tag; the tenant's id in front may be left out
         #[arg(long)]
         tag: Option<String>,
         /// Every answer whose collection's policy names an event that has happened
@@ -501,7 +501,7 @@ pub(super) enum CacheCommand {
         /// Every answer of a collection
         #[arg(long)]
         collection: Option<String>,
-        /// Everything of the tenant
+        /// Everything of the tenant, or of every tenant where none is named
         #[arg(long)]
         all: bool,
     },

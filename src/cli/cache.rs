@@ -5,7 +5,7 @@
 
 use super::args::CacheCommand;
 use super::client::Client;
-use super::commands::segment;
+use super::commands::{all_tenants, segment};
 use super::outcome::Failure;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,7 +22,6 @@ const COLUMNS: [(&str, &str); 7] = [
 ];
 
 pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), Failure> {
-    let path = |tenant: &str, what: &str| format!("/t/{}/api/admin/cache/{what}", segment(tenant));
     match command {
         CacheCommand::Stats { tenant: None } => {
             let report = client.get("/api/admin/performance?type=cache").await?;
@@ -31,6 +30,7 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
         CacheCommand::Stats { tenant: Some(tenant) } => {
             table("COLLECTION", "name", &client.get(&path(&tenant, "stats")).await?, "collections");
         }
+        CacheCommand::Purge { tenant: None, all: true, .. } => return purge_every_tenant(client).await,
         CacheCommand::Purge { tenant, key, tag, event, collection, all: _ } => {
             let body = match (key, tag, event, collection) {
                 (Some(key), ..) => json!({ "key": key }),
@@ -39,8 +39,7 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
                 (.., Some(collection)) => json!({ "collection": collection }),
                 _ => json!({ "all": true }),
             };
-            client.send(Method::POST, &path(&tenant, "purge"), &body).await?;
-            say!("purged");
+            purge(client, tenant.as_deref().unwrap_or("main"), &body).await?;
         }
         CacheCommand::Warm { tenant } => {
             print(&client.send(Method::POST, &path(&tenant, "warm"), &json!({})).await?);
@@ -52,6 +51,37 @@ pub(super) async fn cache(client: &Client, command: CacheCommand) -> Result<(), 
             if different > 0 {
                 return Err(Failure::Unhealthy(different));
             }
+        }
+    }
+    Ok(())
+}
+
+fn path(tenant: &str, what: &str) -> String {
+    format!("/t/{}/api/admin/cache/{what}", segment(tenant))
+}
+
+async fn purge(client: &Client, tenant: &str, body: &Value) -> Result<(), Failure> {
+    let done = client.send(Method::POST, &path(tenant, "purge"), body).await?;
+    let number = |member: &str| done.get(member).and_then(Value::as_u64).unwrap_or(0);
+    if done.get("enabled") == Some(&json!(false)) {
+        say!("{tenant}: the cache is switched off");
+        return Ok(());
+    }
+    let on_disk = match number("onDisk") {
+        0 => String::new(),
+        lying => format!("; what the purge names among its {lying} on disk is void too"),
+    };
+    say!("{tenant}: purged {} answers{on_disk}", number("purged"));
+    Ok(())
+}
+
+/// A tenant that is not active serves nothing, but would again once it is resumed: it is named.
+async fn purge_every_tenant(client: &Client) -> Result<(), Failure> {
+    for tenant in all_tenants(client).await? {
+        let text = |key: &str| tenant.get(key).and_then(Value::as_str).unwrap_or_default();
+        match text("state") {
+            "active" => purge(client, text("slug"), &json!({ "all": true })).await?,
+            state => say!("{}: passed over, it is {state}", text("slug")),
         }
     }
     Ok(())

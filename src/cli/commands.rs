@@ -206,9 +206,14 @@ async fn next_chunk(mut file: tokio::fs::File) -> std::io::Result<Option<(bytes:
     Ok((read > 0).then(|| (buffer.freeze(), file)))
 }
 
-async fn list_tenants(client: &Client) -> Result<(), Failure> {
+/// Every tenant of the node.
+pub(super) async fn all_tenants(client: &Client) -> Result<Vec<Value>, Failure> {
     let page = async |page: usize| client.get(&format!("/api/tenants?perPage={PAGE_LEN}&page={page}")).await;
-    let items = collect_pages(page).await?;
+    collect_pages(page).await
+}
+
+async fn list_tenants(client: &Client) -> Result<(), Failure> {
+    let items = all_tenants(client).await?;
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["SLUG", "ID", "STATE", "NAME"]);
     for item in &items {

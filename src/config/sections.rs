@@ -240,7 +240,7 @@ sections! {
         values_bytes_max: usize = limits::VALUES_BYTES_MAX, within(1 << 20, 1 << 40), "Memory for the values and locks of applications (`/api/cache`), all tenants together.";
         values_tenant_bytes_max: usize = limits::VALUES_TENANT_BYTES_MAX, within(1 << 20, 1 << 40), "The same for one tenant; no more than all may have together.";
         values_tenant_keys_max: usize = limits::VALUES_PER_TENANT_MAX, within(1, 100_000_000), "Values of one tenant's applications.";
-        purge_url: String = String::new(), web_address, "If set, changed cache tags are posted here after a commit, for a CDN in front; `{tenant}` stands for the slug.";
+        purge_url: String = String::new(), web_address, "If set, changed cache tags are posted here after a commit, for a CDN in front; `{slug}` in it stands for the tenant's slug, `{id}` for its id.";
         purge_header: String = "Authorization".to_owned(), header_name, "Header that carries `cache.purge_secret`.";
         purge_secret: Secret = Secret::default(), any, "Value of that header; none is sent if empty.";
         purge_sends: String = "tags".to_owned(), tags_or_urls, "`tags` posts `{\"tags\": […]}`, `urls` posts `{\"urls\": […]}`.";

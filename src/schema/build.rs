@@ -53,8 +53,11 @@ pub(crate) fn draft(
         Some(Some(policy)) => match Policy::parse(policy) {
             Ok(_) => Some(Arc::new(policy.clone())),
             Err(refused) => {
-                let message = format!("{}.", refused.problem);
-                problems.at("cache").add_at(&refused.member, "validation_invalid_value", message);
+                let (message, mut at) = (format!("{}.", refused.problem), problems.at("cache"));
+                match refused.member.as_str() {
+                    "" => at.add("validation_invalid_value", message),
+                    member => at.add_at(member, "validation_invalid_value", message),
+                }
                 None
             }
         },

@@ -164,10 +164,10 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cache policy: {member} {problem}")]
 pub struct PolicyError {
-    /// The member's path, such as `cacheControl.maxAge`.
+    /// The member's path, such as `cacheControl.maxAge`; empty for the policy as a whole.
     pub member: String,
     /// What is wrong and what would be right.
-    pub problem: &'static str,
+    pub problem: String,
 }
 
 impl Default for Policy {
@@ -208,7 +208,7 @@ impl Policy {
         let members = match value {
             Value::Null => return Ok(Self::default()),
             Value::Object(members) => members,
-            _ => return Err(refused("cache", "must be an object or null")),
+            _ => return Err(refused("", "must be an object, such as {\"tier\": \"off\"}, or null")),
         };
         let mut policy = Self::default();
         for (name, value) in members {
@@ -219,14 +219,14 @@ impl Policy {
             match name.as_str() {
                 "tier" => policy.tier = tier(name, value)?,
                 "class" => policy.class = class(name, value)?,
-                "events" => policy.events = words(name, value, EVENTS_MAX, is_tag)?,
+                "events" => policy.events = words(name, value, EVENTS_MAX, (is_tag, A_TAG))?,
                 "ttlSeconds" => policy.ttl_s = Some(seconds(name, value)?),
-                "tags" => policy.tags = words(name, value, TAGS_MAX, is_tag)?,
-                "key" => policy.key_parts = words(name, value, KEY_PARTS_MAX, is_request_path)?,
+                "tags" => policy.tags = words(name, value, TAGS_MAX, (is_tag, A_TAG))?,
+                "key" => policy.key_parts = words(name, value, KEY_PARTS_MAX, (is_key_path, A_KEY_PATH))?,
                 "cacheControl" => policy.cache_control = CacheControl::parse(name, value)?,
                 "purge" => policy.purge = flag(name, value)?,
                 "writeThrough" => policy.write_through = Some(flag(name, value)?),
-                _ => return Err(refused(name, "is not a member of a cache policy")),
+                _ => return Err(unknown(name, "a cache policy", MEMBERS)),
             }
         }
         Ok(policy)
@@ -304,7 +304,7 @@ impl RoutePolicy {
                 "class" => policy.class = Some(class(&path, value)?),
                 "ttlSeconds" => policy.ttl_s = Some(seconds(&path, value)?),
                 "cacheControl" => policy.cache_control = Some(CacheControl::parse(&path, value)?),
-                _ => return Err(refused(&path, "is not a member of a route's policy")),
+                _ => return Err(unknown(&path, "a route's policy", ROUTE_MEMBERS)),
             }
         }
         Ok(policy)
@@ -327,7 +327,7 @@ impl CacheControl {
                     control.member(&format!("{path}.{name}"), name, value)?;
                 }
             }
-            _ => return Err(refused(path, "must be a text or an object")),
+            _ => return Err(refused(path, "must be a text, such as \"public, max-age=60\", or an object")),
         }
         if control.no_store && (control.public || control.max_age_s.is_some() || control.s_maxage_s.is_some()) {
             return Err(refused(path, "cannot forbid storing and allow it"));
@@ -337,18 +337,27 @@ impl CacheControl {
 
     fn directive(&mut self, path: &str, directive: &str) -> Result<(), PolicyError> {
         let (name, number) = match directive.split_once('=') {
-            Some((name, number)) => (name, number.parse::<u32>().ok().filter(|seconds| *seconds <= TTL_S_MAX)),
+            Some((name, number)) => (name, Some(number)),
             None => (directive, None),
         };
-        match (name.to_ascii_lowercase().as_str(), number) {
-            ("public", None) => self.public = true,
-            ("private" | "no-cache" | "must-revalidate", None) => {}
-            ("no-store", None) => self.no_store = true,
-            ("immutable", None) => self.immutable = true,
-            ("max-age", Some(seconds)) => self.max_age_s = Some(seconds),
-            ("s-maxage", Some(seconds)) => self.s_maxage_s = Some(seconds),
-            ("stale-while-revalidate", Some(seconds)) => self.stale_while_revalidate_s = Some(seconds),
-            _ => return Err(refused(path, "has a directive that is unknown or has a wrong number")),
+        let seconds = || {
+            let read = number.and_then(|number| number.parse::<u32>().ok()).filter(|seconds| *seconds <= TTL_S_MAX);
+            let problem = || format!("has {directive:?}; {name} takes whole seconds from 0 to {TTL_S_MAX}: {name}=60");
+            read.map(Some).ok_or_else(|| refused(path, problem()))
+        };
+        let flag = || {
+            let problem = || format!("has {directive:?}; {name} takes no value");
+            if number.is_none() { Ok(true) } else { Err(refused(path, problem())) }
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "public" => self.public = flag()?,
+            "private" | "no-cache" | "must-revalidate" => _ = flag()?,
+            "no-store" => self.no_store = flag()?,
+            "immutable" => self.immutable = flag()?,
+            "max-age" => self.max_age_s = seconds()?,
+            "s-maxage" => self.s_maxage_s = seconds()?,
+            "stale-while-revalidate" => self.stale_while_revalidate_s = seconds()?,
+            _ => return Err(refused(path, format!("has {directive:?}; what is known is {DIRECTIVES}"))),
         }
         Ok(())
     }
@@ -361,7 +370,7 @@ impl CacheControl {
             "maxAge" => self.max_age_s = Some(seconds(path, value)?),
             "sMaxage" => self.s_maxage_s = Some(seconds(path, value)?),
             "staleWhileRevalidate" => self.stale_while_revalidate_s = Some(seconds(path, value)?),
-            _ => return Err(refused(path, "is not a member of cacheControl")),
+            _ => return Err(unknown(path, "cacheControl", CONTROL_MEMBERS)),
         }
         Ok(())
     }
@@ -402,8 +411,21 @@ impl CacheControl {
     }
 }
 
-fn refused(member: &str, problem: &'static str) -> PolicyError {
-    PolicyError { member: member.to_owned(), problem }
+const MEMBERS: &str =
+    "tier, class, ttlSeconds, tags, events, key, cacheControl, purge, writeThrough, list, view, aggregate and search";
+const ROUTE_MEMBERS: &str = "tier, class, ttlSeconds and cacheControl";
+const CONTROL_MEMBERS: &str = "public, noStore, immutable, maxAge, sMaxage and staleWhileRevalidate";
+const DIRECTIVES: &str =
+    "public, private, no-cache, no-store, must-revalidate, immutable, max-age, s-maxage and stale-while-revalidate";
+const A_TAG: &str = "1 to 64 letters, digits and - _ . : /";
+const A_KEY_PATH: &str = "@request.headers.NAME, @request.query.NAME, @request.auth.id or @request.auth.collectionName, 128 characters at most";
+
+fn refused(member: &str, problem: impl Into<String>) -> PolicyError {
+    PolicyError { member: member.to_owned(), problem: problem.into() }
+}
+
+fn unknown(member: &str, of: &str, known: &str) -> PolicyError {
+    refused(member, format!("is not a member of {of}; the members are {known}"))
 }
 
 fn tier(member: &str, value: &Value) -> Result<Tier, PolicyError> {
@@ -434,27 +456,41 @@ fn seconds(member: &str, value: &Value) -> Result<u32, PolicyError> {
         .as_u64()
         .and_then(|number| u32::try_from(number).ok())
         .filter(|number| *number <= TTL_S_MAX)
-        .ok_or_else(|| refused(member, "must be whole seconds from 0 to 2592000"))
+        .ok_or_else(|| refused(member, format!("must be whole seconds from 0 to {TTL_S_MAX}")))
 }
 
-fn words(member: &str, value: &Value, len_max: usize, allowed: fn(&str) -> bool) -> Result<Vec<Arc<str>>, PolicyError> {
-    let problem = "must be a list of few short words";
-    let list = value.as_array().filter(|list| list.len() <= len_max).ok_or_else(|| refused(member, problem))?;
-    list.iter()
-        .map(|one| one.as_str().filter(|text| allowed(text)).map(Arc::from).ok_or_else(|| refused(member, problem)))
-        .collect()
+fn words(
+    member: &str,
+    value: &Value,
+    len_max: usize,
+    (allowed, described): (fn(&str) -> bool, &str),
+) -> Result<Vec<Arc<str>>, PolicyError> {
+    let list = value.as_array().ok_or_else(|| refused(member, format!("must be a list, each of it {described}")))?;
+    if list.len() > len_max {
+        let problem = format!("has {} entries; at most {len_max} are allowed", list.len());
+        return Err(refused(member, problem));
+    }
+    let word = |(place, one): (usize, &Value)| {
+        let refusal = || refused(&format!("{member}.{place}"), format!("must be {described}"));
+        one.as_str().filter(|text| allowed(text)).map(Arc::from).ok_or_else(refusal)
+    };
+    list.iter().enumerate().map(word).collect()
 }
 
 /// Tags travel in a header and are separated by commas there.
-fn is_tag(text: &str) -> bool {
+pub(crate) fn is_tag(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte))
 }
 
-fn is_request_path(text: &str) -> bool {
+/// What answers can be kept apart by; another path would be read as empty, and keep nothing apart.
+fn is_key_path(text: &str) -> bool {
+    let named = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     text.len() <= 128
-        && text.strip_prefix("@request.").is_some_and(|path| {
-            !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
-        })
+        && match text.strip_prefix("@request.").and_then(|path| path.split_once('.')) {
+            Some(("headers" | "query", name)) => named(name),
+            Some(("auth", name)) => matches!(name, "id" | "collectionName"),
+            _ => false,
+        }
 }
 
 #[cfg(test)]
@@ -488,18 +524,21 @@ mod tests {
         assert_eq!((policy.tier, policy.class, policy.ttl_ms()), (Tier::Memory, TtlClass::Live, 5_000));
         assert_eq!(Policy::parse(&Value::Null).unwrap(), Policy::default());
         for (value, member) in [
-            (json!([]), "cache"),
+            (json!([]), ""),
             (json!({"tier": "l3"}), "tier"),
             (json!({"ttlSeconds": -1}), "ttlSeconds"),
             (json!({"ttlSeconds": 2_592_001}), "ttlSeconds"),
-            (json!({"tags": ["a,b"]}), "tags"),
-            (json!({"key": ["auth.id"]}), "key"),
+            (json!({"tags": ["a", "a,b"]}), "tags.1"),
+            (json!({"tags": "a"}), "tags"),
+            (json!({"key": ["@request.method"]}), "key.0"),
+            (json!({"key": ["@request.headers.x.y"]}), "key.0"),
+            (json!({"key": ["auth.id"]}), "key.0"),
             (json!({"cacheControl": {"maxage": 1}}), "cacheControl.maxage"),
             (json!({"cacheControl": "max-age"}), "cacheControl"),
             (json!({"cacheControl": "no-store, max-age=5"}), "cacheControl"),
             (json!({"purge": "no"}), "purge"),
             (json!({"writeThrough": 1}), "writeThrough"),
-            (json!({"events": ["a b"]}), "events"),
+            (json!({"events": ["a b"]}), "events.0"),
             (json!({"list": 1}), "list"),
             (json!({"list": {"ttlSeconds": "1"}}), "list.ttlSeconds"),
             (json!({"view": {"class": "eternal"}}), "view.class"),
@@ -509,6 +548,27 @@ mod tests {
             (json!({"extra": 1}), "extra"),
         ] {
             assert_eq!(Policy::parse(&value).unwrap_err().member, member, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_the_bound_and_what_would_be_right() {
+        let many: Vec<String> = (0..17).map(|number| format!("t{number}")).collect();
+        for (value, said) in [
+            (json!("off"), "{\"tier\": \"off\"}"),
+            (json!({"teir": "off"}), "the members are tier, class"),
+            (json!({"list": {"tags": []}}), "the members are tier, class, ttlSeconds and cacheControl"),
+            (json!({"cacheControl": {"sMaxAge": 60}}), "maxAge, sMaxage and"),
+            (json!({"tags": many}), "has 17 entries; at most 16"),
+            (json!({"tags": "a"}), "must be a list"),
+            (json!({"tags": ["a,b"]}), "1 to 64 letters, digits"),
+            (json!({"key": ["x_lang"]}), "@request.headers.NAME"),
+            (json!({"cacheControl": "public, maxage=3"}), "\"maxage=3\"; what is known is public"),
+            (json!({"cacheControl": "max-age=-1"}), "\"max-age=-1\"; max-age takes whole seconds from 0 to 2592000"),
+            (json!({"cacheControl": "public=1"}), "public takes no value"),
+        ] {
+            let refused = Policy::parse(&value).unwrap_err();
+            assert!(refused.problem.contains(said), "{value}: {refused}");
         }
     }
 

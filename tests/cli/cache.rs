@@ -134,7 +134,11 @@ fn the_cache_of_a_running_node_is_seen_emptied_filled_and_checked() {
         assert_eq!(asked.source(LIST), "miss", "{what:?}");
         assert_eq!(asked.source(OWN), if what == ["--all"] { "miss" } else { "l1" }, "{what:?}");
     }
-    cache(&["purge", "--all"]);
+    code(&run(folder.path(), &["--data-dir", "data", "tenant", "create", "acme"]), 0);
+    assert!(cache(&["purge", "--tag", "nothing"]).contains("main: purged 0 answers"));
+    assert!(!cache(&["purge", "--all", "--tenant", "main"]).contains("acme"));
+    let every = cache(&["purge", "--all"]);
+    assert!(every.contains("main: purged") && every.contains("acme: purged"), "{every}");
     // Unless upkeep, which looks every few seconds, was there first.
     let warmed = reported(&cache(&["warm"]));
     assert_eq!(

@@ -127,7 +127,7 @@ async fn nobody_receives_bytes_made_for_somebody_else() {
     // Whoever warms the cache, the next caller over the same address gets what is theirs.
     let callers = [&admin, &anon, &ada.actor, &bob.actor];
     for first in 0..callers.len() {
-        admin.post("/api/admin/cache/purge", json!({"all": true})).await.gone();
+        admin.post("/api/admin/cache/purge", json!({"all": true})).await.ok();
         for turn in 0..callers.len() * 2 {
             let at = (first + turn) % callers.len();
             let [posts, diaries, users] = paths.map(|path| callers[at].get(path));

@@ -90,9 +90,9 @@ async fn a_write_posts_the_tags_under_which_answers_were_given_out() {
     }
 
     // What only a superuser knows to have changed, and the end of a tenant.
-    admin.post("/api/admin/cache/purge", json!({"tag": "front"})).await.gone();
+    admin.post("/api/admin/cache/purge", json!({"tag": "front"})).await.ok();
     sink.until("a purge by tag", |posted| tags(posted).contains(&format!("{id}:front"))).await;
-    admin.post("/api/admin/cache/purge", json!({"collection": "notes"})).await.gone();
+    admin.post("/api/admin/cache/purge", json!({"collection": "notes"})).await.ok();
     sink.until("a purge of a collection", |posted| tags(posted).contains(&format!("{id}:notes"))).await;
     let before = sink.posted().len();
     server.node().delete("/api/tenants/acme").await.gone();

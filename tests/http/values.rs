@@ -154,7 +154,7 @@ async fn values_and_kept_answers_never_meet_whatever_they_are_called() {
 
     // The other way round: what is purged is answers.
     for what in [json!({"key": key}), json!({"key": visible}), json!({"collection": "notes"}), json!({"all": true})] {
-        admin.post("/api/admin/cache/purge", what.clone()).await.gone();
+        admin.post("/api/admin/cache/purge", what.clone()).await.ok();
         let again = anon.get(LIST).await;
         assert_eq!(again.header("x-cache"), Some("miss"), "{what}");
         assert_eq!(again.body, kept, "{what}");

@@ -6,11 +6,11 @@
 
 use crate::cache::compress::Encoding;
 use crate::cache::disk::DiskState;
-use crate::cache::key::KeyParts;
+use crate::cache::key::{Category, KeyParts};
 use crate::cache::kv::{Kv, Usage};
-use crate::cache::purge::Purge;
+use crate::cache::purge::{Purge, Purged};
 use crate::cache::stats::{Counts, Report, TenantReport};
-use crate::cache::warm::HotKey;
+use crate::cache::warm::{HotKey, Reasons};
 use crate::cache::{Cache, Health};
 use crate::http::body::Json;
 use crate::http::extract::{NodeVisitor, Visitor};
@@ -122,7 +122,7 @@ pub(crate) async fn get_performance(visitor: NodeVisitor, part: web::Data<CacheP
         "decided": report.decided,
         "values": values,
         "tenants": tenants,
-        "hot": hot_to_wire(cache.hot_keys()),
+        "hot": hot_to_wire(cache, cache.hot_keys()),
     })))
 }
 
@@ -151,26 +151,36 @@ pub(crate) async fn get_stats(visitor: Visitor, part: web::Data<CachePart>) -> R
     let mut shown = tenant_to_wire(&found, slug, Some(&visitor.tenant.schema()));
     shown["enabled"] = json!(true);
     shown["values"] = values;
-    shown["hot"] = hot_to_wire(cache.hot_keys().into_iter().filter(|hot| hot.tenant == *id).collect());
+    shown["hot"] = hot_to_wire(cache, cache.hot_keys().into_iter().filter(|hot| hot.tenant == *id).collect());
     Ok(respond::json(&shown))
 }
 
-/// `POST /api/admin/cache/purge`: `{"key":…}`, `{"tag":…}`, `{"event":…}`, `{"collection":…}` or `{"all":true}`.
+/// `POST /api/admin/cache/purge`: `{"key":…}`, `{"tag":…}`, `{"event":…}`, `{"collection":…}` or `{"all":true}`;
+/// `{purged, onDisk}`.
 pub(crate) async fn purge(
     visitor: Visitor,
     part: web::Data<CachePart>,
     Json(body): Json<PurgeRequest>,
 ) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
-    let purge = purge_of(body, &visitor.tenant)?;
+    let purges = purges_of(body, &visitor.tenant)?;
+    let mut found = Purged::default();
     if let Some(cache) = part.cache() {
-        cache.tenant(visitor.tenant.id()).purge(&purge).await;
+        let cache = cache.tenant(visitor.tenant.id());
+        for purge in &purges {
+            // What an earlier one voided is not counted again.
+            let Purged { answers, on_disk } = cache.purge(purge).await;
+            found = Purged { answers: found.answers + answers, on_disk: found.on_disk.max(on_disk) };
+        }
     }
     // After the node itself, or the others would fetch the old answer again.
     if let Some(hook) = &part.purges {
-        pass_on(hook, &purge, &visitor.tenant);
+        purges.iter().for_each(|purge| pass_on(hook, purge, &visitor.tenant));
     }
-    Ok(if part.cache().is_some() { respond::no_content() } else { switched_off() })
+    if part.cache().is_none() {
+        return Ok(switched_off());
+    }
+    Ok(respond::json(&json!({ "purged": found.answers, "onDisk": found.on_disk })))
 }
 
 /// Caches in front of the node forget the same, or more where they have no word for it.
@@ -178,10 +188,51 @@ fn pass_on(hook: &PurgeHook, purge: &Purge, tenant: &TenantDb) {
     let name_of = |id| tenant.schema().find_id(id).map(|collection| Arc::from(collection.name.as_str()));
     match purge {
         Purge::All => hook.note_tenant(tenant.id()),
+        // The word after the tenant's id, whatever it stands for.
         Purge::Tag(tag) => hook.note_tags(tenant.id(), [Arc::clone(tag)]),
+        Purge::Lists(id) => hook.note_tags(tenant.id(), name_of(id).map(|name| Arc::from(format!("{name}:lists")))),
         Purge::Event(event) => hook.note_tags(tenant.id(), [Arc::from(event_word(event))]),
         Purge::Collection(id) => hook.note_tags(tenant.id(), name_of(id)),
         Purge::Key(parts) => hook.note_tags(tenant.id(), name_of(&parts.resource)),
+    }
+}
+
+/// What the words of `Cache-Tag` stand for; the tenant's id in front may be left out. A word may stand for several things:
+/// a policy may name a tag as a collection is named.
+fn purges_of_tag(text: &str, tenant: &TenantDb) -> Vec<Purge> {
+    let id = tenant.id();
+    if text == id.as_str() {
+        return vec![Purge::All];
+    }
+    let word = text.strip_prefix(id.as_str()).and_then(|rest| rest.strip_prefix(':')).unwrap_or(text);
+    let mut purges = vec![Purge::Tag(Arc::from(word))];
+    purges.extend(word.strip_prefix("event:").map(|event| Purge::Event(Arc::from(event))));
+    let schema = tenant.schema();
+    let find = |name: &str| {
+        let named = schema.find(name).filter(|collection| collection.name.as_str() == name);
+        named.map(|collection| collection.id.clone())
+    };
+    purges.extend(find(word).map(Purge::Collection));
+    if let Some((name, record)) = word.split_once(':')
+        && let Some(resource) = find(name)
+    {
+        purges.push(match record {
+            "lists" => Purge::Lists(resource),
+            record => {
+                let (tenant, sub) = (id.clone(), record.to_owned());
+                Purge::Key(KeyParts { tenant, category: Category::Record, resource, sub, digest: None })
+            }
+        });
+    }
+    purges
+}
+
+fn purges_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Vec<Purge>, Problem> {
+    match body {
+        PurgeRequest { tag: Some(tag), key: None, event: None, collection: None, all: false } => {
+            Ok(purges_of_tag(&tag, tenant))
+        }
+        body => purge_of(body, tenant).map(|purge| vec![purge]),
     }
 }
 
@@ -192,7 +243,6 @@ fn purge_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Purge, Problem> {
             let message = "The key is not one of this tenant's cache; GET /api/admin/cache/stats shows keys in hot.";
             parts.map(Purge::Key).ok_or_else(|| Problem::about("key", message))
         }
-        (None, Some(tag), None, None, false) => Ok(Purge::Tag(Arc::from(tag))),
         (None, None, Some(event), None, false) => Ok(Purge::Event(Arc::from(event))),
         (None, None, None, Some(name), false) => {
             let found = tenant.schema().find(&name).map(|collection| collection.id.clone());
@@ -221,7 +271,7 @@ fn purge_of(body: PurgeRequest, tenant: &TenantDb) -> Result<Purge, Problem> {
     }
 }
 
-/// `POST /api/admin/cache/verify`: recomputes a sample of this tenant's answers; `{equal, skipped, different}`.
+/// `POST /api/admin/cache/verify`: recomputes a sample of this tenant's answers; `{equal, skipped, different, reasons}`.
 pub(crate) async fn verify(
     visitor: Visitor,
     part: web::Data<CachePart>,
@@ -233,10 +283,11 @@ pub(crate) async fn verify(
     let (tools, tenant) = (&part.tools, &visitor.tenant);
     let ask = |hot: HotKey| async move { replay::recompute(tools, tenant, &hot).await };
     let report = cache.verify(Some(tenant.id()), sample, ask).await;
-    Ok(respond::json(&json!({ "equal": report.equal, "skipped": report.skipped, "different": report.different })))
+    let (equal, skipped, reasons) = (report.equal, report.skipped, reasons_to_wire(&report.reasons));
+    Ok(respond::json(&json!({ "equal": equal, "skipped": skipped, "different": report.different, "reasons": reasons })))
 }
 
-/// `POST /api/admin/cache/warm`: refills what was asked for often in this tenant; `{filled, present, failed}`.
+/// `POST /api/admin/cache/warm`: refills what was asked for often in this tenant; `{filled, present, failed, reasons}`.
 pub(crate) async fn warm(visitor: Visitor, part: web::Data<CachePart>) -> Result<HttpResponse, Problem> {
     visitor.require_superuser()?;
     let Some(cache) = part.cache() else { return Ok(switched_off()) };
@@ -245,7 +296,8 @@ pub(crate) async fn warm(visitor: Visitor, part: web::Data<CachePart>) -> Result
     keys.truncate(WARM_LEN_MAX);
     let ask = |hot: HotKey| async move { replay::refill(tools, tenant, &hot).await };
     let report = cache.warm(keys, Duration::ZERO, ask).await;
-    Ok(respond::json(&json!({ "filled": report.filled, "present": report.present, "failed": report.failed })))
+    let (filled, present, reasons) = (report.filled, report.present, reasons_to_wire(&report.reasons));
+    Ok(respond::json(&json!({ "filled": filled, "present": present, "failed": report.failed, "reasons": reasons })))
 }
 
 fn switched_off() -> HttpResponse {
@@ -334,8 +386,14 @@ fn camel(name: &str) -> String {
     out
 }
 
-fn hot_to_wire(keys: Vec<HotKey>) -> Value {
-    keys.into_iter().take(HOT_SHOWN_MAX).map(|hot| json!({ "key": hot.key, "score": hot.score })).collect()
+fn hot_to_wire(cache: &Cache, keys: Vec<HotKey>) -> Value {
+    let shown = |hot: HotKey| json!({ "key": hot.key, "score": hot.score, "present": cache.holds_current(&hot) });
+    keys.into_iter().take(HOT_SHOWN_MAX).map(shown).collect()
+}
+
+/// Why answers were passed over, and how many for each reason.
+fn reasons_to_wire(reasons: &Reasons) -> Value {
+    reasons.iter().map(|(why, count)| json!({ "why": why, "count": count })).collect()
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub enum PurgeForm {
 /// Where and how changes are posted.
 #[derive(Debug, Clone)]
 pub struct PurgeOptions {
-    /// Where to; `{tenant}` in it stands for the tenant's slug.
+    /// Where to; `{slug}` (or `{tenant}`) in it stands for the tenant's slug, `{id}` for its id, with which tags begin.
     pub url: String,
     /// The header that carries the secret.
     pub header: String,

@@ -106,10 +106,15 @@ impl Sender {
             let place = Place { tenant: &tenant, roots: self.roots(slug, entry.as_deref()) };
             let words = tags::render(&place, schema.as_deref(), &changes, self.options.form);
             if !words.is_empty() {
-                posts.entry(self.options.url.replace("{tenant}", slug)).or_default().extend(words);
+                posts.entry(self.address(slug, &tenant)).or_default().extend(words);
             }
         }
         posts
+    }
+
+    /// Where a tenant's changes are posted; slugs and ids need no escaping.
+    fn address(&self, slug: &str, tenant: &TenantId) -> String {
+        self.options.url.replace("{tenant}", slug).replace("{slug}", slug).replace("{id}", tenant.as_str())
     }
 
     /// Every beginning of an address under which the tenant answers.

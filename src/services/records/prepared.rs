@@ -17,6 +17,7 @@ use super::{Answer, PageLinks, RecordError, Scope};
 use crate::cache::key::{CallerClass, Category, Key, Sub};
 use crate::cache::stamp::Dependencies;
 use crate::cache::{self, Began, Request, TenantCache, entry::Loaded};
+use crate::kernel::digest::sha256;
 use crate::kernel::ident::RecordId;
 use crate::query::request::{CallerClass as Class, Place, RequestContext, RequestPath};
 use crate::query::resolve::Reach;
@@ -47,6 +48,17 @@ pub struct Prepared {
 struct Kept {
     cache: TenantCache,
     key: Key,
+    by: Option<KeyValues>,
+}
+
+/// By what a policy's `key` keeps an answer apart from others: the paths, and a digest of the values found there. The
+/// values themselves may be secrets of a request, and are noted nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct KeyValues {
+    #[serde(rename = "p")]
+    paths: Vec<Arc<str>>,
+    #[serde(rename = "d")]
+    digest: [u8; 32],
 }
 
 #[derive(Debug)]
@@ -57,18 +69,39 @@ enum Task {
 
 /// Works out a list; see [`read::list`].
 pub async fn list(scope: &Scope, collection: &str, request: &ListRequest) -> Result<Arc<Prepared>, RecordError> {
+    list_by(scope, collection, request, None).await
+}
+
+/// The same, filed by the values that were found when the policy's `key` was read before.
+pub(super) async fn list_by(
+    scope: &Scope,
+    collection: &str,
+    request: &ListRequest,
+    by: Option<&KeyValues>,
+) -> Result<Arc<Prepared>, RecordError> {
     let cache = cache_of(scope).await;
     let schema = scope.tenant.schema();
     let task = read::plan_list(scope, &schema, collection, request)?;
-    Ok(Prepared::new(scope, cache, schema, Task::List(Box::new(task))))
+    Ok(Prepared::new(scope, cache, schema, Task::List(Box::new(task)), by))
 }
 
 /// Works out a read of one record; see [`read::get`].
 pub async fn get(scope: &Scope, collection: &str, id: &str, view: &View) -> Result<Arc<Prepared>, RecordError> {
+    get_by(scope, collection, id, view, None).await
+}
+
+/// The same, filed by the values that were found when the policy's `key` was read before.
+pub(super) async fn get_by(
+    scope: &Scope,
+    collection: &str,
+    id: &str,
+    view: &View,
+    by: Option<&KeyValues>,
+) -> Result<Arc<Prepared>, RecordError> {
     let cache = cache_of(scope).await;
     let schema = scope.tenant.schema();
     let task = read::plan_get(scope, &schema, collection, id, view)?;
-    Ok(Prepared::new(scope, cache, schema, Task::Get(Box::new(task))))
+    Ok(Prepared::new(scope, cache, schema, Task::Get(Box::new(task)), by))
 }
 
 pub(super) async fn cache_of(scope: &Scope) -> Option<TenantCache> {
@@ -76,20 +109,29 @@ pub(super) async fn cache_of(scope: &Scope) -> Option<TenantCache> {
 }
 
 impl Prepared {
-    fn new(scope: &Scope, cache: Option<TenantCache>, schema: Arc<Schema>, task: Task) -> Arc<Self> {
+    fn new(
+        scope: &Scope,
+        cache: Option<TenantCache>,
+        schema: Arc<Schema>,
+        task: Task,
+        by: Option<&KeyValues>,
+    ) -> Arc<Self> {
         let keeping = task.keeping();
         // The plan reads the caller, or was made for more than a stranger: other caches, which know no classes, must not
         // hand the answer on, though here it may be a stranger's too.
         let private = !keeping.anonymous || scope.class() != Class::Anonymous;
         let cache = cache.filter(|_| task.access() == Access::Checked && keeping.policy.tier != Tier::Off);
-        let kept = cache.map(|cache| Kept { key: key(scope, &cache, &schema, &task), cache });
+        let kept = cache.map(|cache| {
+            let by = by.cloned().or_else(|| KeyValues::of(&scope.request, &keeping.policy.key_parts));
+            Kept { key: key(scope, &cache, &schema, &task, by.as_ref()), by, cache }
+        });
         let tag = (!private).then(|| task.tag());
         Arc::new(Self { tag, kept, schema, request: Arc::clone(&scope.request), task, remembered: false })
     }
 
     /// A read of one record that may show in `cache`.
     pub(super) fn of_record(scope: &Scope, cache: TenantCache, schema: Arc<Schema>, task: GetTask) -> Arc<Self> {
-        Self::new(scope, Some(cache), schema, Task::Get(Box::new(task)))
+        Self::new(scope, Some(cache), schema, Task::Get(Box::new(task)), None)
     }
 
     /// Keeps `answer`, which the writer of position `lsn` was given, as the answer of this read.
@@ -98,7 +140,7 @@ impl Prepared {
     /// asked for is kept.
     pub(super) fn write_through(&self, scope: &Scope, began: Began, answer: &Answer, lsn: i64) {
         let (keeping, policy) = (self.task.keeping(), &self.task.keeping().policy);
-        let Some(Kept { cache, key }) = self.kept.as_ref().filter(|_| keeping.anonymous) else { return };
+        let Some(Kept { cache, key, .. }) = self.kept.as_ref().filter(|_| keeping.anonymous) else { return };
         let wanted = policy.write_through.unwrap_or_else(|| cache.knows(key));
         if !wanted || !policy.key_parts.is_empty() {
             return;
@@ -111,11 +153,10 @@ impl Prepared {
     /// What is noted with an answer for asking again; nothing where the caller is narrowed, as whoever asks again is not.
     fn replay(&self, scope: &Scope, key: &Key) -> Option<Arc<[u8]>> {
         let everywhere = scope.reach == Reach::EVERYWHERE;
-        let replayable = everywhere && !key.depends_on_identity() && self.task.keeping().policy.key_parts.is_empty();
-        let class = scope.class();
-        let note = || {
-            Replay::of(self.schema.version(), &self.task.collection().id, self.task.record(), &scope.request, &class)
-        };
+        let replayable = everywhere && !key.depends_on_identity();
+        let (class, by) = (scope.class(), self.kept.as_ref().and_then(|kept| kept.by.as_ref()));
+        let (version, collection) = (self.schema.version(), &self.task.collection().id);
+        let note = || Replay::of(version, collection, self.task.record(), &scope.request, &class, by);
         replayable.then(note).flatten()
     }
 
@@ -138,6 +179,11 @@ impl Prepared {
     /// Whether its answers are kept under the key that is written `key`.
     pub(super) fn is_filed_under(&self, key: &str) -> bool {
         self.kept.as_ref().is_some_and(|kept| kept.key.to_string() == key)
+    }
+
+    /// Whether the policy keeps its answers apart by the same `key` as those that `by` was noted with.
+    pub(super) fn is_keyed_as(&self, by: Option<&KeyValues>) -> bool {
+        by.map_or(&[][..], |by| &by.paths) == self.task.keeping().policy.key_parts
     }
 
     /// Reads past the cache: the body and the log position it was read at; `None` where that fails, or the schema moved on.
@@ -199,7 +245,7 @@ impl Prepared {
     async fn ask(
         self: &Arc<Self>,
         scope: &Scope,
-        Kept { cache, key }: &Kept,
+        Kept { cache, key, .. }: &Kept,
         began: Began,
         freshness: Freshness,
     ) -> Result<cache::Answer, RecordError> {
@@ -333,15 +379,27 @@ impl Task {
     }
 }
 
-fn key(scope: &Scope, cache: &TenantCache, schema: &Schema, task: &Task) -> Key {
+fn key(scope: &Scope, cache: &TenantCache, schema: &Schema, task: &Task, by: Option<&KeyValues>) -> Key {
     let (bytes, version) = (task.key_bytes(&scope.request), schema.version().to_be_bytes());
-    let extra: Vec<_> = task.keeping().policy.key_parts.iter().map(|path| extra_part(&scope.request, path)).collect();
     let mut parts: Vec<&[u8]> = vec![&bytes, &version];
-    parts.extend(extra.iter().map(Vec::as_slice));
+    parts.extend(by.map(|by| by.digest.as_slice()));
     // What a plan reads of the caller is among its values.
     let caller = if task.keeping().anonymous { CallerClass::everyone() } else { CallerClass::somebody() };
     let (category, sub) = task.place();
     Key::new(cache.tenant(), category, &task.collection().id, sub, &parts, &caller)
+}
+
+impl KeyValues {
+    /// What `request` has at the paths of a policy's `key`; `None` where there are none.
+    fn of(request: &RequestContext, paths: &[Arc<str>]) -> Option<Self> {
+        let mut values = Vec::new();
+        for path in paths {
+            let value = extra_part(request, path);
+            values.extend_from_slice(&(value.len() as u64).to_le_bytes());
+            values.extend_from_slice(&value);
+        }
+        (!paths.is_empty()).then(|| Self { paths: paths.to_vec(), digest: sha256(&values) })
+    }
 }
 
 /// The value of a request path by which the policy keeps answers apart; one that is not there counts as empty.

@@ -3,12 +3,13 @@
 //! Keeps true: only answers that are the same for every caller of a class are noted, with that class, and they are asked
 //! again as somebody of it of whom nothing is known; where the plan would read anything of the caller by now, nothing is
 //! asked, nor where it is filed under another key though the schema is what it was. Verification asks no other key at all;
-//! warming follows a question to the key that another schema gives it. What was noted is data: unknown versions and nonsense
-//! ask nothing.
+//! warming follows a question to the key that another schema gives it. Of the values by which a policy's `key` keeps answers
+//! apart a digest is noted, no value: it files the answer, and shapes none. What was noted is data: unknown versions and
+//! nonsense ask nothing. Whoever is not asked is told why.
 //! Does not do: choosing what is worth refilling; the cache counts hits.
 
 use super::cached::Freshness;
-use super::prepared::{self, Prepared};
+use super::prepared::{self, KeyValues, Prepared};
 use super::read::{ListRequest, View};
 use super::{RecordTools, Scope};
 use crate::access::Principal;
@@ -67,7 +68,19 @@ pub(super) struct Replay<'text> {
     who: Option<Cow<'text, str>>,
     #[serde(rename = "q")]
     query: BTreeMap<Cow<'text, str>, Cow<'text, str>>,
+    /// The policy's `key`, where it has one, and the values that were found there.
+    #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
+    by: Option<KeyValues>,
 }
+
+/// What the note is of an answer that cannot be asked for.
+const UNREADABLE: &str = "it was noted by another version";
+const NO_CLASS: &str = "the collection of whoever asked is gone";
+const NO_QUESTION: &str = "the question is not valid any more";
+const READS_CALLER: &str = "the answer depends on who asks by now";
+const OTHER_KEY: &str = "the policy files it under another key by now";
+const NOT_KEPT: &str = "the policy keeps no such answer any more";
+const NO_ANSWER: &str = "reading it failed";
 
 impl<'text> Replay<'text> {
     /// Notes a question; `None` where its parameters could be read in two ways.
@@ -77,6 +90,7 @@ impl<'text> Replay<'text> {
         id: Option<&'text RecordId>,
         request: &'text RequestContext,
         class: &'text CallerClass,
+        by: Option<&KeyValues>,
     ) -> Option<Arc<[u8]>> {
         if PAGE_LENGTHS.iter().filter(|name| request.query.contains_key(**name)).count() > 1 {
             return None;
@@ -92,6 +106,7 @@ impl<'text> Replay<'text> {
                 CallerClass::Auth(collection) => Some(Cow::Borrowed(collection.as_str())),
             },
             query: known.map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value))).collect(),
+            by: by.cloned(),
         };
         let mut out = vec![VERSION];
         serde_json::to_writer(&mut out, &replay).ok()?;
@@ -110,37 +125,59 @@ impl<'text> Replay<'text> {
 
 /// Asks through the cache, which keeps the answer; what came of it.
 pub async fn refill(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Refill {
-    let Some((scope, prepared)) = prepare(tools, tenant, hot).await else { return Refill::Failed };
+    let (scope, prepared) = match prepare(tools, tenant, hot).await {
+        Ok(found) => found,
+        Err(why) => return Refill::Failed(why),
+    };
     let moved = if prepared.is_filed_under(&hot.key) { None } else { Some(prepared.noted(&scope)) };
     match (prepared.answer(&scope, Freshness::Current).await, moved) {
         (Ok(_), None) => Refill::Filled,
         (Ok(_), Some(Some((key, replay)))) => Refill::Moved(key, replay),
-        (Ok(_), Some(None)) | (Err(_), _) => Refill::Failed,
+        (Ok(_), Some(None)) => Refill::Failed(NOT_KEPT),
+        (Err(_), _) => Refill::Failed(NO_ANSWER),
     }
 }
 
-/// Asks past the cache: the body and the log position it was read at; `None` where the question has no answer any more.
-pub async fn recompute(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Option<(Bytes, i64)> {
+/// Asks past the cache: the body and the log position it was read at, or why that cannot be had any more.
+pub async fn recompute(
+    tools: &Arc<RecordTools>,
+    tenant: &TenantDb,
+    hot: &HotKey,
+) -> Result<(Bytes, i64), &'static str> {
     let (scope, prepared) = prepare(tools, tenant, hot).await?;
     if !prepared.is_filed_under(&hot.key) {
-        return None;
+        return Err(OTHER_KEY);
     }
-    prepared.recompute(&scope).await
+    prepared.recompute(&scope).await.ok_or(NO_ANSWER)
 }
 
-/// The question noted with `hot`; `None` where it is not the one whose answers were kept under that key.
-async fn prepare(tools: &Arc<RecordTools>, tenant: &TenantDb, hot: &HotKey) -> Option<(Scope, Arc<Prepared>)> {
-    let replay = Replay::read(&hot.replay)?;
-    let (scope, pairs) = (scope_of(tools, tenant, &replay)?, replay.pairs());
+/// The question noted with `hot`, or why it is not the one whose answers were kept under that key.
+async fn prepare(
+    tools: &Arc<RecordTools>,
+    tenant: &TenantDb,
+    hot: &HotKey,
+) -> Result<(Scope, Arc<Prepared>), &'static str> {
+    let replay = Replay::read(&hot.replay).ok_or(UNREADABLE)?;
+    let (scope, pairs) = (scope_of(tools, tenant, &replay).ok_or(NO_CLASS)?, replay.pairs());
+    let by = replay.by.as_ref();
     let prepared = match &replay.id {
-        Some(id) => prepared::get(&scope, &replay.collection, id, &View::from_pairs(&pairs).ok()?).await,
-        None => prepared::list(&scope, &replay.collection, &ListRequest::from_pairs(&pairs).ok()?).await,
+        Some(id) => {
+            let view = View::from_pairs(&pairs).map_err(|_| NO_QUESTION)?;
+            prepared::get_by(&scope, &replay.collection, id, &view, by).await
+        }
+        None => {
+            let request = ListRequest::from_pairs(&pairs).map_err(|_| NO_QUESTION)?;
+            prepared::list_by(&scope, &replay.collection, &request, by).await
+        }
     };
-    // Another schema files every question elsewhere.
-    let known =
-        |prepared: &Arc<Prepared>| prepared.schema_version() != replay.schema || prepared.is_filed_under(&hot.key);
-    let same = |prepared: &Arc<Prepared>| prepared.reads_nobody() && known(prepared);
-    Some((scope, prepared.ok().filter(same)?))
+    let prepared = prepared.map_err(|_| NO_QUESTION)?;
+    if !prepared.reads_nobody() {
+        return Err(READS_CALLER);
+    }
+    // Another schema files every question elsewhere, but a policy with another `key` files this one nowhere.
+    let same_key = prepared.is_keyed_as(by);
+    let known = prepared.schema_version() != replay.schema || prepared.is_filed_under(&hot.key);
+    if same_key && known { Ok((scope, prepared)) } else { Err(OTHER_KEY) }
 }
 
 /// Somebody of the class that was noted; `None` where there is no such class any more.
@@ -191,13 +228,13 @@ mod tests {
             ..RequestContext::default()
         };
         let (posts, id) = (CollectionId::parse("posts").unwrap(), RecordId::parse("abcdefghijklmno").unwrap());
-        let noted = Replay::of(7, &posts, Some(&id), &request, &CallerClass::Anonymous).unwrap();
+        let noted = Replay::of(7, &posts, Some(&id), &request, &CallerClass::Anonymous, None).unwrap();
         let replay = Replay::read(&noted).unwrap();
         assert_eq!((&*replay.collection, replay.id.as_deref()), ("posts", Some("abcdefghijklmno")));
         assert_eq!((&replay.who, replay.schema), (&None, 7));
         let users = CollectionId::parse("pbc_users").unwrap();
         for (class, who) in [(CallerClass::Superuser, SUPERUSERS), (CallerClass::Auth(users), "pbc_users")] {
-            let noted = Replay::of(7, &posts, None, &request, &class).unwrap();
+            let noted = Replay::of(7, &posts, None, &request, &class, None).unwrap();
             assert_eq!(Replay::read(&noted).unwrap().who.as_deref(), Some(who));
         }
         let pairs: Vec<_> = query[..2].iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -212,6 +249,6 @@ mod tests {
         let query = ["limit", "perPage"].map(|name| (name.to_owned(), "5".to_owned()));
         let request = RequestContext { query: query.into_iter().collect(), ..RequestContext::default() };
         let posts = CollectionId::parse("posts").unwrap();
-        assert!(Replay::of(7, &posts, None, &request, &CallerClass::Anonymous).is_none());
+        assert!(Replay::of(7, &posts, None, &request, &CallerClass::Anonymous, None).is_none());
     }
 }
