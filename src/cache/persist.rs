@@ -33,7 +33,8 @@ const WARM: u8 = b'w';
 /// The part of the disk tier's bytes that one tenant may have while others are active, as a divisor.
 const DISK_SHARES: u64 = 4;
 
-const META_VERSION: u8 = 2;
+/// 3: a purge raises two slots. What was purged by one slot alone would not be known any more.
+const META_VERSION: u8 = 3;
 const META_HEAD: usize = 1 + 8 + 16 + 8 + 8;
 
 /// Where an answer on disk claims to come from.

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: when a purge returns, nothing it names is served again from either tier, not even by a load that began
 //! before it, and not after a restart. Other tenants are not touched. What is reported was there and named: an answer that
-//! only shares a slot of the table of purges with one that was named is loaded again, and not counted.
+//! only shares both slots of the table of purges with what was named is loaded again, and not counted.
 //! Does not do: coherence. Writes void answers by stamp; a purge is for what the log cannot know.
 
 use crate::cache::key::{Category, Key, KeyParts};

@@ -322,8 +322,10 @@ impl Positions {
         let _raising = self.raising.lock();
         let next = self.purges.load(Ordering::Acquire) + 1;
         let slots = self.purge_slots();
-        if let Some(slot) = slots.get(slot_of(mark, slots.len())) {
-            slot.store(next, Ordering::Release);
+        for place in purge_places(mark, slots.len()) {
+            if let Some(slot) = slots.get(place) {
+                slot.store(next, Ordering::Release);
+            }
         }
         self.purges.store(next, Ordering::Release);
     }
@@ -425,8 +427,9 @@ impl Positions {
     /// The purge counter at which `mark` was last purged.
     fn purged_at(&self, mark: u64) -> u64 {
         let Some(slots) = self.purged.get() else { return 0 };
-        // An impossible miss reads as "just purged".
-        slots.get(slot_of(mark, slots.len())).map_or(u64::MAX, |slot| slot.load(Ordering::Acquire))
+        // Its purge raised both; where only one is raised, another mark was purged. An impossible miss reads as "just purged".
+        let read = |place: usize| slots.get(place).map_or(u64::MAX, |slot| slot.load(Ordering::Acquire));
+        purge_places(mark, slots.len()).map(read).into_iter().min().unwrap_or(u64::MAX)
     }
 }
 
@@ -562,6 +565,11 @@ impl Slots {
         let slots = old.iter().chain(old.iter()).map(|lsn| AtomicI64::new(*lsn)).collect();
         Table { slots, inherited, raised: AtomicUsize::new(0) }
     }
+}
+
+/// The two slots of a mark, so that a purge of one mark takes answers of another along only where both slots are raised.
+fn purge_places(mark: u64, len: usize) -> [usize; 2] {
+    [slot_of(mark, len), slot_of(mark >> 32, len)]
 }
 
 fn slot_of(hash: u64, len: usize) -> usize {
