@@ -301,7 +301,8 @@ fn a_purge_list_that_names_no_tenant_is_told_at_start() {
     let child = child.envs(variables).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let said: Vec<String> = lines.take_while(|line| !line.contains("answers at")).collect();
+    // In the log, whose lines are written a moment later than what is said to people.
+    let said: Vec<String> = lines.take_while(|line| !line.contains("listening on")).collect();
     child.kill().unwrap();
     child.wait().unwrap();
     let told: Vec<&String> = said.iter().filter(|line| line.contains("cache.purge_tenants")).collect();

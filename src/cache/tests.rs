@@ -1,6 +1,7 @@
 //! Tests of the parent module.
 
 use super::*;
+use crate::cache::compress::Encoding;
 use crate::cache::disk::{DiskRead, DiskStats, GroupUsage, IsDead};
 use crate::cache::entry::Loaded;
 use crate::cache::key::{CallerClass, Category, Key, KeyParts, Sub};
@@ -526,6 +527,25 @@ async fn purges_reach_memory_disk_and_loads_under_way() {
         assert_ne!(body, "1", "{purge:?}");
         assert_eq!(source, Source::Miss, "{purge:?}");
     }
+}
+
+#[tokio::test]
+async fn a_hit_allocates_nothing() {
+    let world = World::new(1 << 20, Arc::new(TableDisk::default()));
+    let (acme, body) = (tenant("acme"), "the same again, ".repeat(200));
+    let key = list_key(&acme, "a");
+    world.expect(&key, &body, &body, Source::Miss).await;
+    let place = world.cache.tenant(&acme).place(&key);
+    let hit = || {
+        let answer = place.find(world.clock.now_ms()).expect("it is in memory");
+        (answer.body().clone(), answer.coded(Encoding::Brotli).expect("it shrinks"))
+    };
+    // The first hit encodes, and makes of both bodies what can be shared.
+    assert_eq!(hit().0, body);
+    let found = allocation_counter::measure(|| (0..100).for_each(|_| drop(hit())));
+    assert_eq!((found.count_total, found.bytes_total), (0, 0));
+    let made = allocation_counter::measure(|| drop(std::hint::black_box(body.clone())));
+    assert_eq!(made.count_total, 1, "what is measured can be seen");
 }
 
 #[tokio::test]

@@ -180,3 +180,28 @@ fn add_sizes(headers: &mut HeaderMap, original: usize, sent: usize) {
     insert(headers, HeaderName::from_static("x-compressed-size"), &sent.to_string());
     insert(headers, HeaderName::from_static("x-compression-ratio"), &format!("{saved:.3}"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::records::Answer;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn a_read_that_leaves_allocates_next_to_nothing() {
+        let answer = Answer::new(b"{}".to_vec());
+        let tag = answer.tag();
+        let (served, links, told) = (ServedBody::Made(answer), PageLinks::default(), Told::default());
+        for (request, status, allocations_max) in [
+            (TestRequest::get(), StatusCode::OK, 2),
+            (TestRequest::get().insert_header((header::IF_NONE_MATCH, tag)), StatusCode::NOT_MODIFIED, 0),
+        ] {
+            let request = request.to_http_request();
+            let send = || assert_eq!(read(request.head(), None, &served, &links, &told).status(), status);
+            // The first one leaves its head behind for the others.
+            send();
+            let found = allocation_counter::measure(send);
+            assert!(found.count_total <= allocations_max, "{status}: {found:?}");
+        }
+    }
+}
