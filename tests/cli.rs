@@ -3,6 +3,8 @@
 
 #[path = "cli/cache.rs"]
 mod cache;
+#[path = "cli/pipes.rs"]
+mod pipes;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -275,17 +277,6 @@ fn whoever_makes_a_folder_says_so_and_a_node_that_cannot_listen_makes_none() {
     let said = code(&run(folder.path(), &["serve", "--listen", &address, "--data-dir", "data"]), 4);
     assert!(said.contains(&address), "{said}");
     assert!(!folder.path().join("data").exists());
-}
-
-#[test]
-fn a_tenant_is_exported_to_the_standard_output_and_comes_back() {
-    let folder = with_notes();
-    let out = run(folder.path(), &["tenant", "export", "acme", "--out", "-"]);
-    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
-    assert!(!folder.path().join("-").exists());
-    std::fs::write(folder.path().join("acme.tenant"), out.stdout).unwrap();
-    code(&run(folder.path(), &["tenant", "import", "again", "--from", "acme.tenant"]), 0);
-    assert!(code(&run(folder.path(), &["collection", "list", "--tenant", "again"]), 0).contains("notes"));
 }
 
 /// A purge list with a slug that nobody has told nobody of anything.
@@ -570,36 +561,6 @@ fn what_is_made_is_for_its_owner_alone_and_an_export_overwrites_nothing() {
     let said = code(&run(folder.path(), &["tenant", "export", "acme", "--out", "nowhere/acme.tenant"]), 1);
     assert!(said.contains("nowhere/acme.tenant: "), "{said}");
     assert_eq!(std::fs::read(folder.path().join("acme.tenant")).unwrap(), before);
-}
-
-#[test]
-fn a_completion_script_may_be_cut_short_by_its_reader() {
-    let folder = TempDir::new().unwrap();
-    let mut child = tenantry(folder.path(), &["completions", "bash"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
-}
-
-#[test]
-fn an_export_may_be_cut_short_by_its_reader() {
-    let folder = with_notes();
-    std::fs::write(folder.path().join("notes.ndjson"), "{\"t\":\"a\"}\n".repeat(20)).unwrap();
-    code(&run(folder.path(), &["records", "import", "notes", "--from", "notes.ndjson", "--tenant", "acme"]), 0);
-    for export in [&["records", "export", "notes"][..], &["audit", "export", "--format", "csv"]] {
-        let mut child = tenantry(folder.path(), &[export, &["--tenant", "acme"]].concat())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
-    }
 }
 
 /// The names of the threads of a process.

@@ -8,7 +8,7 @@ mod json_place;
 use crate::http::extract::Visitor;
 use crate::http::multipart::{self, Target};
 use crate::http::problem::Problem;
-use crate::kernel::error::{Code, Detail};
+use crate::kernel::error::{Code, Detail, clip};
 use crate::kernel::limits;
 use crate::services::files::Upload;
 use actix_web::dev::Payload;
@@ -162,7 +162,7 @@ fn refusal(text: &str, error: &serde_json::Error) -> Problem {
     }
     let at = format!(" at line {} column {}", error.line(), error.column());
     let said = error.to_string();
-    let said = in_words(said.strip_suffix(&*at).unwrap_or(&said));
+    let said = clip(in_words(said.strip_suffix(&*at).unwrap_or(&said)), limits::REFUSAL_FIELD_CHARS_MAX);
     match json_place::path_at(text, error.line(), error.column()) {
         path if path.is_empty() => Problem::new(Code::JsonInvalid, whole(&said)),
         path => {

@@ -4,7 +4,8 @@
 //! clients read. Keeps true: an internal failure shows nothing of itself; its chain goes to the log once, at the edge.
 //! Does not do: deciding what failed; every error below the edge says that itself through [`Fault`].
 
-use crate::kernel::error::{Code, Detail, Fault, Kind};
+use crate::kernel::error::{Code, Detail, Fault, Kind, clip};
+use crate::kernel::limits;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
@@ -55,7 +56,7 @@ impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into().into_boxed_str(),
+            message: clip(message.into(), limits::REFUSAL_CHARS_MAX).into_boxed_str(),
             details: Vec::new(),
             members: Box::default(),
             retry_after_s: None,
@@ -203,7 +204,8 @@ fn nested(details: &[Detail]) -> Map<String, Value> {
     let mut root = Map::new();
     for detail in details.iter().filter(|detail| !detail.field.is_empty()) {
         let mut level = &mut root;
-        for step in detail.field.split('.') {
+        // The names may be the sender's: as many levels as they like would be more than a stack holds.
+        for step in detail.field.splitn(limits::REFUSAL_FIELD_DEPTH_MAX, '.') {
             let entry = level.entry(step).or_insert(Value::Null);
             // `code` and `message` are texts; a field of that name below a refused field takes their place.
             if !entry.is_object() {
@@ -230,8 +232,8 @@ impl Problem {
         let chain = (code.kind() == Kind::Internal).then(|| chain_of(fault).into());
         Self {
             code,
-            message: fault.public().into(),
-            details: fault.details(),
+            message: clip(fault.public().into_owned(), limits::REFUSAL_CHARS_MAX).into(),
+            details: fault.details().into_iter().take(limits::REFUSAL_FIELDS_MAX).collect(),
             members: fault.members().into_iter().map(|(name, text)| (name, Value::from(text))).collect(),
             retry_after_s: fault.retry_after_s(),
             content_range: None,

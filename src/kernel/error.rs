@@ -3,6 +3,7 @@
 //! Keeps true: every code maps to exactly one [`Kind`], in one table; codes never change once released.
 //! Does not do: HTTP. The translation to status codes lives in `http::problem` alone.
 
+use crate::kernel::limits;
 use std::borrow::Cow;
 
 /// The families of failure; a transport decides what each family looks like on its wire.
@@ -126,10 +127,27 @@ pub struct Detail {
 }
 
 impl Detail {
-    /// Builds a detail for `field`.
+    /// Builds a detail for `field`. Both texts may quote what was sent, so both are cut to what a person reads.
     pub fn new(field: impl Into<String>, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), code: code.into(), message: message.into() }
+        Self {
+            field: clip(field.into(), limits::REFUSAL_FIELD_CHARS_MAX),
+            code: code.into(),
+            message: clip(message.into(), limits::REFUSAL_CHARS_MAX),
+        }
     }
+}
+
+/// `text`, cut behind `chars_max` characters and then marked as cut.
+pub fn clip(mut text: String, chars_max: usize) -> String {
+    // A text of so many bytes has no more characters.
+    if text.len() > chars_max
+        && let Some((end, _)) = text.char_indices().nth(chars_max)
+    {
+        text.truncate(end);
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// How an error presents itself to whoever asked.

@@ -28,6 +28,14 @@ pub const FILE_ORPHAN_AGE_MS: i64 = 60 * 60 * 1_000;
 pub const FILE_SWEEP_EVERY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Deepest nesting of a JSON body.
 pub const JSON_DEPTH_MAX: usize = 64;
+/// Characters of a sentence in a refusal; it may quote what was sent.
+pub const REFUSAL_CHARS_MAX: usize = 2_000;
+/// Characters of the path by which a refusal names a member of the request.
+pub const REFUSAL_FIELD_CHARS_MAX: usize = 250;
+/// Levels of that path that become objects of their own in the answer; the rest is one name.
+pub const REFUSAL_FIELD_DEPTH_MAX: usize = 32;
+/// Members that one refusal names.
+pub const REFUSAL_FIELDS_MAX: usize = 100;
 /// Largest URL query string, bytes.
 pub const QUERY_BYTES_MAX: usize = 16 * 1024;
 

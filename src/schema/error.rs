@@ -4,6 +4,7 @@
 //! Does not do: problems of data (duplicates under a new unique index); the store reports those.
 
 use crate::kernel::error::{Code, Detail, Fault};
+use crate::kernel::limits;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -113,11 +114,10 @@ impl<'list> Problems<'list> {
     /// Notes the members of `map`, which is `what`, that are none of `known`: a misspelt one would be left out without a
     /// word. What begins with `_` is a page's note to itself.
     pub(crate) fn refuse_unknown(&mut self, map: &Map<String, Value>, what: &str, known: &[&[&str]]) {
-        for name in map.keys() {
-            if !name.starts_with('_') && !known.iter().any(|known| known.contains(&name.as_str())) {
-                let message = format!("Is not a member of {what}; known are {}.", known.concat().join(", "));
-                self.add_at(name, "validation_unknown_member", message);
-            }
+        let is_known = |name: &str| name.starts_with('_') || known.iter().any(|known| known.contains(&name));
+        for name in map.keys().filter(|name| !is_known(name)).take(limits::REFUSAL_FIELDS_MAX) {
+            let message = format!("Is not a member of {what}; known are {}.", known.concat().join(", "));
+            self.add_at(name, "validation_unknown_member", message);
         }
     }
 

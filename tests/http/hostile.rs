@@ -276,3 +276,34 @@ async fn ten_thousand_wrong_passwords_leave_another_users_login_alone() {
     assert_eq!(login("10.0.0.66", "ada".to_owned(), PASSWORD).await, 429, "the attacker's address is out");
     assert_eq!(login("10.0.0.1", "ada".to_owned(), PASSWORD).await, 200);
 }
+
+/// The names in a body become places in the answer; one with a million dots overflowed the stack there, before anybody was
+/// asked who they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_many_levels_or_bytes_is_refused_in_few_words() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let body = json!({ "name": "notes", "type": "base", "fields": [{ "name": "text", "type": "text" }] });
+    admin.post("/api/collections", body).await.created();
+    let (deep, long) = (format!("a{}", ".a".repeat(1_000_000)), "a".repeat(3_000_000));
+    let in_query = format!("/api/collections/notes/import?{}=1", deep.get(..8_001).unwrap());
+    for actor in [admin.clone().without_authorization(), admin.clone()] {
+        for name in [&deep, &long] {
+            for path in
+                ["/api/cache", "/api/keys", "/api/locks/a", "/api/collections", "/api/collections/users/impersonate/a"]
+            {
+                let text = format!("{{\"name\":\"a\",\"scopes\":{{\"{name}\":1}},\"{name}\":1}}");
+                let answer = actor.send_raw(reqwest::Method::POST, path, text).await;
+                assert!(answer.status.is_client_error(), "{path}: {}", answer.status);
+                assert!(answer.body.len() < 10_000, "{path}: {} bytes", answer.body.len());
+            }
+        }
+        let answer = actor.post(&in_query, json!({})).await;
+        assert!(answer.status.is_client_error() && answer.body.len() < 10_000, "{}", answer.body.len());
+    }
+    let many: String = (0..50_000).map(|number| format!("\"m{number}\":1,")).collect();
+    let many = format!("{{{many}\"name\":\"more\",\"type\":\"base\"}}");
+    let answer = admin.send_raw(reqwest::Method::POST, "/api/collections", many).await.has_status(400);
+    assert!(answer.body.len() < 200_000, "{} bytes", answer.body.len());
+    server.anon().get("/health").await.ok();
+}

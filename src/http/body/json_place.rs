@@ -14,6 +14,9 @@ pub(crate) fn path_at(text: &str, line: usize, column: usize) -> String {
     walk.path()
 }
 
+/// Bytes of a name that are kept; longer ones are cut.
+const NAME_BYTES_MAX: usize = 256;
+
 /// What is open where the walk stands.
 enum Level {
     /// An object: the member whose value comes or came last.
@@ -39,7 +42,7 @@ impl Walk {
             self.escaped = byte == b'\\' && !self.escaped;
             if ends {
                 self.last = self.text.take();
-            } else {
+            } else if text.len() < NAME_BYTES_MAX {
                 text.push(byte);
             }
             return;
@@ -53,7 +56,7 @@ impl Walk {
             b'[' => self.levels.push(Level::List(0)),
             b'}' | b']' => _ = self.levels.pop(),
             b':' => {
-                let name = self.last.take().and_then(|name| String::from_utf8(name).ok());
+                let name = self.last.take().map(|name| String::from_utf8_lossy(&name).into_owned());
                 if let Some(Level::Object(member)) = self.levels.last_mut() {
                     *member = name;
                 }
@@ -81,7 +84,7 @@ impl Walk {
             .collect();
         // The name of a member whose colon is yet to come: it is itself what is refused.
         if let (Some(Level::Object(None)), Some(name)) = (self.levels.last(), &self.last) {
-            steps.extend(String::from_utf8(name.clone()).ok());
+            steps.push(String::from_utf8_lossy(name).into_owned());
         }
         steps.join(".")
     }

@@ -82,8 +82,8 @@ where
         }
         Err(panic) => {
             edge.metrics.begin();
-            let (class, id) =
-                (class_of(split_prefix(request.path()).1), edge.ids.take_or_make_value(request.headers()));
+            let class = class_of(split_prefix(request.path()).1);
+            let (id, _) = edge.ids.take_or_make_value(request.headers());
             Either::Left(ready(Err(panicked(panic, class, request.method(), edge, &id))))
         }
     }
@@ -145,7 +145,7 @@ struct Hit<'call> {
 
 impl Hit<'_> {
     fn answer(&self, head: &RequestHead) -> Response<BoxBody> {
-        let id = self.edge.ids.take_or_make_value(&head.headers);
+        let (id, noted) = self.edge.ids.take_or_make_value(&head.headers);
         let mut response = delivery::read(head, None, &self.served, &PageLinks::default(), &self.read.told);
         let status = response.status();
         let headers = response.headers_mut();
@@ -155,7 +155,7 @@ impl Hit<'_> {
         if let Some(open) = &self.open {
             open.open(headers);
         }
-        let (id, started) = (text_of(&id), self.started);
+        let (id, started) = (noted.as_deref().unwrap_or_else(|| text_of(&id)), self.started);
         let answered = Answered { head, prefix: None, response: &response, class: RouteClass::Records, id, started };
         answered.note(self.edge, HttpMetrics::count_answer);
         response.into()

@@ -56,12 +56,15 @@ impl RequestIds {
         }
     }
 
-    /// The same as it leaves; for answers that nobody else needs the id of.
-    pub(crate) fn take_or_make_value(&self, headers: &HeaderMap) -> HeaderValue {
-        match offered(headers) {
-            Some(value) => value.clone(),
-            None => HeaderValue::from_maybe_shared(Bytes::from(self.make()))
-                .expect("invariant: letters, digits and a dash are a header value"),
+    /// The same as it leaves, and as it is noted where that is something else; for answers that nobody else needs the id of.
+    pub(crate) fn take_or_make_value(&self, headers: &HeaderMap) -> (HeaderValue, Option<String>) {
+        let own = self.make();
+        match offered(headers).and_then(|value| Some((value, value.to_str().ok()?))) {
+            Some((value, text)) => (value.clone(), Some(format!("{}.{text}", String::from_utf8_lossy(&own)))),
+            None => {
+                let own = HeaderValue::from_maybe_shared(Bytes::from(own));
+                (own.expect("invariant: letters, digits and a dash are a header value"), None)
+            }
         }
     }
 
@@ -116,7 +119,9 @@ mod tests {
             assert_eq!(id.as_str() == text, taken, "{text}");
             assert!(id.to_noted().starts_with(&format!("{}-", ids.word)), "{}", id.to_noted());
             assert_eq!(id.to_noted().ends_with(&format!(".{text}")), taken, "{}", id.to_noted());
-            assert_eq!(ids.take_or_make_value(&headers) == text, taken, "{text}");
+            let (shown, noted) = ids.take_or_make_value(&headers);
+            assert_eq!((shown == text, noted.is_some()), (taken, taken), "{text}");
+            assert!(noted.is_none_or(|noted| noted.starts_with(&ids.word) && noted.ends_with(&format!(".{text}"))));
         }
     }
 }
