@@ -225,6 +225,9 @@ pub fn plan_migrate(
     plan(schema, wanted, &deleted, context)
 }
 
+/// Raised when a view's SELECT becomes another statement than before: every file's views are then compared once more.
+pub const VIEW_FORM: i64 = 1;
+
 /// Plans that the views of a file are what this version makes of their SELECTs; `present` are the statements that made them.
 /// `None` if they are.
 pub fn plan_views(

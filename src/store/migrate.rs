@@ -17,6 +17,9 @@ pub const FORMAT_VERSION: i32 = 2;
 /// The line of `_tn_meta` with the position of the last change of the collections; not there before the first one.
 pub(super) const SCHEMA_LSN: &str = "schema_lsn";
 
+/// The lines of `_tn_meta` that say which form the views were last found in or brought to, and at which schema version.
+const VIEWS: [&str; 2] = ["views_form", "views_schema"];
+
 /// REPLICATION.md 2. `told` in `_tn_origin`: up to which sequence number this origin was named in the `ctx` of an own
 /// transaction. `_tn_gen.part`: empty for the collection, else a partition key.
 const STEP_1: &str = "
@@ -128,6 +131,23 @@ pub(super) fn set_meta_number(connection: &Connection, key: &str, value: i64) ->
             "INSERT INTO _tn_meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
         )?
         .execute(params![key, value])?;
+    Ok(())
+}
+
+/// The form in which the views last were, and the schema version then.
+pub(super) fn views_checked(connection: &Connection) -> Result<Option<(i64, i64)>, StoreError> {
+    let [form, schema] = VIEWS;
+    Ok(find_meta_number(connection, form)?.zip(find_meta_number(connection, schema)?))
+}
+
+/// Keeps that the views have this form at this schema version.
+pub(super) fn note_views_checked(connection: &Connection, form: i64, schema: i64) -> Result<(), StoreError> {
+    VIEWS.iter().zip([form, schema]).try_for_each(|(key, value)| set_meta_number(connection, key, value))
+}
+
+/// What a file from elsewhere says of its views is not believed.
+pub(super) fn forget_views(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM _tn_meta WHERE key IN (?1, ?2)", VIEWS)?;
     Ok(())
 }
 

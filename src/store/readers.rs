@@ -300,6 +300,12 @@ impl<'a> Reader<'a> {
         self.as_system(super::changelog::ends_hold)
     }
 
+    /// The form in which the views were last found or made, and the schema version then; see
+    /// [`super::WriteTx::note_views_checked`].
+    pub fn views_checked(&self) -> Result<Option<(i64, i64)>, StoreError> {
+        self.as_system(migrate::views_checked)
+    }
+
     /// The statements that made the views of collections, by collection.
     pub fn view_statements(&self) -> Result<HashMap<CollectionId, String>, StoreError> {
         self.as_system(|connection| {

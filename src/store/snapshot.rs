@@ -259,6 +259,7 @@ fn adopt(temp: &Path) -> Result<(), StoreError> {
         other => other,
     })?;
     migrate::forget_lineage(&connection)?;
+    migrate::forget_views(&connection)?;
     digest::forget(&connection)?;
     into_wal(&connection)?;
     connection.close().map_err(|(_, error)| error)?;

@@ -224,6 +224,12 @@ impl<'a> WriteTx<'a> {
         Ok(u64::try_from(gone).unwrap_or(0))
     }
 
+    /// Keeps that the views of the present collections have `form`. It is not logged: a file alone knows what it holds.
+    pub fn note_views_checked(&mut self, form: i64) -> Result<(), StoreError> {
+        self.outcome.stored = true;
+        migrate::note_views_checked(self.reader.connection, form, self.reader.schema.version())
+    }
+
     /// Cuts one step of the log, see [`super::TenantDb::truncate_log`].
     pub(super) fn cut_log(&mut self, keep_from: i64) -> Result<u64, StoreError> {
         self.outcome.stored = true;

@@ -16,7 +16,7 @@ use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::schema::plan::{Plan, plan_views};
+use crate::schema::plan::{Plan, VIEW_FORM, plan_views};
 use crate::schema::{Collection, Schema};
 use crate::services::budget::TenantLimits;
 use crate::store::{self, StoreError, TenantDb, WriteMeta, WriteTx};
@@ -409,14 +409,43 @@ pub(super) async fn bring_up(db: &TenantDb, now_ms: i64) -> Result<(), StoreErro
     }
     let schema = db.schema();
     if schema.collections().iter().any(|collection| collection.is_view()) {
-        let made = db.read(|reader| reader.view_statements()).await?;
-        if plan_views(&schema, &made, &store::describe_in_scratch).is_some() {
-            let again =
-                |tx: &mut WriteTx<'_>| Ok(plan_views(tx.schema(), &tx.view_statements()?, &store::describe_in_scratch));
-            upgrade(db, again).await?;
-        }
+        check_views(db).await?;
     }
     Ok(())
+}
+
+/// Makes the views anew that this version makes otherwise. Every SELECT is compiled for that, by a thread for reads, and only
+/// where the collections changed since it was last done or another version did it.
+async fn check_views(db: &TenantDb) -> Result<(), StoreError> {
+    let looked = db.read(|reader| {
+        let version = reader.schema().version();
+        if reader.views_checked()? == Some((VIEW_FORM, version)) {
+            return Ok::<_, StoreError>(None);
+        }
+        let planned = plan_views(reader.schema(), &reader.view_statements()?, &store::describe_in_scratch);
+        Ok(Some((version, planned.is_some())))
+    });
+    match looked.await? {
+        None => Ok(()),
+        Some((_, true)) => {
+            let made = db.write(WriteMeta::system("upgrade"), |tx| {
+                if let Some(plan) = plan_views(tx.schema(), &tx.view_statements()?, &store::describe_in_scratch) {
+                    tx.apply_schema(&plan)?;
+                }
+                tx.note_views_checked(VIEW_FORM)
+            });
+            made.await.map(drop)
+        }
+        Some((version, false)) => {
+            let noted = db.write(WriteMeta::system("upgrade"), move |tx| match tx.schema().version() == version {
+                true => tx.note_views_checked(VIEW_FORM),
+                false => Ok(()),
+            });
+            // Where it cannot be kept, the next opening looks again.
+            let _: Result<_, StoreError> = noted.await;
+            Ok(())
+        }
+    }
 }
 
 /// Planned in the transaction: whoever opens the tenant at the same time does the same.

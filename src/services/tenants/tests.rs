@@ -202,6 +202,21 @@ async fn ids_of(db: &TenantDb, view: &'static str) -> Vec<Stored> {
     read.await.unwrap()
 }
 
+/// Makes the view `ranks` as an earlier version did.
+async fn age_views(db: &TenantDb) {
+    let aged = db.write(meta(), |tx| {
+        let id = tx.schema().find("ranks").unwrap().id.clone();
+        let sql = tx.view_statements()?.remove(&id).unwrap();
+        let older = sql.replace("CAST(\"id\" AS TEXT) AS id", "\"id\" AS id");
+        assert_ne!(sql, older);
+        let steps = vec![Step::DropView { id: id.clone(), sql }, Step::CreateView { id, sql: older }];
+        let previous = Arc::clone(tx.schema());
+        let next = Arc::new(Schema::new(previous.version() + 1, previous.collections().to_vec()));
+        tx.apply_schema(&Plan { steps, previous, next })
+    });
+    aged.await.unwrap();
+}
+
 /// A view of an earlier version, which kept the numbers of counted rows for ids, kept them until it was saved again.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_views_of_an_earlier_version_are_made_anew_when_the_file_is_opened() {
@@ -224,17 +239,7 @@ async fn the_views_of_an_earlier_version_are_made_anew_when_the_file_is_opened()
     add_user(&db, "bob", "bob@example.com", "", "b").await;
     let texts = [Stored::text("1"), Stored::text("2")];
     assert_eq!(ids_of(&db, "again").await, texts);
-    let aged = db.write(meta(), |tx| {
-        let id = tx.schema().find("ranks").unwrap().id.clone();
-        let sql = tx.view_statements()?.remove(&id).unwrap();
-        let older = sql.replace("CAST(\"id\" AS TEXT) AS id", "\"id\" AS id");
-        assert_ne!(sql, older);
-        let steps = vec![Step::DropView { id: id.clone(), sql }, Step::CreateView { id, sql: older }];
-        let previous = Arc::clone(tx.schema());
-        let next = Arc::new(Schema::new(previous.version() + 1, previous.collections().to_vec()));
-        tx.apply_schema(&Plan { steps, previous, next })
-    });
-    aged.await.unwrap();
+    age_views(&db).await;
     for view in ["ranks", "again"] {
         assert_eq!(ids_of(&db, view).await, [Stored::Integer(1), Stored::Integer(2)], "{view}");
     }
@@ -254,7 +259,32 @@ async fn the_views_of_an_earlier_version_are_made_anew_when_the_file_is_opened()
     let position = first.position();
     drop((first, second));
     assert!(node.store.close(&id).await);
-    assert_eq!(node.registry.open_tenant(&id).await.unwrap().position(), position, "nothing is written twice");
+    let db = node.registry.open_tenant(&id).await.unwrap();
+    assert_eq!(db.position(), position, "nothing is written twice");
+    let checked = async |db: &TenantDb| db.read(|reader| reader.views_checked()).await.unwrap();
+    assert_eq!(checked(&db).await, Some((plan::VIEW_FORM, db.schema().version())));
+
+    // What was looked at is not looked at again; a file from elsewhere is not believed.
+    age_views(&db).await;
+    let note = db.write(meta(), |tx| tx.note_views_checked(plan::VIEW_FORM));
+    note.await.unwrap();
+    let copy = node.registry.clone_tenant(meta(), "acme", slug_of("copy"), "").await.unwrap();
+    let copy = node.registry.open_tenant(&copy.entry.id).await.unwrap();
+    assert_eq!(ids_of(&copy, "again").await, texts, "a copy is looked at");
+    drop(db);
+    assert!(node.store.close(&id).await);
+    let db = node.registry.open_tenant(&id).await.unwrap();
+    assert_eq!(ids_of(&db, "again").await, [Stored::Integer(1), Stored::Integer(2)]);
+    // Another version, or a change of the collections by one.
+    db.write(meta(), |tx| tx.note_views_checked(plan::VIEW_FORM - 1)).await.unwrap();
+    drop(db);
+    assert!(node.store.close(&id).await);
+    let db = node.registry.open_tenant(&id).await.unwrap();
+    assert_eq!(ids_of(&db, "again").await, texts);
+    assert_eq!(checked(&db).await, Some((plan::VIEW_FORM, db.schema().version())));
+    let plain = node.create("plain").await;
+    assert_eq!(checked(&plain).await, None, "a tenant without views costs nothing");
+    drop((db, copy, plain));
     node.stop().await;
 }
 
