@@ -1,18 +1,18 @@
 //! Which tenants' files were found damaged or missing, so that the log and `/health` name them.
 //!
 //! Keeps true: the log hears of a tenant once until it is well again, with the file and where to look further; what kept a
-//! file from being opened is forgotten when it opens, what was met inside it only when the file goes or the process ends.
+//! file from being opened is forgotten when it opens, what was met inside it only when the file goes or the process ends. What
+//! the node lacks for the moment (descriptors, memory, a right) is no damage.
 //! Does not do: looking (`check`), repair.
 
 use super::StoreError;
 use super::connection::APPLICATION_ID;
 use super::table::{Tenants, file_path};
-use crate::kernel::error::{Fault, Kind};
 use crate::kernel::ident::TenantId;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 /// What every SQLite file begins with, and where in its first bytes the application id stands ("Database File Format",
@@ -73,6 +73,15 @@ impl Ills {
     }
 }
 
+/// Whether a file is at `path`; an error where that cannot be told now.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Tenants {
     /// The file of `tenant`, which should have one, did not open for `error`: tells the log and [`Tenants::list_ill`] if
     /// that is the file's fault, which then is called [`StoreError::Damaged`].
@@ -82,7 +91,9 @@ impl Tenants {
             StoreError::NotATenant(why) => StoreError::Damaged(why),
             other => other,
         };
-        if error.code().kind() == Kind::Internal {
+        // A node that runs out of file descriptors or memory, or that may not read a folder, has no damaged tenants. A
+        // statement of the opening that is refused misses a table or a value.
+        if matches!(error, StoreError::Damaged(_) | StoreError::Sql(_)) {
             self.shared.ills.note(tenant, &error, Ill { shut: true });
         }
         error
@@ -91,11 +102,15 @@ impl Tenants {
     /// Whether the file of `tenant` is there and begins as one of ours; reads a hundred bytes and opens nothing.
     pub fn check_head(&self, tenant: &TenantId) -> Result<(), StoreError> {
         let path = self.path(tenant);
-        if !path.is_file() {
+        if !is_there(&path)? {
             return Err(StoreError::TenantMissing(tenant.clone()));
         }
         let mut head = [0_u8; APPLICATION_ID_AT + 4];
-        let read = File::open(path)?.read_exact(&mut head).is_ok();
+        let read = match File::open(path)?.read_exact(&mut head) {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(error.into()),
+        };
         let ours = head.ends_with(&APPLICATION_ID.to_be_bytes());
         if read && head.starts_with(MAGIC) && ours {
             Ok(())

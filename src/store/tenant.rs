@@ -9,7 +9,7 @@ use super::check;
 use super::checkpoint::{self, LogFile};
 use super::counts::RecordCounts;
 use super::files::FileRemover;
-use super::ills::Ills;
+use super::ills::{self, Ills};
 use super::migrate;
 use super::options::{ReadMeter, StoreOptions, WriteMeta, Written};
 use super::read_queue::ReadQueue;
@@ -85,7 +85,7 @@ impl TenantInner {
         path: PathBuf,
         place: OwnedSemaphorePermit,
     ) -> Result<Self, StoreError> {
-        if !path.is_file() {
+        if !ills::is_there(&path)? {
             return Err(StoreError::TenantMissing(id.clone()));
         }
         let options = &shared.options;

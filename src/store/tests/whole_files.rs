@@ -341,3 +341,46 @@ async fn an_export_that_changed_on_the_way_is_refused() {
     fixture.tenants.export(&id("two"), &again).await.unwrap();
     assert_eq!(count(&fixture.tenants.import(&id("three"), &again).await.unwrap(), &notes).await, 51);
 }
+
+/// A node without a free file descriptor called sound tenants damaged until it was started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_lacks_for_a_moment_is_no_damage() {
+    let fixture = fixture();
+    for name in ["one", "two"] {
+        drop(tenant_with_notes(&fixture, name).await);
+        assert!(fixture.tenants.close(&id(name)).await);
+    }
+    let sqlite = |code| StoreError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    let passing = [
+        StoreError::from(std::io::Error::from_raw_os_error(24)),
+        sqlite(rusqlite::ffi::SQLITE_CANTOPEN),
+        sqlite(rusqlite::ffi::SQLITE_IOERR_READ),
+        sqlite(rusqlite::ffi::SQLITE_NOMEM),
+        StoreError::Panicked(Arc::from("x")),
+    ];
+    for error in passing {
+        fixture.tenants.note_unusable(&id("one"), error);
+        assert_eq!(fixture.tenants.list_ill(), []);
+    }
+    // A folder that cannot be looked into, whoever runs this.
+    let (folder, aside) = (fixture.folder.path().join("tenants/two"), fixture.folder.path().join("aside"));
+    std::fs::rename(&folder, &aside).unwrap();
+    std::os::unix::fs::symlink(&folder, &folder).unwrap();
+    let looked = fixture.tenants.check_head(&id("two")).unwrap_err();
+    assert!(matches!(looked, StoreError::Io(_)), "{looked:?}");
+    let opened = fixture.tenants.open(&id("two")).await.unwrap_err();
+    assert!(matches!(opened, StoreError::Io(_)), "{opened:?}");
+    for error in [looked, opened] {
+        fixture.tenants.note_unusable(&id("two"), error);
+    }
+    assert_eq!(fixture.tenants.list_ill(), []);
+    std::fs::remove_file(&folder).unwrap();
+
+    let missing = fixture.tenants.check_head(&id("two")).unwrap_err();
+    assert!(matches!(missing, StoreError::TenantMissing(_)), "{missing:?}");
+    fixture.tenants.note_unusable(&id("two"), missing);
+    std::fs::write(fixture.folder.path().join("tenants/one/data.db"), "short").unwrap();
+    let short = fixture.tenants.check_head(&id("one")).unwrap_err();
+    fixture.tenants.note_unusable(&id("one"), short);
+    assert_eq!(fixture.tenants.list_ill(), [id("one"), id("two")]);
+}
