@@ -1,8 +1,9 @@
 //! The digest of an exported file, kept inside it, so that an import notices a byte that changed on the way.
 //!
-//! Keeps true: the digest is of the whole file, the 32 bytes apart in which it stands; a file without one is of an earlier
-//! build and is taken as it is; a tenant that serves has none. Does not do: proving who wrote the file; whoever changes it on
-//! purpose can write a new one.
+//! Keeps true: the digest is of the whole file, the 32 bytes apart in which it stands; beside it stands the head of the log that
+//! it was made at, and a digest at another head is what an earlier build, which does not know it, carried along from an import,
+//! and says nothing; a file without one is of an earlier build and is taken as it is; a tenant that was brought in or cloned
+//! has none. Does not do: proving who wrote the file; whoever changes it on purpose can write a new one.
 
 use super::{StoreError, connection};
 use crate::kernel::digest::Sha256;
@@ -15,8 +16,13 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The line of `_tn_meta` that holds it.
+/// The lines of `_tn_meta` that hold it and the head of the log that it was made at.
 const KEY: &str = "digest";
+const HEAD_KEY: &str = "digest_head";
+/// The last transaction, the epoch, and the lineage, which is another one after every import.
+const HEAD: &str = "ifnull((SELECT lsn || ' ' || hlc FROM _tn_tx ORDER BY lsn DESC LIMIT 1), '')
+    || ' ' || (SELECT value FROM _tn_meta WHERE key = 'epoch')
+    || ' ' || ifnull((SELECT hex(uid) FROM _tn_origin WHERE oid = (SELECT value FROM _tn_meta WHERE key = 'oid')), '')";
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Puts the digest into a file that nobody has open.
@@ -28,6 +34,10 @@ pub(super) fn put(path: &Path, random: &dyn Random) -> Result<(), StoreError> {
     connection.execute_batch("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")?;
     let put = "INSERT INTO _tn_meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
     connection.execute(put, params![KEY, &mark[..]])?;
+    let put_head = format!(
+        "INSERT INTO _tn_meta (key, value) SELECT ?1, {HEAD} WHERE true ON CONFLICT DO UPDATE SET value = excluded.value"
+    );
+    connection.execute(&put_head, [HEAD_KEY])?;
     connection.close().map_err(|(_, error)| error)?;
     let lost = || StoreError::damaged("the place of the digest is not found");
     let at = find(path, &mark)?.ok_or_else(lost)?;
@@ -38,12 +48,14 @@ pub(super) fn put(path: &Path, random: &dyn Random) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Refuses a file that says a digest which it does not have.
+/// Refuses a file that says a digest of its present state which it does not have.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
     let told = {
         let connection = Connection::open_with_flags(path, connection::read_flags())?;
-        let told =
-            connection.query_row("SELECT value FROM _tn_meta WHERE key = ?1", [KEY], |row| row.get(0)).optional()?;
+        let of_now = format!(
+            "SELECT value FROM _tn_meta WHERE key = ?1 AND (SELECT value FROM _tn_meta WHERE key = ?2) IS ({HEAD})"
+        );
+        let told = connection.query_row(&of_now, [KEY, HEAD_KEY], |row| row.get(0)).optional()?;
         connection.close().map_err(|(_, error)| error)?;
         told
     };
@@ -61,7 +73,7 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
 
 /// Takes the digest out of a copy that is about to serve.
 pub(super) fn forget(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute("DELETE FROM _tn_meta WHERE key = ?1", [KEY])?;
+    connection.execute("DELETE FROM _tn_meta WHERE key IN (?1, ?2)", [KEY, HEAD_KEY])?;
     Ok(())
 }
 

@@ -342,6 +342,61 @@ async fn an_export_that_changed_on_the_way_is_refused() {
     assert_eq!(count(&fixture.tenants.import(&id("three"), &again).await.unwrap(), &notes).await, 51);
 }
 
+/// Builds before this one kept the digest of a file that they took in, and wrote it into their own exports, which were
+/// refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_that_an_earlier_build_carried_along_refuses_nothing() {
+    let fixture = fixture();
+    let (tenant, notes) = tenant_with_notes(&fixture, "one").await;
+    insert(&tenant, &notes, "a", "a").await.unwrap();
+    let folder = fixture.folder.path();
+    let good = folder.join("good.db");
+    fixture.tenants.export(&id("one"), &good).await.unwrap();
+    let lines = |path: &std::path::Path| {
+        let file = rusqlite::Connection::open(path).unwrap();
+        let mut found = file.prepare("SELECT key, value FROM _tn_meta WHERE key LIKE 'digest%' ORDER BY key").unwrap();
+        let rows = found.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<(String, rusqlite::types::Value)>>()
+    };
+    let brought = lines(&good);
+    assert_eq!(brought.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["digest", "digest_head"]);
+    let file_of = |name: &str| folder.join("tenants").join(name).join("data.db");
+
+    drop(fixture.tenants.import(&id("two"), &good).await.unwrap());
+    assert_eq!(lines(&file_of("two")), [], "a tenant that serves has none");
+    assert!(fixture.tenants.close(&id("two")).await);
+    let earlier = rusqlite::Connection::open(file_of("two")).unwrap();
+    for (key, value) in &brought {
+        earlier.execute("INSERT INTO _tn_meta (key, value) VALUES (?1, ?2)", rusqlite::params![key, value]).unwrap();
+    }
+    drop(earlier);
+    // Nothing was written since: its lineage alone tells.
+    let export = folder.join("earlier.db");
+    let copy = |name: &str| {
+        let _ = std::fs::remove_file(&export);
+        let from = rusqlite::Connection::open(file_of(name)).unwrap();
+        from.execute("VACUUM INTO ?1", [export.to_str().unwrap()]).unwrap();
+    };
+    copy("two");
+    assert_eq!(lines(&export), brought);
+    drop(fixture.tenants.import(&id("three"), &export).await.unwrap());
+    let two = fixture.tenants.open(&id("two")).await.unwrap();
+    insert(&two, &notes, "b", "b").await.unwrap();
+    drop(two);
+    assert!(fixture.tenants.close(&id("two")).await);
+    copy("two");
+    let four = fixture.tenants.import(&id("four"), &export).await.unwrap();
+    assert_eq!(count(&four, &notes).await, 2);
+
+    assert_eq!(lines(&file_of("two")), brought);
+    drop(fixture.tenants.clone_tenant(&id("two"), &id("five")).await.unwrap());
+    assert_eq!(lines(&file_of("five")), []);
+    // What this build exports has a digest of its own again.
+    fixture.tenants.export(&id("two"), &export).await.unwrap();
+    assert_ne!(lines(&export), brought);
+    fixture.tenants.import(&id("six"), &export).await.unwrap();
+}
+
 /// A node without a free file descriptor called sound tenants damaged until it was started again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_node_lacks_for_a_moment_is_no_damage() {
