@@ -285,11 +285,13 @@ impl Shared {
         if opened.is_some() { Counted::WithKept } else { Counted::Alone }
     }
 
-    /// Writes the list of hot keys. An empty one would only take the place of an earlier process's: this one ends before it
-    /// has read that, or has nothing to add.
+    /// Writes the list of hot keys, an empty one too where that may be: what a deleted tenant asked for stays nowhere.
     pub(crate) fn persist_hot(&self) {
-        let hot = self.hot.lock().ranked(self.clock.now_ms());
-        if !hot.is_empty() {
+        let hot = {
+            let hot = self.hot.lock();
+            hot.may_replace().then(|| hot.ranked(self.clock.now_ms()))
+        };
+        if let Some(hot) = hot {
             self.disk.put(vec![WARM], warm::encode(&hot));
         }
     }

@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::cache::key::{Key, KeyParts};
 use crate::kernel::ident::TenantId;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -82,7 +82,13 @@ impl Heat {
 
 /// The remembered keys.
 #[derive(Debug, Default)]
-pub struct HotKeys(HashMap<[u8; 32], Heat>);
+pub struct HotKeys {
+    keys: HashMap<[u8; 32], Heat>,
+    /// Whether the list of the process before this one was taken over: it may be replaced by an empty one.
+    took_over: bool,
+    /// Tenants that went before it was: it may name them.
+    gone: HashSet<TenantId>,
+}
 
 impl HotKeys {
     /// Adds `hits` to a key.
@@ -90,7 +96,7 @@ impl HotKeys {
         if replay.len() > REPLAY_BYTES_MAX {
             return;
         }
-        match self.0.get_mut(key.digest()) {
+        match self.keys.get_mut(key.digest()) {
             Some(heat) => {
                 heat.score = heat.now(now_ms) + f64::from(hits);
                 heat.at_ms = now_ms;
@@ -103,30 +109,34 @@ impl HotKeys {
                     score: f64::from(hits),
                     at_ms: now_ms,
                 };
-                self.0.insert(*key.digest(), heat);
+                self.keys.insert(*key.digest(), heat);
             }
         }
         // Sorting now and then is cheaper than keeping order on every note.
-        if self.0.len() > HOT_KEYS_MAX + HOT_KEYS_MAX / 4 {
+        if self.keys.len() > HOT_KEYS_MAX + HOT_KEYS_MAX / 4 {
             self.cool(now_ms);
         }
     }
 
     /// Goes on under `key` with what was known of the question under `old`.
     fn follow(&mut self, old: &[u8; 32], key: &Key, replay: &Arc<[u8]>, now_ms: i64) {
-        let Some(mut heat) = self.0.remove(old) else { return };
+        let Some(mut heat) = self.keys.remove(old) else { return };
         // It may have been asked for under its new key already.
-        let score = self.0.get(key.digest()).map_or(0.0, |known| known.now(now_ms));
+        let score = self.keys.get(key.digest()).map_or(0.0, |known| known.now(now_ms));
         (heat.score, heat.at_ms) = (heat.now(now_ms) + score, now_ms);
         (heat.key, heat.replay) = (key.to_string(), Arc::clone(replay));
-        self.0.insert(*key.digest(), heat);
+        self.keys.insert(*key.digest(), heat);
     }
 
-    /// Takes over what an earlier process knew, where nothing is known by itself.
-    pub fn adopt(&mut self, list: &[HotKey], now_ms: i64) {
-        for hot in list {
+    /// Takes over what an earlier process knew, where nothing is known by itself; what there is of it for tenants that are
+    /// not gone.
+    pub fn adopt(&mut self, mut list: Vec<HotKey>, now_ms: i64) -> Vec<HotKey> {
+        let gone = std::mem::take(&mut self.gone);
+        list.retain(|hot| !gone.contains(&hot.tenant));
+        self.took_over = true;
+        for hot in &list {
             let Some(digest) = digest_of(hot) else { continue };
-            self.0.entry(digest).or_insert_with(|| Heat {
+            self.keys.entry(digest).or_insert_with(|| Heat {
                 key: hot.key.clone(),
                 tenant: hot.tenant.clone(),
                 replay: Arc::clone(&hot.replay),
@@ -134,20 +144,30 @@ impl HotKeys {
                 at_ms: now_ms,
             });
         }
-        if self.0.len() > HOT_KEYS_MAX + HOT_KEYS_MAX / 4 {
+        if self.keys.len() > HOT_KEYS_MAX + HOT_KEYS_MAX / 4 {
             self.cool(now_ms);
         }
+        list
+    }
+
+    /// Whether the list on disk may be replaced by this one: an empty one, of a process that ends before it has read that of
+    /// the last, would only lose it. Where a tenant is gone, it goes.
+    pub fn may_replace(&self) -> bool {
+        !self.keys.is_empty() || self.took_over || !self.gone.is_empty()
     }
 
     /// Forgets a tenant.
     pub fn forget(&mut self, tenant: &TenantId) {
-        self.0.retain(|_, heat| &heat.tenant != tenant);
+        if !self.took_over {
+            self.gone.insert(tenant.clone());
+        }
+        self.keys.retain(|_, heat| &heat.tenant != tenant);
     }
 
     /// The keys, hottest first.
     pub fn ranked(&self, now_ms: i64) -> Vec<HotKey> {
         let mut list: Vec<HotKey> = self
-            .0
+            .keys
             .values()
             .map(|heat| HotKey {
                 key: heat.key.clone(),
@@ -165,11 +185,11 @@ impl HotKeys {
 
     fn cool(&mut self, now_ms: i64) {
         let mut ranked: Vec<(f64, [u8; 32], TenantId)> =
-            self.0.iter().map(|(digest, heat)| (heat.now(now_ms), *digest, heat.tenant.clone())).collect();
+            self.keys.iter().map(|(digest, heat)| (heat.now(now_ms), *digest, heat.tenant.clone())).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         let keeps = shared_out(ranked.iter().map(|(.., tenant)| tenant));
         for ((_, digest, _), _) in ranked.iter().zip(keeps).filter(|(_, keeps)| !keeps) {
-            self.0.remove(digest);
+            self.keys.remove(digest);
         }
     }
 }
@@ -209,8 +229,7 @@ impl Cache {
     /// remembered like this process's own, so that a second stop soon after a start does not lose them.
     pub async fn hot_keys_of_last_run(&self) -> Option<Vec<HotKey>> {
         let list = self.0.read_hot().await?;
-        self.0.hot.lock().adopt(&list, self.0.clock.now_ms());
-        Some(list)
+        Some(self.0.hot.lock().adopt(list, self.0.clock.now_ms()))
     }
 
     /// Fills `keys` in order, one every `pace`, by asking `refill` for each that is not already there.
@@ -359,7 +378,7 @@ mod tests {
             hot.note(&key(n), &replay, n % 7 + 1, 0);
         }
         hot.note(&key(99_999), &replay, 1_000, 0);
-        assert!(hot.0.len() <= HOT_KEYS_MAX + HOT_KEYS_MAX / 4);
+        assert!(hot.keys.len() <= HOT_KEYS_MAX + HOT_KEYS_MAX / 4);
         assert_eq!(hot.ranked(0)[0].key, key(99_999).to_string());
         hot.forget(&TenantId::parse("demo").unwrap());
         assert!(hot.ranked(0).is_empty());

@@ -367,3 +367,44 @@ async fn an_answer_that_is_kept_while_an_old_one_is_read_from_disk_stays() {
     let left = next.cache.stats().tenants[0].disk;
     assert_eq!((left.entries, left.bytes), (1, NEWER.len() as u64));
 }
+
+/// The list of what was hot names its questions. After the last tenant that had any was deleted it stayed on disk.
+#[tokio::test]
+async fn a_deleted_tenant_leaves_the_list_of_hot_keys() {
+    for (first_asks, reads) in [(true, false), (false, true), (false, false)] {
+        let disk = Arc::new(TableDisk::default());
+        let (a, replay): (_, Arc<[u8]>) = (tenant("a"), Arc::from(&b"who"[..]));
+        let ask = async |world: &World| {
+            world.cache.attach(&a, &seed(1, 10, 10));
+            let (key, dependencies) = (list_key(&a, "q"), Dependencies::new().collection(&posts()));
+            for _ in 0..5 {
+                let load = || async { Ok::<_, ()>(Loaded::json("x", 0)) };
+                let request = request(world, &key, &dependencies, Some(&replay));
+                world.cache.tenant(&a).get_or_load(request, load).await.unwrap();
+            }
+            world.cache.maintain();
+        };
+        let names_it = async || match disk.get(b"w".to_vec()).await {
+            DiskRead::Found(list) => list.windows(3).any(|text| text == b"who"),
+            _ => false,
+        };
+        let mut world = World::new(1 << 22, Arc::clone(&disk) as _);
+        ask(&world).await;
+        world.cache.close();
+        assert!(names_it().await);
+        if !first_asks {
+            world = World::new(1 << 22, Arc::clone(&disk) as _);
+            world.cache.close();
+            assert!(names_it().await, "a process that ends before it has read the list leaves it");
+        }
+        if reads {
+            assert_eq!(world.cache.hot_keys_of_last_run().await.unwrap().len(), 1);
+        }
+        world.cache.forget(&a);
+        if !first_asks && !reads {
+            assert!(world.cache.hot_keys_of_last_run().await.unwrap().is_empty(), "gone before it was read");
+        }
+        world.cache.close();
+        assert!(!names_it().await, "{first_asks} {reads}");
+    }
+}
