@@ -92,6 +92,12 @@ async fn a_write_posts_the_tags_under_which_answers_were_given_out() {
     // What only a superuser knows to have changed, and the end of a tenant.
     admin.post("/api/admin/cache/purge", json!({"tag": "front"})).await.ok();
     sink.until("a purge by tag", |posted| tags(posted).contains(&format!("{id}:front"))).await;
+    let before = sink.posted().len();
+    admin.post("/api/admin/cache/purge", json!({"tag": format!("notes:{note}")})).await.ok();
+    sink.until("a purge of a record", |posted| tags(&posted[before..]).contains(&record)).await;
+    told(&server).await;
+    let of_record = tags(&sink.posted()[before..]);
+    assert!(!of_record.contains(&format!("{id}:notes")), "the others stay: {of_record:?}");
     admin.post("/api/admin/cache/purge", json!({"collection": "notes"})).await.ok();
     sink.until("a purge of a collection", |posted| tags(posted).contains(&format!("{id}:notes"))).await;
     let before = sink.posted().len();

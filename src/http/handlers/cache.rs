@@ -18,7 +18,7 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 use crate::kernel::error::Detail;
 use crate::schema::Schema;
-use crate::schema::cache_policy::event_word;
+use crate::schema::cache_policy::{event_word, is_tag};
 use crate::services::purging::PurgeHook;
 use crate::services::records::{RecordError, RecordTools, replay};
 use crate::services::tenants::Registry;
@@ -193,7 +193,12 @@ fn pass_on(hook: &PurgeHook, purge: &Purge, tenant: &TenantDb) {
         Purge::Lists(id) => hook.note_tags(tenant.id(), name_of(id).map(|name| Arc::from(format!("{name}:lists")))),
         Purge::Event(event) => hook.note_tags(tenant.id(), [Arc::from(event_word(event))]),
         Purge::Collection(id) => hook.note_tags(tenant.id(), name_of(id)),
-        Purge::Key(parts) => hook.note_tags(tenant.id(), name_of(&parts.resource)),
+        Purge::Key(parts) => {
+            // The word of one record, where its answers carry one; other keys have none, and the collection goes.
+            let record = parts.category == Category::Record && parts.digest.is_none() && is_tag(&parts.sub);
+            let word = |name: Arc<str>| if record { Arc::from(format!("{name}:{}", parts.sub)) } else { name };
+            hook.note_tags(tenant.id(), name_of(&parts.resource).map(word));
+        }
     }
 }
 
