@@ -65,11 +65,9 @@ impl Faults for BadDisk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_or_broken_disk_stops_writes_and_nothing_else() {
-    expect_error("injected disk fault");
-    expect_error("the storage is full");
     let disk = Arc::new(BadDisk::default());
     let server = TestServer::start_parts("", Parts { faults: disk.clone(), ..Parts::default() }).await;
-    let admin = server.tenant("acme").await;
+    let admin = server.expect_errors("acme", server.tenant("acme").await).await;
     let body =
         json!({ "name": "notes", "type": "base", "listRule": "", "fields": [{ "name": "text", "type": "text" }] });
     admin.post("/api/collections", body).await.created();
@@ -101,12 +99,13 @@ impl Clock for BrokenClock {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_costs_one_request_and_is_counted() {
-    expect_error("the clock is broken");
+    expect_error("panicked-for-this-test");
     let clock = Arc::new(BrokenClock::default());
     let server = TestServer::start_with("", clock.clone()).await;
     server.anon().get("/health").await.ok();
     clock.0.store(1, Ordering::SeqCst);
-    let problem = server.anon().get("/health").await.has_status(500).problem("internal");
+    let visitor = server.anon().with_header("x-request-id", "panicked-for-this-test");
+    let problem = visitor.get("/health").await.has_status(500).problem("internal");
     assert!(!problem.to_string().contains("clock"), "{problem}");
     server.anon().get("/health").await.ok();
     let metrics = String::from_utf8(server.anon().get("/metrics").await.body).unwrap();

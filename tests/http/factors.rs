@@ -536,7 +536,7 @@ async fn a_login_that_the_disk_ends_is_no_wrong_guess() {
     let toml = "[limits]\nlogin_failures_max = 2\nlogin_failures_per_ip_max = 2";
     let parts = Parts { clock: clock.clone(), ..disk.parts() };
     let server = TestServer::start_parts(toml, parts).await;
-    let (admin, anon) = (server.node(), server.anon());
+    let (admin, anon) = (server.node(), server.expect_errors("main", server.anon()).await);
     admin.patch(USERS, json!({ "otp": { "enabled": true } })).await.ok();
     let user = server.user(&admin, "ada").await;
     server.user(&admin, "eve").await;

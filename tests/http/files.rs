@@ -1,6 +1,6 @@
 //! Uploaded files: kept with their record, served to whom the rules say, gone when the record lets go of them.
 
-use crate::support::{Actor, Answer, TestServer, expect_error};
+use crate::support::{Actor, Answer, TestServer};
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -370,10 +370,9 @@ impl Faults for FullDisk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_the_upload_and_keeps_the_rest() {
-    expect_error("the storage is full");
     let disk = Arc::new(FullDisk::default());
     let server = TestServer::start_parts("", Parts { faults: disk.clone(), ..Parts::default() }).await;
-    let admin = papers(&server, "acme").await;
+    let admin = server.expect_errors("acme", papers(&server, "acme").await).await;
     disk.0.store(true, Ordering::SeqCst);
     let form = || Form::new().part("cover", file("c.png", PNG));
     send(&admin, Method::POST, PATH, form()).await.has_status(507).problem("storage_full");

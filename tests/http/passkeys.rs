@@ -293,7 +293,7 @@ async fn a_passkey_login_that_the_disk_ends_is_no_wrong_guess() {
     let disk = Arc::new(Broken::default());
     let toml = format!("{TOML}\n[limits]\nlogin_failures_max = 2\nlogin_failures_per_ip_max = 2");
     let server = TestServer::start_parts(&toml, disk.parts()).await;
-    let anon = server.anon();
+    let anon = server.expect_errors("main", server.anon()).await;
     let (_, mut device) = with_passkey(&server).await;
     // What was noted of earlier logins is written by then.
     server.node().get("/api/audit?kind=auth").await.ok();

@@ -1,6 +1,7 @@
 //! A disk on which one commit fails, when a test says so.
 //!
-//! Keeps true: every other commit is as it would be. Does not do: anything at the other points.
+//! Keeps true: every other commit is as it would be. Does not do: anything at the other points; announcing the error, which
+//! `TestServer::expect_errors` does for one tenant.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,7 +15,6 @@ pub(crate) struct Broken(AtomicI64);
 impl Broken {
     /// The parts of a node on this disk.
     pub(crate) fn parts(self: &Arc<Self>) -> Parts {
-        super::expect_error("injected disk fault");
         Parts { faults: Arc::clone(self) as Arc<dyn Faults>, ..Parts::default() }
     }
 

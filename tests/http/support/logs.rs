@@ -42,7 +42,8 @@ pub(crate) fn install() {
     });
 }
 
-/// Announces that an ERROR whose text contains `part` is part of the test.
+/// Announces that an ERROR whose text contains `part` is part of the test. All tests of the binary share what is announced:
+/// `part` is to be a word that no other test's errors have, as the id of a tenant, of a request, or a folder.
 pub(crate) fn expect_error(part: &str) {
     EXPECTED.lock().unwrap().push(part.to_owned());
 }

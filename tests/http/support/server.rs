@@ -126,6 +126,14 @@ impl TestServer {
         self.anon().with_authorization(format!("Node {}", self.key))
     }
 
+    /// `actor`, in whose requests to the tenant `slug` errors are part of the test, as they are in the tenant's file.
+    pub(crate) async fn expect_errors(&self, slug: &str, actor: Actor) -> Actor {
+        let shown = self.node().get(&format!("/api/tenants/{slug}")).await.ok();
+        let id = shown["id"].as_str().unwrap();
+        super::expect_error(id);
+        actor.with_header("x-request-id", format!("expected-{id}"))
+    }
+
     /// The node's administrator at a node that speaks TLS, as the command line finds it.
     pub(crate) fn by_local_certificate(&self) -> Actor {
         let address: std::net::SocketAddr = self.url().trim_start_matches("https://").parse().unwrap();
