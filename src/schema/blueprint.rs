@@ -136,7 +136,24 @@ impl Blueprint {
     /// Reads a blueprint; all problems are reported together.
     pub fn parse(value: &Value) -> Result<Self, SchemaError> {
         let mut found = Vec::new();
-        let mut problems = Problems::new(&mut found);
+        let blueprint = Self::read(value, &mut Problems::new(&mut found));
+        if found.is_empty() { Ok(blueprint) } else { Err(SchemaError::Invalid(found)) }
+    }
+
+    /// Reads a blueprint that was published, maybe by an earlier build, which passed over members that it did not know.
+    pub fn parse_stored(value: &Value) -> Result<Self, SchemaError> {
+        let mut found = Vec::new();
+        let blueprint = Self::read(value, &mut Problems::of_stored(&mut found));
+        match found.first() {
+            None => Ok(blueprint),
+            Some(first) => {
+                let name = &blueprint.name;
+                Err(SchemaError::Damaged(format!("blueprint {name:?}: {}: {}", first.field, first.message)))
+            }
+        }
+    }
+
+    fn read(value: &Value, problems: &mut Problems<'_>) -> Self {
         let text = |key: &str| Arc::from(value.get(key).and_then(Value::as_str).unwrap_or_default());
         let name: Arc<str> = text("name");
         if !is_name(&name) {
@@ -147,22 +164,16 @@ impl Blueprint {
         if version.is_none_or(|version| version == 0) {
             problems.add_at("version", "validation_required", "Must be a whole number from 1 on.");
         }
-        let rule_tests = read_rule_tests(value, &mut problems);
+        let rule_tests = read_rule_tests(value, problems);
         let collections = match value.get("collections") {
-            Some(list) => definition::parse_many(list).unwrap_or_else(|error| {
-                found.extend(crate::kernel::error::Fault::details(&error));
-                Vec::new()
-            }),
+            Some(list) => definition::read_many(list, problems),
             None => {
                 problems.add_at("collections", "validation_required", "List the collections of the blueprint.");
                 Vec::new()
             }
         };
-        check_test_collections(&rule_tests, &collections, &mut Problems::new(&mut found));
-        if !found.is_empty() {
-            return Err(SchemaError::Invalid(found));
-        }
-        Ok(Self {
+        check_test_collections(&rule_tests, &collections, problems);
+        Self {
             name,
             version: version.unwrap_or(1),
             title: text("title"),
@@ -170,7 +181,7 @@ impl Blueprint {
             collections,
             rule_tests: rule_tests.into_iter().map(|(_, test)| test).collect(),
             source: Arc::new(value.clone()),
-        })
+        }
     }
 }
 

@@ -116,19 +116,18 @@ pub fn parse(body: &Value) -> Result<CollectionInput, SchemaError> {
 /// Reads the body of an import: `{"collections":[…]}` or the bare array.
 pub fn parse_many(body: &Value) -> Result<Vec<CollectionInput>, SchemaError> {
     let mut found = Vec::new();
-    let mut problems = Problems::new(&mut found);
-    let Some(list) = body.get("collections").unwrap_or(body).as_array() else {
-        return Err(SchemaError::one(
-            "collections",
-            "validation_required",
-            "Must be the list of collections to import.",
-        ));
-    };
-    let mut inputs = Vec::with_capacity(list.len());
-    for (at, item) in list.iter().enumerate() {
-        inputs.extend(read(item, &mut problems.at("collections").at(at)));
-    }
+    let inputs = read_many(body, &mut Problems::new(&mut found));
     if found.is_empty() { Ok(inputs) } else { Err(SchemaError::Invalid(found)) }
+}
+
+/// As [`parse_many`]; what is wrong is among the problems.
+pub(crate) fn read_many(body: &Value, problems: &mut Problems<'_>) -> Vec<CollectionInput> {
+    let mut problems = problems.at("collections");
+    let Some(list) = body.get("collections").unwrap_or(body).as_array() else {
+        problems.add("validation_required", "Must be the list of collections to import.");
+        return Vec::new();
+    };
+    list.iter().enumerate().filter_map(|(at, item)| read(item, &mut problems.at(at))).collect()
 }
 
 /// The members of a collection beside those of [`auth_form`]. `created` and `updated` are shown and come back.

@@ -82,23 +82,30 @@ impl Fault for SchemaError {
 pub(crate) struct Problems<'list> {
     path: String,
     found: &'list mut Vec<Detail>,
+    /// Members that are not known are passed over.
+    lenient: bool,
 }
 
 impl<'list> Problems<'list> {
     /// Starts at the root of the body.
     pub(crate) fn new(found: &'list mut Vec<Detail>) -> Self {
-        Self { path: String::new(), found }
+        Self { path: String::new(), found, lenient: false }
+    }
+
+    /// The same for what an earlier build took and stored: it passed over members that it did not know.
+    pub(crate) fn of_stored(found: &'list mut Vec<Detail>) -> Self {
+        Self { lenient: true, ..Self::new(found) }
     }
 
     /// The same list one level deeper.
     pub(crate) fn at(&mut self, segment: impl std::fmt::Display) -> Problems<'_> {
         let path = if self.path.is_empty() { segment.to_string() } else { format!("{}.{segment}", self.path) };
-        Problems { path, found: self.found }
+        Problems { path, found: self.found, lenient: self.lenient }
     }
 
     /// The same list at the same path, for a shorter time.
     pub(crate) fn same(&mut self) -> Problems<'_> {
-        Problems { path: self.path.clone(), found: self.found }
+        Problems { path: self.path.clone(), found: self.found, lenient: self.lenient }
     }
 
     /// Notes a problem with the value at this path.
@@ -114,6 +121,9 @@ impl<'list> Problems<'list> {
     /// Notes the members of `map`, which is `what`, that are none of `known`: a misspelt one would be left out without a
     /// word. What begins with `_` is a page's note to itself.
     pub(crate) fn refuse_unknown(&mut self, map: &Map<String, Value>, what: &str, known: &[&[&str]]) {
+        if self.lenient {
+            return;
+        }
         let is_known = |name: &str| name.starts_with('_') || known.iter().any(|known| known.contains(&name));
         for name in map.keys().filter(|name| !is_known(name)).take(limits::REFUSAL_FIELDS_MAX) {
             let message = format!("Is not a member of {what}; known are {}.", known.concat().join(", "));

@@ -128,10 +128,17 @@ impl Catalog {
         Self { control, random, sealer }
     }
 
-    /// Every blueprint in its newest version, by name.
+    /// Every blueprint in its newest version, by name. One that cannot be read back is left out, and the log says so.
     pub async fn list(&self) -> Result<Vec<Blueprint>, BlueprintError> {
         let mut all = blueprint::shipped();
         for published in self.published(None).await? {
+            let published = match published {
+                Ok(published) => published,
+                Err(error) => {
+                    tracing::warn!(%error, "a published blueprint cannot be read and is not listed");
+                    continue;
+                }
+            };
             match all.iter_mut().find(|known| known.name == published.name) {
                 Some(known) if known.version < published.version => *known = published,
                 Some(_) => {}
@@ -144,7 +151,8 @@ impl Catalog {
 
     /// A blueprint by name, in `version` or the newest.
     pub async fn find(&self, name: &str, version: Option<u32>) -> Result<Blueprint, BlueprintError> {
-        let mut candidates = self.published(Some(name)).await?;
+        let published = self.published(Some(name)).await?;
+        let mut candidates = published.into_iter().collect::<Result<Vec<_>, _>>()?;
         candidates.extend(blueprint::find_shipped(name));
         candidates.retain(|candidate| version.is_none_or(|version| candidate.version == version));
         candidates.into_iter().max_by_key(|candidate| candidate.version).ok_or_else(|| {
@@ -156,11 +164,13 @@ impl Catalog {
     pub async fn publish(&self, meta: WriteMeta, body: &Value) -> Result<Written<Blueprint>, BlueprintError> {
         let blueprint = Blueprint::parse(body)?;
         preview(&Arc::new(Schema::default()), &blueprint, self.random.as_ref(), 0)?;
-        if let Ok(newest) = self.find(&blueprint.name, None).await
-            && newest.version >= blueprint.version
-        {
-            let (name, newest) = (blueprint.name.to_string(), newest.version);
-            return Err(BlueprintError::NotNewer { name, version: blueprint.version, newest });
+        match self.find(&blueprint.name, None).await {
+            Ok(newest) if newest.version >= blueprint.version => {
+                let (name, newest) = (blueprint.name.to_string(), newest.version);
+                return Err(BlueprintError::NotNewer { name, version: blueprint.version, newest });
+            }
+            Ok(_) | Err(BlueprintError::NotFound(_)) => {}
+            Err(error) => return Err(error),
         }
         let (made, id) = (blueprint.clone(), RecordId::generate(self.random.as_ref()));
         let definition = self.sealed(&blueprint).to_string();
@@ -184,7 +194,8 @@ impl Catalog {
         Ok(Written { value: blueprint, lsn: written.lsn, token: written.token })
     }
 
-    async fn published(&self, name: Option<&str>) -> Result<Vec<Blueprint>, BlueprintError> {
+    /// What is stored, of one name or all, each read back for itself.
+    async fn published(&self, name: Option<&str>) -> Result<Vec<Result<Blueprint, BlueprintError>>, BlueprintError> {
         let name = name.map(str::to_owned);
         let texts: Vec<String> = self
             .control
@@ -211,7 +222,7 @@ impl Catalog {
                 Ok::<_, BlueprintError>(texts)
             })
             .await?;
-        texts.iter().map(|text| self.opened(text)).collect()
+        Ok(texts.iter().map(|text| self.opened(text)).collect())
     }
 
     /// The file of `blueprint` with its secrets sealed.
@@ -225,13 +236,15 @@ impl Catalog {
 
     /// A stored file with its secrets opened; one that was sealed under another node's secret is left out.
     fn opened(&self, text: &str) -> Result<Blueprint, BlueprintError> {
-        let stored = Blueprint::parse_text(text)?;
-        let file = blueprint::map_secrets(&stored.source, &|at, text| {
+        let stored: Value = serde_json::from_str(text)
+            .map_err(|error| SchemaError::Damaged(format!("a blueprint is not JSON: {error}")))?;
+        let name = stored.get("name").and_then(Value::as_str).unwrap_or_default();
+        let file = blueprint::map_secrets(&stored, &|at, text| {
             let Some(sealed) = text.strip_prefix(SEALED) else { return Some(text.to_owned()) };
-            let opened = self.sealer.open(self.control.id(), &secret_place(&stored.name, at), sealed)?;
+            let opened = self.sealer.open(self.control.id(), &secret_place(name, at), sealed)?;
             String::from_utf8(opened.to_vec()).ok()
         });
-        Ok(Blueprint::parse(&file)?)
+        Ok(Blueprint::parse_stored(&file)?)
     }
 }
 

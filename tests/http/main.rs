@@ -45,6 +45,7 @@ mod acme;
 mod budgets;
 mod hostile;
 mod damage;
+mod upgrades;
 mod roles;
 mod queries;
 mod walks;
