@@ -96,6 +96,23 @@ fn members_of(group: &str) -> &'static [&'static str] {
     }
 }
 
+/// Takes out of the options of each group what the group does not have: earlier builds kept whatever was sent, and what is
+/// shown must be taken when it comes back.
+pub(crate) fn keep_known(groups: &mut Map<String, Value>) {
+    for (group, options) in groups {
+        if let Some(options) = options.as_object_mut() {
+            keep_known_of(group, options);
+        }
+    }
+}
+
+fn keep_known_of(group: &str, options: &mut Map<String, Value>) {
+    options.retain(|member, _| members_of(group).contains(&member.as_str()));
+    if let Some(providers) = options.get_mut("providers") {
+        oauth::keep_known(providers);
+    }
+}
+
 /// Lays the mentioned members over `before`.
 pub(crate) fn merge(before: &AuthOptions, given: &Map<String, Value>, problems: &mut Problems<'_>) -> AuthOptions {
     let mut next = before.clone();
@@ -187,6 +204,7 @@ fn merge_rest(rest: &mut Map<String, Value>, key: &str, given: &Map<String, Valu
             }
             merged.insert(member.clone(), kept);
         }
+        keep_known_of(key, &mut merged);
         if let Some(providers) = merged.get("providers") {
             oauth::check(providers, problems);
         }
@@ -334,14 +352,16 @@ pub(crate) fn to_storage(auth: &AuthOptions) -> Value {
         "tokenSecret": auth.token_secret, "tokenDurationS": auth.token_duration_s, "rest": auth.rest})
 }
 
-/// Reads the persisted form.
+/// Reads the persisted form; members that an earlier build took and this one does not know are left out.
 pub(crate) fn from_storage(value: &Value) -> Option<AuthOptions> {
     let names = value.get("identityFields")?.as_array()?;
+    let mut rest = value.get("rest")?.as_object()?.clone();
+    keep_known(&mut rest);
     Some(AuthOptions {
         password_enabled: value.get("passwordEnabled")?.as_bool()?,
         identity_fields: names.iter().map(|name| name.as_str().map(Arc::from)).collect::<Option<_>>()?,
         token_secret: Arc::from(value.get("tokenSecret")?.as_str()?),
         token_duration_s: value.get("tokenDurationS")?.as_u64()?,
-        rest: value.get("rest")?.as_object()?.clone(),
+        rest,
     })
 }

@@ -143,7 +143,10 @@ impl Blueprint {
     /// Reads a blueprint that was published, maybe by an earlier build, which passed over members that it did not know.
     pub fn parse_stored(value: &Value) -> Result<Self, SchemaError> {
         let mut found = Vec::new();
-        let blueprint = Self::read(value, &mut Problems::of_stored(&mut found));
+        let mut blueprint = Self::read(value, &mut Problems::of_stored(&mut found));
+        for collection in &mut blueprint.collections {
+            auth_form::keep_known(&mut collection.auth);
+        }
         match found.first() {
             None => Ok(blueprint),
             Some(first) => {

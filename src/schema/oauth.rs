@@ -475,6 +475,16 @@ pub(crate) fn refuse_unknown(providers: &Value, problems: &mut Problems<'_>) {
     }
 }
 
+/// Takes out what [`refuse_unknown`] refuses, and what a page noted for itself.
+pub(crate) fn keep_known(providers: &mut Value) {
+    for entry in providers.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        entry.retain(|member, _| MEMBERS.contains(&member.as_str()));
+        if let Some(extra) = entry.get_mut("extra").and_then(Value::as_object_mut) {
+            extra.retain(|member, _| EXTRA_MEMBERS.contains(&member.as_str()));
+        }
+    }
+}
+
 /// Checks the member `providers`.
 pub(crate) fn check(providers: &Value, problems: &mut Problems<'_>) {
     let Some(list) = providers.as_array() else {

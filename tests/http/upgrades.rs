@@ -65,3 +65,70 @@ async fn a_blueprint_with_a_member_that_is_refused_by_now_is_listed_and_applied(
     expect_error("List the collections of the blueprint");
     node.post("/api/blueprints", blueprint("broken")).await.has_status(500).problem("internal");
 }
+
+/// Rewrites what the tenant `id` keeps of the collection `name`, as an earlier build might have stored it.
+fn age_collection(folder: &Path, id: &str, name: &str, change: impl FnOnce(&mut Value)) {
+    let database = rusqlite::Connection::open(folder.join("tenants").join(id).join("data.db")).unwrap();
+    let collection = kept(&database, name);
+    let mut stored = collection.to_storage_json();
+    change(&mut stored);
+    let sql = "UPDATE _tn_collection SET definition = ?1 WHERE id = ?2";
+    assert_eq!(database.execute(sql, [stored.to_string().as_str(), collection.id.as_str()]).unwrap(), 1);
+}
+
+/// `otp.lenght` was kept and shown, and whoever sent back what was shown was refused for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn login_options_that_are_refused_by_now_are_not_shown_and_do_not_stay() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let id = admin.get("/api/tenants/acme").await.ok()["id"].as_str().unwrap().to_owned();
+    let provider = json!({ "name": "acme", "clientId": "id", "clientSecret": "s", "issuer": "https://id.test",
+        "extra": { "acrValues": "gold" } });
+    let body = json!({ "otp": { "length": 9 }, "oauth2": { "enabled": true, "providers": [provider] } });
+    admin.patch("/api/collections/users", body).await.ok();
+    let server = server
+        .restart_after(|folder| {
+            age_collection(folder, &id, "users", |stored| {
+                let rest = &mut stored["auth"]["rest"];
+                rest["otp"]["lenght"] = json!(12);
+                rest["passwordResetToken"]["duraton"] = json!(60);
+                rest["verificationTemplate"]["actionUrl"] = json!("https://acme.test");
+                rest["oauth2"]["providers"][0]["scope"] = json!("email");
+                rest["oauth2"]["providers"][0]["extra"]["acrValue"] = json!("silver");
+            });
+        })
+        .await;
+    let admin = server.node().at("acme");
+    let shown = admin.get("/api/collections/users").await.ok();
+    for member in ["lenght", "duraton", "actionUrl", "\"scope\"", "\"acrValue\""] {
+        assert!(!shown.to_string().contains(member), "{member}: {shown}");
+    }
+    let provider = &shown["oauth2"]["providers"][0];
+    assert_eq!((&shown["otp"]["length"], &provider["extra"]["acrValues"]), (&json!(9), &json!("gold")), "{shown}");
+    assert_eq!(admin.patch("/api/collections/users", shown.clone()).await.ok()["otp"], shown["otp"]);
+    // A page's note to itself is no more kept in a group than beside it.
+    let noted = admin.patch("/api/collections/users", json!({ "otp": { "_open": true } })).await.ok();
+    assert_eq!(noted["otp"], shown["otp"]);
+    server
+        .restart_after(|folder| {
+            let database = rusqlite::Connection::open(folder.join("tenants").join(&id).join("data.db")).unwrap();
+            let sql =
+                "SELECT count(*) FROM _tn_collection WHERE definition LIKE '%lenght%' OR definition LIKE '%duraton%'";
+            assert_eq!(database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap(), 0, "it is gone for good");
+        })
+        .await;
+}
+
+/// A blueprint with such options could be listed, but not be applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blueprint_with_login_options_that_are_refused_by_now_is_applied() {
+    let server = TestServer::start().await;
+    let members = json!({ "name": "members", "type": "auth", "otp": { "enabled": true, "length": 12 } });
+    let body = json!({ "name": "aged", "version": 1, "collections": [members] });
+    server.node().post("/api/blueprints", body).await.ok();
+    let server = server.restart_after(|folder| age_blueprint(folder, "aged", "\"length\":12", "\"lenght\":12")).await;
+    let admin = server.tenant("acme").await;
+    server.node().post("/api/tenants/acme/blueprint", json!({ "name": "aged" })).await.ok();
+    let otp = admin.get("/api/collections/members").await.ok()["otp"].clone();
+    assert_eq!((&otp["enabled"], &otp["length"]), (&json!(true), &json!(8)), "{otp}");
+}
