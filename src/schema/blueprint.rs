@@ -10,9 +10,9 @@
 //! Keeps true: a [`Blueprint`] has a well-formed name and collections that parse; every rule test speaks of one of its
 //! collections. Does not do: planning against a tenant (that is `plan`), deciding rules (that is `access`).
 
-use super::auth_form;
 use super::definition::{self, CollectionInput};
 use super::error::{Problems, SchemaError};
+use super::{auth_form, storage_form};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -146,6 +146,9 @@ impl Blueprint {
         let mut blueprint = Self::read(value, &mut Problems::of_stored(&mut found));
         for collection in &mut blueprint.collections {
             auth_form::keep_known(&mut collection.auth);
+            if let Some(Some(policy)) = &mut collection.cache {
+                *policy = storage_form::policy_from_storage(policy);
+            }
         }
         match found.first() {
             None => Ok(blueprint),

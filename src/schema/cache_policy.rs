@@ -350,6 +350,7 @@ impl CacheControl {
             if number.is_none() { Ok(true) } else { Err(refused(path, problem())) }
         };
         match name.to_ascii_lowercase().as_str() {
+            // Those without a value are in `FLAGS` too.
             "public" => self.public = flag()?,
             "private" | "no-cache" | "must-revalidate" => _ = flag()?,
             "no-store" => self.no_store = flag()?,
@@ -417,6 +418,8 @@ const ROUTE_MEMBERS: &str = "tier, class, ttlSeconds and cacheControl";
 const CONTROL_MEMBERS: &str = "public, noStore, immutable, maxAge, sMaxage and staleWhileRevalidate";
 const DIRECTIVES: &str =
     "public, private, no-cache, no-store, must-revalidate, immutable, max-age, s-maxage and stale-while-revalidate";
+/// The directives that take no value.
+pub(crate) const FLAGS: &[&str] = &["public", "private", "no-cache", "no-store", "must-revalidate", "immutable"];
 const A_TAG: &str = "1 to 64 letters, digits and - _ . : /";
 const A_KEY_PATH: &str = "@request.headers.NAME, @request.query.NAME, @request.auth.id or @request.auth.collectionName, 128 characters at most";
 
@@ -483,7 +486,7 @@ pub(crate) fn is_tag(text: &str) -> bool {
 }
 
 /// What answers can be kept apart by; another path would be read as empty, and keep nothing apart.
-fn is_key_path(text: &str) -> bool {
+pub(crate) fn is_key_path(text: &str) -> bool {
     let named = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     text.len() <= 128
         && match text.strip_prefix("@request.").and_then(|path| path.split_once('.')) {

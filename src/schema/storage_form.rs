@@ -1,13 +1,15 @@
 //! The persisted form of a collection: what `_tn_collection.definition` and the log hold.
 //!
 //! Keeps true: `from_storage_json(to_storage_json(c)) == c`, secrets and field numbers included; the form begins with a
-//! version. Does not do: leniency. A definition that does not read back exactly is damaged.
+//! version. What earlier builds took without a meaning and this one refuses is left out on the way back, so that whatever
+//! is shown can be sent. Does not do: other leniency. A definition that does not read back exactly is damaged.
 
 use super::error::{Problems, SchemaError};
 use super::field::Field;
-use super::{Collection, Index, IndexColumn, IndexCondition, IndexTerm, Rules, auth_form, definition, field_form};
+use super::{Collection, Index, IndexColumn, IndexCondition, IndexTerm, Rules};
+use super::{auth_form, cache_policy, definition, field_form};
 use crate::kernel::ident::{CollectionId, CollectionName, FieldId, FieldName, FieldNumber};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 const VERSION: u64 = 1;
@@ -78,11 +80,37 @@ fn read(value: &Value) -> Part<Collection> {
             None | Some(Value::Null) => None,
             Some(_) => Some(number(value, "partition")?),
         },
-        cache: value.get("cache").filter(|cache| !cache.is_null()).map(|cache| Arc::new(cache.clone())),
+        cache: value.get("cache").filter(|cache| !cache.is_null()).map(|cache| Arc::new(policy_from_storage(cache))),
         next_field_number: number(value, "nextFieldNumber")?.0,
         created_ms: value.get("createdMs").and_then(Value::as_i64).ok_or("createdMs")?,
         updated_ms: value.get("updatedMs").and_then(Value::as_i64).ok_or("updatedMs")?,
     })
+}
+
+/// The policy without key paths that were read as empty, and without values of directives that have none.
+pub(crate) fn policy_from_storage(stored: &Value) -> Value {
+    let mut policy = stored.clone();
+    if let Some(paths) = policy.get_mut("key").and_then(Value::as_array_mut) {
+        paths.retain(|path| path.as_str().is_none_or(cache_policy::is_key_path));
+    }
+    if let Some(control) = policy.get_mut("cacheControl") {
+        take_values(control);
+    }
+    for of_route in policy.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(control) = of_route.get_mut("cacheControl") {
+            take_values(control);
+        }
+    }
+    policy
+}
+
+fn take_values(control: &mut Value) {
+    let Value::String(text) = control else { return };
+    let plain = |directive: &'_ str| match directive.split_once('=') {
+        Some((name, _)) if cache_policy::FLAGS.contains(&name.trim().to_ascii_lowercase().as_str()) => name.to_owned(),
+        _ => directive.to_owned(),
+    };
+    *text = text.split(',').map(plain).collect::<Vec<_>>().join(",");
 }
 
 fn text<'a>(value: &'a Value, key: &'static str) -> Part<&'a str> {

@@ -1,5 +1,6 @@
 //! What an earlier build took and stored, and this one would refuse: it is still read, shown and taken back.
 
+use crate::support::notes::{LIST, notes, until};
 use crate::support::{TestServer, expect_error};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -131,4 +132,55 @@ async fn a_blueprint_with_login_options_that_are_refused_by_now_is_applied() {
     server.node().post("/api/tenants/acme/blueprint", json!({ "name": "aged" })).await.ok();
     let otp = admin.get("/api/collections/members").await.ok()["otp"].clone();
     assert_eq!((&otp["enabled"], &otp["length"]), (&json!(true), &json!(8)), "{otp}");
+}
+
+/// A key path that had never told anything apart turned the cache of its collection off, and what was shown was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_policy_with_paths_that_are_refused_by_now_goes_on_keeping() {
+    let server = TestServer::start().await;
+    let admin = server.tenant("acme").await;
+    let id = admin.get("/api/tenants/acme").await.ok()["id"].as_str().unwrap().to_owned();
+    notes(&admin).await;
+    let policy = json!({ "tier": "l1", "tags": ["front"], "key": ["@request.headers.x_lang"], "cacheControl": "max-age=30",
+        "view": { "cacheControl": "no-store" } });
+    admin.patch("/api/collections/notes", json!({ "cache": policy })).await.ok();
+    let server = server
+        .restart_after(|folder| {
+            age_collection(folder, &id, "notes", |stored| {
+                let policy = &mut stored["cache"];
+                policy["key"] = json!(["@request.auth.org", "@request.headers.x_lang", "@request.method"]);
+                policy["cacheControl"] = json!("public=yes, max-age=30");
+                policy["view"]["cacheControl"] = json!("No-Store=\"a\"");
+            });
+        })
+        .await;
+    let admin = server.node().at("acme");
+    let anon = admin.clone().without_authorization();
+    let kept = until(&anon, LIST, "l1").await;
+    assert!(kept.header("cache-tag").unwrap().contains(":front"), "its tags hold");
+    assert_eq!(kept.header("cache-control"), Some("public, max-age=30"));
+    assert!(kept.vary().contains(&"x-lang"), "{:?}", kept.vary());
+    until(&anon.clone().with_header("x-lang", "de"), LIST, "l1").await;
+    let one = anon.get("/api/collections/notes/records/note00000000001").await.has_status(200);
+    assert_eq!(one.header("cache-control"), Some("no-store"), "what nobody may keep is kept by nobody");
+
+    let shown = admin.get("/api/collections/notes").await.ok();
+    assert_eq!(shown["cache"]["key"], json!(["@request.headers.x_lang"]), "{shown}");
+    assert_eq!(admin.patch("/api/collections/notes", shown.clone()).await.ok()["cache"], shown["cache"]);
+    let sent = json!({ "cache": { "key": ["@request.auth.org"] } });
+    let refused = admin.patch("/api/collections/notes", sent).await.has_status(400).problem("schema_invalid");
+    assert_eq!(refused["errors"][0]["field"], "cache.key.0", "{refused}");
+}
+
+/// A blueprint with such a policy could be listed, but not be applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blueprint_with_a_cache_policy_that_is_refused_by_now_is_applied() {
+    let server = TestServer::start().await;
+    let notes = json!({ "name": "notes", "type": "base", "cache": { "tier": "l1", "key": ["@request.auth.id"] } });
+    server.node().post("/api/blueprints", json!({ "name": "aged", "version": 1, "collections": [notes] })).await.ok();
+    let server = server.restart_after(|folder| age_blueprint(folder, "aged", "auth.id", "auth.org")).await;
+    let admin = server.tenant("acme").await;
+    server.node().post("/api/tenants/acme/blueprint", json!({ "name": "aged" })).await.ok();
+    let policy = admin.get("/api/collections/notes").await.ok()["cache"].clone();
+    assert_eq!(policy, json!({ "tier": "l1", "key": [] }));
 }
