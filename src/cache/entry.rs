@@ -200,7 +200,7 @@ impl Entry {
 
     /// Whether its time is over. A clock that went back keeps it, coherence does not rest on time.
     pub fn is_expired(&self, now_ms: i64) -> bool {
-        now_ms.saturating_sub(self.created_ms) >= self.ttl_ms
+        is_expired(self.created_ms, self.ttl_ms, now_ms)
     }
 
     /// The body in `encoding`, made on first use; `None` where sending it as it is does better.
@@ -243,6 +243,11 @@ impl Entry {
         let tags: usize = self.tags.iter().map(|tag| tag.len() + 32).sum();
         OVERHEAD_BYTES + self.body.len() + variant_reserve(self.body.len()) + tags
     }
+}
+
+/// See [`Entry::is_expired`].
+pub(crate) const fn is_expired(created_ms: i64, ttl_ms: i64, now_ms: i64) -> bool {
+    now_ms.saturating_sub(created_ms) >= ttl_ms
 }
 
 /// Room for compressed variants: all of a JSON list, which shrinks to a quarter or less, and one of any body, because a

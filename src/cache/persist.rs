@@ -7,7 +7,7 @@
 
 use crate::cache::Shared;
 use crate::cache::disk::{DiskRead, DiskState, GroupUsage};
-use crate::cache::entry::Entry;
+use crate::cache::entry::{self, Entry};
 use crate::cache::envelope::Envelope;
 use crate::cache::key::KeyParts;
 use crate::cache::memory::Held;
@@ -117,14 +117,20 @@ impl Shared {
         let DiskRead::Found(bytes) = self.disk.get(answer_key(&part.tenant, disk.generation, digest)).await else {
             return false;
         };
-        Envelope::decode(&bytes, self.mutation).is_some_and(|found| {
+        self.open_envelope(&bytes, seed).is_some_and(|found| {
             let marks = purge::marks_of(parts, digest, &found.tags, &found.dependencies);
             let stamp = Stamp { at: found.at, purges: found.purges };
-            let current = part.positions.prove(stamp, &found.dependencies, marks).is_current();
-            let entry =
-                Entry::new(found.body, found.etag, found.content_type, found.tags, found.created_ms, found.ttl_ms);
-            current && found.lineage == seed.lineage && !entry.is_expired(self.clock.now_ms())
+            part.positions.prove(stamp, &found.dependencies, marks).is_current()
         })
+    }
+
+    /// What is in `bytes`, if it is whole, of this history of the file, and its time is not over.
+    fn open_envelope(&self, bytes: &Bytes, seed: SeedFacts) -> Option<Envelope> {
+        let envelope = Envelope::decode(bytes, self.mutation)?;
+        // A second witness beside the marks: what was filed under another lineage never belongs here.
+        let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
+        let over = entry::is_expired(envelope.created_ms, envelope.ttl_ms, self.clock.now_ms());
+        (same_history && !over).then_some(envelope)
     }
 
     /// The answer in `bytes`, if it is whole, the one that was asked for, and current.
@@ -135,19 +141,14 @@ impl Shared {
         bytes: &Bytes,
         Origins { seed, epoch }: Origins,
     ) -> Option<Arc<Held>> {
-        let envelope = Envelope::decode(bytes, self.mutation)?;
-        // A second witness beside the marks: what was filed under another lineage never belongs here.
-        let same_history = envelope.lineage == seed.lineage || self.mutation == Some(Mutation::RollbackUnnoticed);
+        let envelope = self.open_envelope(bytes, seed)?;
         let same_key = envelope.key == request.key.to_string() || self.mutation == Some(Mutation::EnvelopeKeyUnchecked);
-        if !same_key || !same_history {
+        if !same_key {
             return None;
         }
         let stamp = Stamp { at: envelope.at, purges: envelope.purges };
         let Envelope { body, etag, content_type, tags, created_ms, ttl_ms, dependencies, .. } = envelope;
         let entry = Entry::new(body, etag, content_type, tags, created_ms, ttl_ms);
-        if entry.is_expired(self.clock.now_ms()) {
-            return None;
-        }
         let held =
             part.hold(request, entry, dependencies, Origin { stamp, reach: stamp.at, persisted: epoch, apart: false });
         let current = held.proof.is_current() || self.mutation == Some(Mutation::DiskUnchecked);

@@ -38,10 +38,23 @@ pub(crate) fn read(
     links: &PageLinks,
     told: &Told,
 ) -> HttpResponse {
-    let describe = |mut response: HttpResponse, tag: Option<HeaderValue>| {
-        describe(response.headers_mut(), source_of(served), told, tag);
+    // With the headers that a 200 and a 304 share (RFC 9110, 15.4.5).
+    let begin = |status: StatusCode, tag: Option<HeaderValue>| {
+        let mut response = HttpResponse::new(status);
+        let headers = response.headers_mut();
+        if let Some(tag) = tag {
+            headers.insert(header::ETAG, tag);
+        }
+        if let Some(control) = &told.cache_control {
+            headers.insert(header::CACHE_CONTROL, control.clone());
+        }
+        headers.insert(header::VARY, told.vary.clone());
+        headers.insert(X_CACHE, HeaderValue::from_static(source_of(served).as_str()));
+        if let Some(tags) = &told.cache_tag {
+            headers.insert(CACHE_TAG, tags.clone());
+        }
         for line in respond::link_lines(&head.uri, prefix, links) {
-            response.headers_mut().append(header::LINK, line);
+            headers.append(header::LINK, line);
         }
         response
     };
@@ -50,21 +63,21 @@ pub(crate) fn read(
         len if len < COMPRESS_BYTES_MIN => Encoding::Identity,
         _ => negotiate(values(head, &header::ACCEPT_ENCODING)),
     };
-    let mut offered = head.headers.get_all(header::IF_NONE_MATCH).peekable();
-    if offered.peek().is_some() {
+    let offered = || head.headers.get_all(header::IF_NONE_MATCH);
+    if offered().next().is_some() {
         let tag = EntityTag::new(etag, encoding);
         // Most clients send exactly what they were sent, and get it back as it is.
-        if let Some(same) = offered.clone().find(|offered| *offered == tag.as_bytes()) {
-            return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), Some(same.clone()));
+        if let Some(same) = offered().find(|offered| *offered == tag.as_bytes()) {
+            return begin(StatusCode::NOT_MODIFIED, Some(same.clone()));
         }
         let plain = EntityTag::new(etag, Encoding::Identity);
-        let mut offered = offered.filter_map(|value| value.to_str().ok());
+        let mut offered = offered().filter_map(|value| value.to_str().ok());
         // With the tag of the coding they have, or a cache might not know which of its answers is meant (RFC 9111, 4.3.4).
         if let Some(held) = offered.find_map(|offered| none_match(offered, plain.as_str(), encoding)) {
-            return describe(HttpResponse::new(StatusCode::NOT_MODIFIED), value_of(&EntityTag::new(etag, held)));
+            return begin(StatusCode::NOT_MODIFIED, value_of(&EntityTag::new(etag, held)));
         }
     }
-    if let Some(part) = part(head, body, etag, describe) {
+    if let Some(part) = part(head, body, etag, begin) {
         return part;
     }
     let coded = match (served, encoding) {
@@ -74,7 +87,7 @@ pub(crate) fn read(
     };
     let encoding = if coded.is_some() { encoding } else { Encoding::Identity };
     let (original, sent) = (body.len(), coded.unwrap_or_else(|| body.clone()));
-    let mut response = describe(HttpResponse::new(StatusCode::OK), value_of(&EntityTag::new(etag, encoding)));
+    let mut response = begin(StatusCode::OK, value_of(&EntityTag::new(etag, encoding)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     if encoding != Encoding::Identity {
@@ -124,7 +137,7 @@ fn part(
     head: &RequestHead,
     body: &Bytes,
     etag: &Sha256,
-    describe: impl Fn(HttpResponse, Option<HeaderValue>) -> HttpResponse,
+    begin: impl Fn(StatusCode, Option<HeaderValue>) -> HttpResponse,
 ) -> Option<HttpResponse> {
     let wanted = values(head, &header::RANGE).next().filter(|_| head.method == Method::GET)?;
     let tag = EntityTag::new(etag, Encoding::Identity);
@@ -139,27 +152,12 @@ fn part(
         Range::Part(first, last) => (first, last),
     };
     let within = usize::try_from(first).ok().zip(usize::try_from(last).ok())?;
-    let mut response = describe(HttpResponse::new(StatusCode::PARTIAL_CONTENT), value_of(&tag));
+    let mut response = begin(StatusCode::PARTIAL_CONTENT, value_of(&tag));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, respond::JSON);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     insert(headers, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
     Some(response.set_body(BoxBody::new(body.slice(within.0..=within.1))))
-}
-
-/// The headers that a 200 and a 304 share (RFC 9110, 15.4.5).
-fn describe(headers: &mut HeaderMap, source: Source, told: &Told, tag: Option<HeaderValue>) {
-    if let Some(tag) = tag {
-        headers.insert(header::ETAG, tag);
-    }
-    if let Some(control) = &told.cache_control {
-        headers.insert(header::CACHE_CONTROL, control.clone());
-    }
-    headers.insert(header::VARY, told.vary.clone());
-    headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
-    if let Some(tags) = &told.cache_tag {
-        headers.insert(CACHE_TAG, tags.clone());
-    }
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -27,6 +27,8 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 const STEPS_PER_TICK: i32 = 1_000;
 /// Length of an application id that names our files: "TNRY".
 pub(super) const APPLICATION_ID: i32 = 0x544e_5259;
+/// What every SQLite file begins with ("Database File Format", sqlite.org).
+pub(super) const FILE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Compile-time options that the bundled library must have; a leading `!` means must not have.
 pub fn required_compile_options() -> &'static [&'static str] {

@@ -6,7 +6,7 @@
 //! Does not do: looking (`check`), repair.
 
 use super::StoreError;
-use super::connection::APPLICATION_ID;
+use super::connection::{APPLICATION_ID, FILE_MAGIC};
 use super::table::{Tenants, file_path};
 use crate::kernel::ident::TenantId;
 use parking_lot::Mutex;
@@ -15,9 +15,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-/// What every SQLite file begins with, and where in its first bytes the application id stands ("Database File Format",
-/// sqlite.org).
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Where in the first bytes of a file the application id stands ("Database File Format", sqlite.org).
 const APPLICATION_ID_AT: usize = 68;
 
 /// The ill tenants of one store; shared by everybody who reads or writes. At most one entry per tenant.
@@ -112,7 +110,7 @@ impl Tenants {
             Err(error) => return Err(error.into()),
         };
         let ours = head.ends_with(&APPLICATION_ID.to_be_bytes());
-        if read && head.starts_with(MAGIC) && ours {
+        if read && head.starts_with(FILE_MAGIC) && ours {
             Ok(())
         } else {
             Err(StoreError::damaged("it begins as no tenant"))

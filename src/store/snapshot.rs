@@ -317,7 +317,7 @@ fn copy_file(source: &Path, temp: &Path) -> Result<(), StoreError> {
     let mut magic = [0_u8; 16];
     std::io::Read::read_exact(&mut File::open(source)?, &mut magic)
         .map_err(|_| StoreError::NotATenant(Arc::from("it is not an SQLite database")))?;
-    if &magic != b"SQLite format 3\0" {
+    if &magic != connection::FILE_MAGIC {
         return Err(StoreError::NotATenant(Arc::from("it is not an SQLite database")));
     }
     fs::copy(source, temp)?;

@@ -35,7 +35,7 @@ pub(super) struct Arrival {
     /// A read that the worker remembers, if the request asks for one.
     pub(super) found: Option<Remembered>,
     /// The limit that the request is past, and all it was counted against.
-    pub(super) refused: Option<(Counted, Problem)>,
+    pub(super) refused: Option<Box<(Counted, Problem)>>,
 }
 
 impl Arrival {
@@ -75,9 +75,9 @@ where
 {
     // Inside a guard as every handler: what is looked at is shared, and a body may be compressed here for the first time.
     match std::panic::catch_unwind(AssertUnwindSafe(|| look(&request, edge, front))) {
-        Ok(Look::Answer(response)) => Either::Left(ready(Ok(response))),
-        Ok(Look::Pass(arrival)) => {
-            request.extensions_mut().insert(*arrival);
+        Ok(Ok(response)) => Either::Left(ready(Ok(response))),
+        Ok(Err(arrival)) => {
+            request.extensions_mut().insert(arrival);
             Either::Right(app.call(request).map_ok(Response::from))
         }
         Err(panic) => {
@@ -89,12 +89,8 @@ where
     }
 }
 
-enum Look {
-    Answer(Response<BoxBody>),
-    Pass(Box<Arrival>),
-}
-
-fn look(request: &Request, edge: &Edge, front: &Front) -> Look {
+/// The answer, or what was found out for the application.
+fn look(request: &Request, edge: &Edge, front: &Front) -> Result<Response<BoxBody>, Arrival> {
     let mut arrival = Arrival::now(front.part());
     // An unread body needs the whole chain.
     if !unread::is_chunked(request.head()) {
@@ -110,12 +106,12 @@ fn look(request: &Request, edge: &Edge, front: &Front) -> Look {
                 let open = open.map(|origin| grant(edge, front.part(), origin, Some(&visit.tenant)));
                 let served = ServedBody::Kept(answer);
                 let hit = Hit { edge, served, read, counted: &counted, open, started: arrival.started };
-                return Look::Answer(hit.answer(request.head()));
+                return Ok(hit.answer(request.head()));
             }
-            Err(problem) => arrival.refused = Some((counted, problem)),
+            Err(problem) => arrival.refused = Some(Box::new((counted, problem))),
         }
     }
-    Look::Pass(Box::new(arrival))
+    Err(arrival)
 }
 
 /// Counts a read that is answered at once.

@@ -143,7 +143,8 @@ where
     let unread = unread::Shared::take(&mut request);
     let Arrival { started, now_ms, found, refused } = arrival;
     let passed = match (&found, refused) {
-        (_, Some((counted, problem))) => {
+        (_, Some(refused)) => {
+            let (counted, problem) = *refused;
             counted.keep_with(request.request());
             Err(problem)
         }

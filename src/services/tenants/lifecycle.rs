@@ -16,10 +16,10 @@ use crate::kernel::error::Fault;
 use crate::kernel::ident::{RecordId, TenantId, TenantSlug};
 use crate::kernel::limits;
 use crate::kernel::value::Stored;
-use crate::schema::plan::{Plan, VIEW_FORM, plan_views};
+use crate::schema::plan::{VIEW_FORM, plan_views};
 use crate::schema::{Collection, Schema};
 use crate::services::budget::TenantLimits;
-use crate::store::{self, StoreError, TenantDb, WriteMeta, WriteTx};
+use crate::store::{self, StoreError, TenantDb, WriteMeta};
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -405,13 +405,15 @@ async fn make_file(inner: &Arc<Inner>, draft: &TenantEntry, origin: Origin) -> R
 pub(super) async fn bring_up(db: &TenantDb, now_ms: i64) -> Result<(), StoreError> {
     let missing = move |schema: &Arc<Schema>| system::plan_missing(schema, system::tenant_collections(now_ms));
     if missing(&db.schema()).is_some() {
-        upgrade(db, move |tx| Ok(missing(tx.schema()))).await?;
+        // Planned again in the transaction: whoever opens the tenant at the same time adds the same.
+        let added = db.write(WriteMeta::system("upgrade"), move |tx| match missing(tx.schema()) {
+            Some(plan) => tx.apply_schema(&plan),
+            None => Ok(()),
+        });
+        added.await?;
     }
-    let schema = db.schema();
-    if schema.collections().iter().any(|collection| collection.is_view()) {
-        check_views(db).await?;
-    }
-    Ok(())
+    let has_views = db.schema().collections().iter().any(|collection| collection.is_view());
+    if has_views { check_views(db).await } else { Ok(()) }
 }
 
 /// Makes the views anew that this version makes otherwise. Every SELECT is compiled for that, by a thread for reads, and only
@@ -446,18 +448,6 @@ async fn check_views(db: &TenantDb) -> Result<(), StoreError> {
             Ok(())
         }
     }
-}
-
-/// Planned in the transaction: whoever opens the tenant at the same time does the same.
-async fn upgrade(
-    db: &TenantDb,
-    plan: impl FnOnce(&mut WriteTx<'_>) -> Result<Option<Plan>, StoreError> + Send + 'static,
-) -> Result<(), StoreError> {
-    let done = db.write(WriteMeta::system("upgrade"), move |tx| match plan(tx)? {
-        Some(plan) => tx.apply_schema(&plan),
-        None => Ok(()),
-    });
-    done.await.map(drop)
 }
 
 /// Makes an empty file and puts `collections` into it.
