@@ -104,10 +104,11 @@ export async function startNode(env = {}) {
       if (made.status >= 300) throw new Error(JSON.stringify(made.body));
       return `/t/${slug}`;
     },
-    /** The mails that wait in the outbox folder. */
+    /** The mails that wait in the outbox folder; one that is still being written has another name. */
     outbox() {
       const folder_ = join(folder, "outbox");
-      return existsSync(folder_) ? filesBelow(folder_).map((path) => readFileSync(path, "utf8")) : [];
+      const mails = existsSync(folder_) ? filesBelow(folder_).filter((path) => path.endsWith(".eml")) : [];
+      return mails.map((path) => readFileSync(path, "utf8"));
     },
     /** The files of the data folder that hold `text`. */
     filesWith(text) {
